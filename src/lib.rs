@@ -1,0 +1,10 @@
+//! gatepost: an API gateway that answers from local storage and settles its counts into Postgres
+//! later, exactly once. ARCHITECTURE.md is the map.
+
+pub mod cache;
+pub mod clock;
+pub mod drainer;
+pub mod entropy;
+pub mod journal;
+pub mod metrics;
+pub mod model;

@@ -1,0 +1,3 @@
+//! The `gatepost` program: nothing but the door to [`gatepost`]'s command line.
+
+fn main() {}

@@ -1,0 +1,25 @@
+//! Metrics of the drainer.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+metrics! {
+    /// Journal → Postgres.
+    pub struct DrainMetrics {
+        /// Transactions that committed.
+        pub batches: Counter = Counter::default() => "drain_batches",
+        /// Rows sent, after merging.
+        pub rows: Counter = Counter::default() => "drain_rows",
+        /// Transactions that failed or whose fate had to be read from the ledger.
+        pub failures: Counter = Counter::default() => "drain_failures",
+        /// Batches that the ledger showed as applied already.
+        pub recognised: Counter = Counter::default() => "drain_batches_recognised",
+        /// Times that the ledger had moved backwards.
+        pub regressions: Counter = Counter::default() => "drain_ledger_regressions",
+        /// Time of one drain transaction.
+        pub duration: Histogram = Histogram::new(exponential_buckets(0.001, 2.0, 15)) => "drain_duration_seconds",
+        /// Chunks that wait for their transaction.
+        pub pending_chunks: Gauge = Gauge::default() => "drain_pending_chunks",
+    }
+}

@@ -1,0 +1,42 @@
+//! Metrics of the journal.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+
+/// Which lane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LaneLabel {
+    /// `state`, `usage` or `events`.
+    pub lane: &'static str,
+}
+
+metrics! {
+    /// The write-behind log.
+    pub struct JournalMetrics {
+        /// Entries written to chunks, by lane; one per distinct counter and window.
+        pub entries: Family<LaneLabel, Counter> = Family::default() => "journal_entries",
+        /// Chunks written.
+        pub chunks: Counter = Counter::default() => "journal_chunks",
+        /// Bytes of chunks written.
+        pub bytes_written: Counter = Counter::default() => "journal_written_bytes",
+        /// Commits that reached the disk.
+        pub commits: Counter = Counter::default() => "journal_commits",
+        /// Time of one commit: write, flush and sync.
+        pub commit_duration: Histogram = Histogram::new(exponential_buckets(0.000_05, 2.0, 16)) => "journal_commit_duration_seconds",
+        /// Segments ended early because of an I/O error.
+        pub segments_failed: Counter = Counter::default() => "journal_segments_failed",
+        /// Bytes of all segments on disk.
+        pub bytes: Gauge = Gauge::default() => "journal_bytes",
+        /// Segments on disk.
+        pub segments: Gauge = Gauge::default() => "journal_segments",
+        /// Facts refused because the journal was full or failing.
+        pub rejected: Family<LaneLabel, Counter> = Family::default() => "journal_rejected",
+        /// Facts dropped under `on_full = "drop_and_count"`, and events that yielded.
+        pub dropped: Family<LaneLabel, Counter> = Family::default() => "journal_dropped",
+        /// Sequence numbers found missing while reading segments.
+        pub missing: Counter = Counter::default() => "journal_missing_sequences",
+    }
+}

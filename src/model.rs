@@ -1,0 +1,162 @@
+//! Plain data that every room speaks of: clients, keys, policies, principals.
+//!
+//! Nothing here does I/O, and every predicate takes `now`.
+
+pub mod api_key;
+pub mod fact;
+mod timestamp;
+pub mod units;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use timestamp::Timestamp;
+use uuid::Uuid;
+
+/// A client's, policy's, table's or operation's name: at most [`NAME_MAX`] bytes, no control characters.
+pub type Name = Arc<str>;
+
+/// The longest name in bytes; together with the other fields of a fact it stays below 1 KiB.
+pub const NAME_MAX: usize = 128;
+
+/// The policy of a client or key that names none.
+pub const DEFAULT_POLICY: &str = "default";
+
+/// Whether `text` can be a [`Name`]: not empty, not long, nothing that Postgres or a log cannot hold.
+pub fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= NAME_MAX && !text.chars().any(char::is_control)
+}
+
+/// SHA-256 of a whole API key: what is stored instead of the key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
+pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Reads 64 hexadecimal digits.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 64 {
+            return None;
+        }
+        let mut digest = [0; 32];
+        for (byte, pair) in digest.iter_mut().zip(bytes.chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).ok()?;
+            *byte = u8::from_str_radix(pair, 16).ok()?;
+        }
+        Some(Self(digest))
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({:02x}{:02x}…)", self.0[0], self.0[1])
+    }
+}
+
+/// Who owns keys: a row of `gatepost.clients`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Primary key.
+    pub name: Name,
+    /// The policy of its keys that name none themselves.
+    pub policy: Option<Name>,
+    /// A disabled client's keys are refused with `client_disabled`.
+    pub enabled: bool,
+}
+
+/// An API key as it is stored: never the key itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Primary key; what `key show` and `key revoke` take.
+    pub id: Uuid,
+    /// SHA-256 of the whole key.
+    pub digest: Digest,
+    /// The readable start of the key, `gp_live_`.
+    pub prefix: String,
+    /// Its last four characters.
+    pub last4: String,
+    /// The owner's name. No reference: a key may arrive before its client.
+    pub client: Name,
+    /// Overrides the client's policy.
+    pub policy: Option<Name>,
+    /// What the key may do; an empty list narrows nothing.
+    pub scopes: Vec<Name>,
+    /// A disabled key is refused with `key_disabled`.
+    pub enabled: bool,
+    /// From this moment on it is refused with `key_expired`.
+    pub expires_at: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Key {
+    /// What the key's own fields, and its revocation if there is one, say at `now`. Deny wins.
+    pub fn state(&self, revoked_at: Option<Timestamp>, now: Timestamp) -> KeyState {
+        if revoked_at.is_some_and(|at| at <= now) {
+            KeyState::Revoked
+        } else if !self.enabled {
+            KeyState::Disabled
+        } else if self.expires_at.is_some_and(|at| at <= now) {
+            KeyState::Expired
+        } else {
+            KeyState::Active
+        }
+    }
+}
+
+/// The answer of [`Key::state`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyState {
+    /// Usable.
+    Active,
+    /// A revocation is in force; nothing undoes it.
+    Revoked,
+    /// Switched off in Postgres; can be switched on again.
+    Disabled,
+    /// `expires_at` is past.
+    Expired,
+}
+
+/// An enforcement policy as it is stored. What stands in `spec` is read by `admission`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Primary key.
+    pub name: Name,
+    /// The policy's JSON document.
+    pub spec: String,
+}
+
+/// Who a request turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// The client that the request is counted for.
+    pub client: Name,
+    /// The key it came with.
+    pub key_id: Uuid,
+    /// The end user, when a token named one; empty with an API key.
+    pub subject: Name,
+    /// What the key may do.
+    pub scopes: Vec<Name>,
+}
+
+/// What a request wants to touch, for rights and for `client_table_statistics`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Empty where no route names one.
+    pub table: Name,
+    /// `read`, `write`, `delete`, or `access` where no route matched.
+    pub operation: Name,
+}
+
+impl Target {
+    /// The target of a request that no route matched: the right asked for is `gateway.access`.
+    pub fn access() -> Self {
+        Self { table: "".into(), operation: "access".into() }
+    }
+}

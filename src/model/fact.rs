@@ -1,0 +1,188 @@
+//! Facts: statements with a merge law, so that order, grouping and repetition do not matter.
+//!
+//! | lane | fact | law |
+//! |---|---|---|
+//! | state | created (client, key) | insert if absent, by id |
+//! | state | revoked (key) | min of the moments |
+//! | usage | count (client, key, table, operation, hour) | sum; `last_seen` max |
+//! | events | audit entry | set union by event id |
+//!
+//! A state fact never needs its parent row: any order of arrival ends in the same state.
+
+use uuid::Uuid;
+
+use super::{Client, Key, Name, Timestamp};
+
+/// One of the journal's lanes; each has its own streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lane {
+    /// Created and revoked: tiny and precious, read before the first answer, drained first.
+    State,
+    /// Counters: the bulk.
+    Usage,
+    /// Audit entries: bounded, and the first to yield.
+    Events,
+}
+
+impl Lane {
+    /// Every lane in the order in which they are drained.
+    pub const ALL: [Self; 3] = [Self::State, Self::Usage, Self::Events];
+
+    /// The directory's and the ledger's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::State => "state",
+            Self::Usage => "usage",
+            Self::Events => "events",
+        }
+    }
+}
+
+/// What a revocation revokes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RevocationKind {
+    /// An API key; `id` is its uuid as the CLI prints it.
+    Key,
+}
+
+impl RevocationKind {
+    /// The word stored in `revocations.kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+        }
+    }
+
+    /// Reads the stored word; `None` for kinds of a later version.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text == "key").then_some(Self::Key)
+    }
+}
+
+/// "This is revoked from `at` on"; `at` merges by min.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revocation {
+    /// What is revoked.
+    pub kind: RevocationKind,
+    /// Its id as text.
+    pub id: Name,
+    /// From when on; at once is [`Timestamp::NEG_INFINITY`].
+    pub at: Timestamp,
+}
+
+/// A fact of the state lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateFact {
+    /// A client exists. First one by name wins.
+    ClientCreated(Client),
+    /// A key exists. First one by id wins.
+    KeyCreated(Key),
+    /// Something is revoked.
+    Revoked(Revocation),
+}
+
+/// What a counter counts: one counter per client, key, table, operation and hour.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Counter {
+    /// Client name.
+    pub client: Name,
+    /// Key id.
+    pub key_id: Uuid,
+    /// Table, empty where no route names one.
+    pub table: Name,
+    /// Operation.
+    pub operation: Name,
+    /// Whole hours since the Unix epoch.
+    pub hour: i64,
+}
+
+/// The counts of one counter. `requests` at admission; `succeeded` and `failed` at completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Identified requests, allowed or denied.
+    pub requests: u64,
+    /// Completed with an answer below 500.
+    pub succeeded: u64,
+    /// Completed with 500 and above, or a gateway failure.
+    pub failed: u64,
+    /// Refused at admission.
+    pub denied: u64,
+    /// Request body bytes.
+    pub bytes_in: u64,
+    /// Response body bytes.
+    pub bytes_out: u64,
+    /// Time spent, in microseconds.
+    pub duration_us: u64,
+    /// The newest request; merges by max.
+    pub last_seen: Timestamp,
+}
+
+impl Counts {
+    /// Nothing counted, never seen: the neutral element of [`Counts::merge`].
+    pub const ZERO: Self = Self {
+        requests: 0,
+        succeeded: 0,
+        failed: 0,
+        denied: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        duration_us: 0,
+        last_seen: Timestamp::NEG_INFINITY,
+    };
+
+    /// Adds `other` by the law: sums, and the newest `last_seen`.
+    pub fn merge(&mut self, other: &Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.succeeded = self.succeeded.saturating_add(other.succeeded);
+        self.failed = self.failed.saturating_add(other.failed);
+        self.denied = self.denied.saturating_add(other.denied);
+        self.bytes_in = self.bytes_in.saturating_add(other.bytes_in);
+        self.bytes_out = self.bytes_out.saturating_add(other.bytes_out);
+        self.duration_us = self.duration_us.saturating_add(other.duration_us);
+        self.last_seen = self.last_seen.max(other.last_seen);
+    }
+}
+
+/// A fact of the usage lane.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageFact {
+    /// Which counter.
+    pub counter: Counter,
+    /// What to add to it.
+    pub counts: Counts,
+}
+
+/// A fact of the events lane: who changed what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// A uuid v7: merges by set union, and tells its moment.
+    pub event_id: Uuid,
+    /// `cli`, `admin`, or later a named operator.
+    pub actor: Name,
+    /// `client.create`, `key.create`, `key.revoke`, …
+    pub action: Name,
+    /// The id or name of what was changed.
+    pub subject: Name,
+}
+
+/// Any fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// State lane.
+    State(StateFact),
+    /// Usage lane.
+    Usage(UsageFact),
+    /// Events lane.
+    Audit(AuditEntry),
+}
+
+impl Fact {
+    /// The lane that carries it.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::State(_) => Lane::State,
+            Self::Usage(_) => Lane::Usage,
+            Self::Audit(_) => Lane::Events,
+        }
+    }
+}
