@@ -10,6 +10,7 @@ pub mod units;
 use std::fmt;
 use std::sync::Arc;
 
+use bincode::{Decode, Encode};
 pub use timestamp::Timestamp;
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub fn is_name(text: &str) -> bool {
 }
 
 /// SHA-256 of a whole API key: what is stored instead of the key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub struct Digest(pub [u8; 32]);
 
 impl Digest {
@@ -60,7 +61,7 @@ impl fmt::Debug for Digest {
 }
 
 /// Who owns keys: a row of `gatepost.clients`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Client {
     /// Primary key.
     pub name: Name,
@@ -71,9 +72,10 @@ pub struct Client {
 }
 
 /// An API key as it is stored: never the key itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Key {
     /// Primary key; what `key show` and `key revoke` take.
+    #[bincode(with_serde)]
     pub id: Uuid,
     /// SHA-256 of the whole key.
     pub digest: Digest,
@@ -124,7 +126,7 @@ pub enum KeyState {
 }
 
 /// An enforcement policy as it is stored. What stands in `spec` is read by `admission`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Policy {
     /// Primary key.
     pub name: Name,

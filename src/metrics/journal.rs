@@ -6,11 +6,20 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
+use crate::model::fact::Lane;
+
 /// Which lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LaneLabel {
     /// `state`, `usage` or `events`.
     pub lane: &'static str,
+}
+
+impl LaneLabel {
+    /// The label of a lane.
+    pub fn of(lane: Lane) -> Self {
+        Self { lane: lane.as_str() }
+    }
 }
 
 metrics! {

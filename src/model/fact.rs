@@ -9,6 +9,7 @@
 //!
 //! A state fact never needs its parent row: any order of arrival ends in the same state.
 
+use bincode::{Decode, Encode};
 use uuid::Uuid;
 
 use super::{Client, Key, Name, Timestamp};
@@ -39,7 +40,7 @@ impl Lane {
 }
 
 /// What a revocation revokes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub enum RevocationKind {
     /// An API key; `id` is its uuid as the CLI prints it.
     Key,
@@ -60,7 +61,7 @@ impl RevocationKind {
 }
 
 /// "This is revoked from `at` on"; `at` merges by min.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Revocation {
     /// What is revoked.
     pub kind: RevocationKind,
@@ -71,7 +72,7 @@ pub struct Revocation {
 }
 
 /// A fact of the state lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum StateFact {
     /// A client exists. First one by name wins.
     ClientCreated(Client),
@@ -82,11 +83,12 @@ pub enum StateFact {
 }
 
 /// What a counter counts: one counter per client, key, table, operation and hour.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub struct Counter {
     /// Client name.
     pub client: Name,
     /// Key id.
+    #[bincode(with_serde)]
     pub key_id: Uuid,
     /// Table, empty where no route names one.
     pub table: Name,
@@ -97,7 +99,7 @@ pub struct Counter {
 }
 
 /// The counts of one counter. `requests` at admission; `succeeded` and `failed` at completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Counts {
     /// Identified requests, allowed or denied.
     pub requests: u64,
@@ -144,7 +146,7 @@ impl Counts {
 }
 
 /// A fact of the usage lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct UsageFact {
     /// Which counter.
     pub counter: Counter,
@@ -153,9 +155,10 @@ pub struct UsageFact {
 }
 
 /// A fact of the events lane: who changed what.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct AuditEntry {
     /// A uuid v7: merges by set union, and tells its moment.
+    #[bincode(with_serde)]
     pub event_id: Uuid,
     /// `cli`, `admin`, or later a named operator.
     pub actor: Name,
@@ -166,7 +169,7 @@ pub struct AuditEntry {
 }
 
 /// Any fact.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Fact {
     /// State lane.
     State(StateFact),

@@ -1,0 +1,221 @@
+//! The journal thread: takes the window, writes chunks, syncs, publishes, wakes the tickets.
+//!
+//! With waiters it commits as fast as the disk allows, and all who wait share one sync (group
+//! commit); without, once an interval.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::segment::{SegmentError, Writer};
+use super::window::{Collected, Tally};
+use super::{Commit, Config, Shared, files};
+use crate::clock::SharedClock;
+use crate::entropy::SharedEntropy;
+use crate::metrics::{LaneLabel, Metrics};
+use crate::model::fact::{Fact, Lane};
+
+/// Pause between attempts while the disk fails.
+const RETRY: Duration = Duration::from_millis(200);
+/// How often the bytes on disk are measured.
+const MEASURE: Duration = Duration::from_secs(1);
+
+pub(super) struct Committer {
+    pub shared: Arc<Shared>,
+    pub dir: PathBuf,
+    pub config: Config,
+    pub clock: SharedClock,
+    pub entropy: SharedEntropy,
+    pub metrics: Arc<Metrics>,
+    writers: HashMap<Lane, Writer>,
+    /// Ended by an error, and without their `end` yet.
+    failed: HashMap<Lane, Writer>,
+    measured: Duration,
+}
+
+impl Committer {
+    pub fn new(
+        shared: Arc<Shared>,
+        dir: PathBuf,
+        config: Config,
+        clock: SharedClock,
+        entropy: SharedEntropy,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            shared,
+            dir,
+            config,
+            clock,
+            entropy,
+            metrics,
+            writers: HashMap::new(),
+            failed: HashMap::new(),
+            measured: Duration::ZERO,
+        }
+    }
+
+    /// The thread's body; returns when told to stop and everything is on disk, or the disk fails.
+    pub fn run(mut self) {
+        let mut round = 1;
+        let mut carried = Collected::default();
+        loop {
+            let failing = !carried.is_empty();
+            if !self.shared.stopping.load(Ordering::Acquire) {
+                std::thread::park_timeout(if failing { RETRY } else { self.config.interval.0 });
+            }
+            // Read before collecting: whoever asks to stop has recorded everything before.
+            let stopping = self.shared.stopping.load(Ordering::Acquire);
+            self.shared.urgent.store(false, Ordering::Release);
+            carried.absorb(self.shared.window.collect(round));
+            match self.commit(&mut carried) {
+                Ok(()) => self.publish(round, false),
+                Err(error) => {
+                    if !failing {
+                        tracing::error!(%error, "journal cannot commit; facts wait in memory");
+                    }
+                    self.publish(round, true);
+                }
+            }
+            round += 1;
+            self.tidy(!carried.is_empty());
+            if stopping {
+                return self.stop();
+            }
+        }
+    }
+
+    fn publish(&self, round: u64, failing: bool) {
+        self.shared.progress.send_if_modified(|progress| {
+            let modified = progress.failing != failing || !failing;
+            progress.failing = failing;
+            if !failing {
+                progress.round = round;
+            }
+            modified
+        });
+    }
+
+    fn stop(mut self) {
+        for (lane, writer) in self.writers.drain().chain(self.failed.drain()) {
+            if let Err(error) = writer.close() {
+                tracing::error!(%error, lane = lane.as_str(), "segment left without its end");
+            }
+        }
+        self.shared.progress.send_modify(|progress| progress.stopped = true);
+    }
+
+    /// Commits lane by lane, and empties each as it is done: what is on disk must never be written twice.
+    fn commit(&mut self, collected: &mut Collected) -> Result<(), SegmentError> {
+        if collected.is_empty() {
+            return Ok(());
+        }
+        let started = self.clock.monotonic();
+        if !collected.state.is_empty() {
+            self.commit_lane(Lane::State, || collected.state_facts())?;
+            collected.state.clear();
+        }
+        if !collected.usage.is_empty() {
+            self.commit_lane(Lane::Usage, || collected.usage_facts())?;
+            collected.usage = Tally::default();
+            let taken = std::mem::take(&mut collected.taken);
+            self.shared.pending.fetch_sub(taken, Ordering::Relaxed);
+        }
+        if !collected.events.is_empty() {
+            self.commit_lane(Lane::Events, || collected.event_facts())?;
+            collected.events.clear();
+        }
+        let journal = &self.metrics.journal;
+        journal.commits.inc();
+        journal.commit_duration.observe((self.clock.monotonic() - started).as_secs_f64());
+        Ok(())
+    }
+
+    /// Writes and syncs one lane's facts; after an error once more, in a new segment.
+    fn commit_lane<I: Iterator<Item = Fact>>(
+        &mut self,
+        lane: Lane,
+        facts: impl Fn() -> I,
+    ) -> Result<(), SegmentError> {
+        let first = self.try_lane(lane, facts());
+        let Err(error) = first else { return Ok(()) };
+        self.metrics.journal.segments_failed.inc();
+        tracing::error!(%error, lane = lane.as_str(), "segment ended early; its facts go to a new one");
+        self.try_lane(lane, facts())
+    }
+
+    fn try_lane(
+        &mut self,
+        lane: Lane,
+        facts: impl Iterator<Item = Fact>,
+    ) -> Result<(), SegmentError> {
+        // A writer that failed before must get its `end` before its facts are logged anywhere else.
+        if let Some(failed) = self.failed.remove(&lane)
+            && let Err(error) = failed.close()
+        {
+            self.failed.insert(lane, failed);
+            return Err(error);
+        }
+        let mut writer = match self.writers.remove(&lane) {
+            Some(writer) => writer,
+            None => self.new_writer(lane)?,
+        };
+        let before = writer.written_bytes();
+        match writer.write(facts).and_then(|wrote| writer.sync().map(|()| wrote)) {
+            Ok((chunks, facts)) => {
+                let written = writer.written_bytes() - before;
+                let journal = &self.metrics.journal;
+                journal.entries.get_or_create(&LaneLabel::of(lane)).inc_by(facts);
+                journal.chunks.inc_by(chunks);
+                journal.bytes_written.inc_by(written);
+                self.shared.disk_bytes.fetch_add(written, Ordering::Relaxed);
+                self.writers.insert(lane, writer);
+                Ok(())
+            }
+            Err(error) => {
+                self.failed.insert(lane, writer);
+                Err(error)
+            }
+        }
+    }
+
+    fn new_writer(&self, lane: Lane) -> Result<Writer, SegmentError> {
+        let stream = self.entropy.uuid_v7(self.clock.now());
+        let lane_dir = self.dir.join(lane.as_str());
+        let writer = Writer::create(&lane_dir, lane, stream, self.clock.monotonic())?;
+        self.shared.streams().push(writer.segment().clone());
+        Ok(writer)
+    }
+
+    /// Closes what is large or old enough, and measures how far the bound is.
+    fn tidy(&mut self, failing: bool) {
+        let now = self.clock.monotonic();
+        let (max_bytes, max_age) = (self.config.segment_max_bytes.0, self.config.segment_max_age.0);
+        let due: Vec<Lane> = (self.writers.iter())
+            .filter(|(_, w)| {
+                w.written_bytes() >= max_bytes || now.saturating_sub(w.born()) >= max_age
+            })
+            .map(|(lane, _)| *lane)
+            .collect();
+        for lane in due {
+            let Some(writer) = self.writers.remove(&lane) else { continue };
+            if let Err(error) = writer.close() {
+                tracing::error!(%error, lane = lane.as_str(), "segment cannot be closed yet");
+                self.failed.insert(lane, writer);
+            }
+        }
+        if now.saturating_sub(self.measured) >= MEASURE {
+            self.measured = now;
+            let bytes = files::bytes_below(&self.dir);
+            self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
+            self.metrics.journal.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            let segments = self.shared.streams().len();
+            self.metrics.journal.segments.set(i64::try_from(segments).unwrap_or(i64::MAX));
+        }
+        let over = self.shared.disk_bytes.load(Ordering::Relaxed) >= self.config.max_bytes.0;
+        let strict = failing && self.config.commit == Commit::BeforeReply;
+        self.shared.full.store(over || strict, Ordering::Release);
+    }
+}

@@ -1,0 +1,406 @@
+//! Segments: one sled database each, written by one process only, read by the drainer.
+//!
+//! The directory's name is the stream id. Beside sled's files stand `end` (last sequence number and
+//! totals, written when the segment closes) and `sent` (made before the first transaction that carries it).
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bincode::{Decode, Encode};
+use uuid::Uuid;
+
+use super::chunk::{self, Chunk, Packer};
+use super::files;
+use crate::codec::{self, CodecError, Kind};
+use crate::model::Timestamp;
+use crate::model::fact::{Fact, Lane};
+
+/// sled's own cache per segment. Chunks are written and read once, so little is enough.
+const SLED_CACHE_BYTES: u64 = 8 << 20;
+const END_VERSION: u8 = 1;
+
+/// What is known of a segment that takes nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct End {
+    /// The last sequence number; 0 when nothing was committed.
+    pub last_seq: u64,
+    /// Facts in all chunks up to it.
+    pub facts: u64,
+}
+
+/// Why a segment cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// Another handle holds sled's lock for the moment: not damage, try again.
+    #[error("the segment is held by another process; it will be tried again")]
+    Locked,
+    /// sled failed or panicked, or a mark cannot be read.
+    #[error("the segment cannot be read: {0}")]
+    Damaged(String),
+    /// A file beside sled's failed.
+    #[error("the journal's disk failed: {0}")]
+    Io(#[from] io::Error),
+    /// A record of a later version.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+}
+
+/// Some chunks of a segment.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// In the order of their sequence numbers.
+    pub chunks: Vec<Chunk>,
+    /// Everything up to here was looked at, missing numbers included.
+    pub reached: u64,
+}
+
+/// Runs a call into sled, which may panic on damaged files.
+fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, SegmentError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
+            Err(SegmentError::Locked)
+        }
+        Ok(Err(error)) => Err(SegmentError::Damaged(error.to_string())),
+        Err(_) => Err(SegmentError::Damaged("sled panicked".into())),
+    }
+}
+
+fn open_sled(dir: &Path) -> Result<sled::Db, SegmentError> {
+    guarded(|| {
+        // No background flusher: what is durable is decided by our own sync alone.
+        sled::Config::new().path(dir).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None).open()
+    })
+}
+
+/// A segment as everybody but its writer sees it.
+#[derive(Debug)]
+pub struct Segment {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its stream id: random, and tells its age.
+    pub stream: Uuid,
+    dir: PathBuf,
+    /// Written by this process.
+    own: bool,
+    handle: Mutex<Handle>,
+    durable_seq: AtomicU64,
+    applied_seq: AtomicU64,
+    facts: AtomicU64,
+    facts_applied: AtomicU64,
+    closed: AtomicBool,
+    sent: AtomicBool,
+    settled_at: Mutex<Option<Duration>>,
+}
+
+#[derive(Debug, Default)]
+struct Handle {
+    db: Option<sled::Db>,
+    /// An inherited segment has been looked through: its end is known.
+    examined: bool,
+    missing: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Segment {
+    fn new(lane: Lane, stream: Uuid, dir: PathBuf, own: bool) -> Self {
+        Self {
+            lane,
+            stream,
+            dir,
+            own,
+            handle: Mutex::default(),
+            durable_seq: AtomicU64::new(0),
+            applied_seq: AtomicU64::new(0),
+            facts: AtomicU64::new(0),
+            facts_applied: AtomicU64::new(0),
+            closed: AtomicBool::new(!own),
+            sent: AtomicBool::new(false),
+            settled_at: Mutex::new(None),
+        }
+    }
+
+    /// A segment that an earlier process wrote: made safe to open, believed only once synced.
+    pub fn inherit(lane: Lane, stream: Uuid, dir: PathBuf) -> Result<Self, SegmentError> {
+        files::remove_half_snapshots(&dir)?;
+        files::secure(&dir)?;
+        let segment = Self::new(lane, stream, dir, false);
+        segment.sent.store(segment.dir.join("sent").exists(), Ordering::Relaxed);
+        if let Some(end) = segment.read_end()? {
+            segment.durable_seq.store(end.last_seq, Ordering::Release);
+            segment.facts.store(end.facts, Ordering::Relaxed);
+        }
+        Ok(segment)
+    }
+
+    fn read_end(&self) -> Result<Option<End>, SegmentError> {
+        match fs::read(self.dir.join("end")) {
+            Ok(bytes) => Ok(Some(codec::unseal(Kind::End, END_VERSION, &bytes)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn write_end(&self, end: End) -> Result<(), SegmentError> {
+        files::write_whole(&self.dir.join("end"), &codec::seal(Kind::End, END_VERSION, &end)?)?;
+        Ok(())
+    }
+
+    /// Opens an inherited segment on first use, finds its end, and counts what is missing.
+    fn examine(&self, handle: &mut Handle) -> Result<(), SegmentError> {
+        if handle.examined || self.own {
+            return Ok(());
+        }
+        let mut end = End { last_seq: 0, facts: 0 };
+        let known = self.read_end()?;
+        let mut present = 0;
+        if self.dir.join("db").exists() {
+            let db = open_sled(&self.dir)?;
+            let bound = known.map_or(u64::MAX, |end| end.last_seq);
+            guarded(|| {
+                for entry in db.range(..=bound.to_be_bytes()) {
+                    let (key, value) = entry?;
+                    let Ok(seq) = <[u8; 8]>::try_from(&*key).map(u64::from_be_bytes) else {
+                        continue;
+                    };
+                    if let Ok(chunk) = chunk::read(self.stream, seq, &value) {
+                        present += 1;
+                        end.facts += chunk.facts.len() as u64;
+                    }
+                    end.last_seq = seq;
+                }
+                Ok(())
+            })?;
+            handle.db = Some(db);
+        }
+        let end = match known {
+            Some(known) => known,
+            None => {
+                self.write_end(end)?;
+                end
+            }
+        };
+        handle.missing = end.last_seq.saturating_sub(present);
+        handle.examined = true;
+        self.facts.store(end.facts, Ordering::Relaxed);
+        self.durable_seq.store(end.last_seq, Ordering::Release);
+        Ok(())
+    }
+
+    /// Looks an inherited segment through; returns how many sequence numbers are missing in it.
+    pub fn examined(&self) -> Result<u64, SegmentError> {
+        let mut handle = lock(&self.handle);
+        self.examine(&mut handle)?;
+        Ok(handle.missing)
+    }
+
+    /// Up to `limit` chunks beyond `after`, and never beyond what is durable. Blocks.
+    /// A missing or unreadable chunk is passed over: its number stays missing, and is reported.
+    pub fn read(&self, after: u64, limit: usize) -> Result<Page, SegmentError> {
+        let mut handle = lock(&self.handle);
+        self.examine(&mut handle)?;
+        let durable = self.durable_seq();
+        let mut page = Page { chunks: Vec::new(), reached: after.max(durable) };
+        if after >= durable {
+            return Ok(page);
+        }
+        if handle.db.is_none() {
+            if !self.dir.join("db").exists() {
+                return Ok(page);
+            }
+            handle.db = Some(open_sled(&self.dir)?);
+        }
+        let Some(db) = &handle.db else { return Ok(page) };
+        let (from, to) = ((after + 1).to_be_bytes(), durable.to_be_bytes());
+        guarded(|| {
+            for (at, entry) in db.range(from..=to).enumerate() {
+                let (key, value) = entry?;
+                let Ok(seq) = <[u8; 8]>::try_from(&*key).map(u64::from_be_bytes) else { continue };
+                page.chunks.extend(chunk::read(self.stream, seq, &value).ok());
+                if at + 1 >= limit {
+                    page.reached = seq;
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(page)
+    }
+
+    /// Lets go of sled's handle and memory, unless the segment is being written.
+    pub fn release(&self) {
+        if self.is_closed() {
+            lock(&self.handle).db = None;
+        }
+    }
+
+    /// Everything up to here is on disk. (Of an inherited segment: known once it was examined.)
+    pub fn durable_seq(&self) -> u64 {
+        self.durable_seq.load(Ordering::Acquire)
+    }
+
+    /// Everything up to here is in Postgres, as far as is known.
+    pub fn applied_seq(&self) -> u64 {
+        self.applied_seq.load(Ordering::Acquire)
+    }
+
+    /// Takes over what the ledger says. `facts` were in the chunks that have become applied.
+    pub fn set_applied(&self, seq: u64, facts: u64) {
+        self.applied_seq.store(seq, Ordering::Release);
+        self.facts_applied.fetch_add(facts, Ordering::Relaxed);
+        if seq >= self.durable_seq() && self.is_closed() {
+            self.facts_applied.store(self.facts.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether nothing will be added.
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether it is closed, and all of it is in Postgres.
+    pub fn is_finished(&self) -> bool {
+        let examined = self.own || lock(&self.handle).examined;
+        self.is_closed() && examined && self.applied_seq() >= self.durable_seq()
+    }
+
+    /// Facts that are not known to be in Postgres.
+    pub fn unsettled_facts(&self) -> u64 {
+        let facts = self.facts.load(Ordering::Relaxed);
+        facts.saturating_sub(self.facts_applied.load(Ordering::Relaxed))
+    }
+
+    /// Makes the `sent` mark durable, once.
+    pub fn mark_sent(&self) -> Result<(), SegmentError> {
+        if !self.sent.load(Ordering::Acquire) {
+            files::make_mark(&self.dir.join("sent"))?;
+            self.sent.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Remembers when it was settled; returns that moment.
+    pub fn settled(&self, now: Duration) -> Duration {
+        *lock(&self.settled_at).get_or_insert(now)
+    }
+
+    /// The ledger moved back, or it was not settled after all.
+    pub fn unsettle(&self) {
+        *lock(&self.settled_at) = None;
+    }
+
+    /// When its stream began, from the id.
+    pub fn born(&self) -> Timestamp {
+        let (secs, nanos) = self.stream.get_timestamp().map_or((0, 0), |at| at.to_unix());
+        Timestamp::EPOCH.plus(Duration::new(secs, nanos))
+    }
+
+    /// Where it stands.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// The writing end of a segment; the journal thread owns it.
+#[derive(Debug)]
+pub struct Writer {
+    segment: std::sync::Arc<Segment>,
+    db: sled::Db,
+    data: File,
+    packer: Packer,
+    written_bytes: u64,
+    facts: u64,
+    born: Duration,
+}
+
+impl Writer {
+    /// Makes a segment below `lane_dir`, its names durable before anything is written to it.
+    pub fn create(
+        lane_dir: &Path,
+        lane: Lane,
+        stream: Uuid,
+        now: Duration,
+    ) -> Result<Self, SegmentError> {
+        files::make_private_dir(lane_dir)?;
+        let dir = lane_dir.join(stream.to_string());
+        files::make_private_dir(&dir)?;
+        let db = open_sled(&dir)?;
+        files::secure(&dir)?;
+        files::sync_dir(lane_dir)?;
+        // sled's flush is sync_file_range, which no power cut respects: our own handle does the syncing.
+        let data = File::options().write(true).open(dir.join("db"))?;
+        let segment = Segment::new(lane, stream, dir, true);
+        lock(&segment.handle).db = Some(db.clone());
+        let packer = Packer::new(stream, 1);
+        let segment = std::sync::Arc::new(segment);
+        Ok(Self { segment, db, data, packer, written_bytes: 0, facts: 0, born: now })
+    }
+
+    /// The segment that it writes.
+    pub fn segment(&self) -> &std::sync::Arc<Segment> {
+        &self.segment
+    }
+
+    /// Bytes of chunks written so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// When it was made.
+    pub fn born(&self) -> Duration {
+        self.born
+    }
+
+    /// Writes facts as chunks. Nothing of it counts before [`Writer::sync`]. Returns how many chunks
+    /// and facts were written.
+    pub fn write(&mut self, facts: impl Iterator<Item = Fact>) -> Result<(u64, u64), SegmentError> {
+        let (mut chunks, before) = (0, self.facts);
+        for fact in facts {
+            self.facts += 1;
+            if let Some(full) = self.packer.push(&fact)? {
+                self.insert(full)?;
+                chunks += 1;
+            }
+        }
+        if let Some(last) = self.packer.finish()? {
+            self.insert(last)?;
+            chunks += 1;
+        }
+        Ok((chunks, self.facts - before))
+    }
+
+    fn insert(&mut self, (seq, frame): (u64, Vec<u8>)) -> Result<(), SegmentError> {
+        self.written_bytes += frame.len() as u64;
+        // Single inserts: large batches leak, and stall every other sled user in the process.
+        guarded(|| self.db.insert(seq.to_be_bytes(), frame)).map(drop)
+    }
+
+    /// Brings what was written to the disk, and publishes it.
+    pub fn sync(&mut self) -> Result<(), SegmentError> {
+        guarded(|| self.db.flush())?;
+        self.data.sync_data()?;
+        self.segment.facts.store(self.facts, Ordering::Relaxed);
+        self.segment.durable_seq.store(self.packer.next_seq() - 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Closes the segment at what is durable. A tail beyond it is never read.
+    pub fn close(&self) -> Result<(), SegmentError> {
+        let end = End {
+            last_seq: self.segment.durable_seq(),
+            facts: self.segment.facts.load(Ordering::Relaxed),
+        };
+        self.segment.write_end(end)?;
+        lock(&self.segment.handle).db = None;
+        self.segment.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}

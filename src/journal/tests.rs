@@ -1,0 +1,206 @@
+//! The journal's promises, one test each; killing and cutting power need the real binary (tests/).
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::entropy::SystemEntropy;
+use crate::model::Timestamp;
+use crate::model::fact::{Revocation, RevocationKind};
+
+fn open(data: &TempDir, config: Config) -> (Journal, Vec<StateFact>) {
+    Journal::open(
+        data.path(),
+        config,
+        Arc::new(SystemClock::new()),
+        Arc::new(SystemEntropy::new()),
+        Arc::new(Metrics::new()),
+    )
+    .expect("a fresh directory opens")
+}
+
+fn counter(n: u128) -> Counter {
+    Counter {
+        client: "acme".into(),
+        key_id: Uuid::from_u128(n),
+        table: "orders".into(),
+        operation: "read".into(),
+        hour: 495_000,
+    }
+}
+
+const ONE: Counts = Counts { requests: 1, succeeded: 1, ..Counts::ZERO };
+
+fn revocation(id: &str) -> StateFact {
+    let at = Timestamp::NEG_INFINITY;
+    StateFact::Revoked(Revocation { kind: RevocationKind::Key, id: id.into(), at })
+}
+
+fn usage_on_disk(journal: &Journal) -> u64 {
+    let mut sum = 0;
+    journal.unsettled_usage(None, &mut |fact| sum += fact.counts.requests).expect("readable");
+    sum
+}
+
+#[tokio::test]
+async fn a_durable_count_is_read_back_after_a_restart() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, state) = open(&data, Config::default());
+    assert!(state.is_empty());
+    for n in 0..300 {
+        let room = journal.reserve().expect("empty");
+        journal.count(room, counter(n % 100), &ONE);
+    }
+    journal.flush().durable().await.expect("a working disk");
+    assert_eq!(usage_on_disk(&journal), 300);
+    journal.shutdown().expect("a working disk");
+    drop(journal);
+
+    let (journal, _) = open(&data, Config::default());
+    journal.examine();
+    assert_eq!(usage_on_disk(&journal), 300);
+    let usage = journal.segments(Lane::Usage);
+    assert_eq!(usage.len(), 1);
+    assert!(usage[0].is_closed() && !usage[0].is_finished());
+}
+
+#[tokio::test]
+async fn state_facts_come_back_before_the_first_answer() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
+    let ticket = journal.append(vec![revocation("a"), revocation("b")]).expect("room");
+    ticket.durable().await.expect("a working disk");
+    journal.shutdown().expect("a working disk");
+    drop(journal);
+    let (_, state) = open(&data, Config::default());
+    assert_eq!(state, [revocation("a"), revocation("b")]);
+}
+
+#[tokio::test]
+async fn a_process_never_appends_to_a_segment_of_another() {
+    let data = TempDir::new().expect("temporary directory");
+    for start in 1..4 {
+        let (journal, state) = open(&data, Config::default());
+        assert_eq!(state.len(), start - 1);
+        let ticket = journal.append(vec![revocation("a")]).expect("room");
+        ticket.durable().await.expect("a working disk");
+        assert_eq!(journal.segments(Lane::State).len(), start);
+        journal.shutdown().expect("a working disk");
+    }
+}
+
+#[tokio::test]
+async fn a_tail_beyond_the_end_is_never_read() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
+    for n in 0..3 {
+        journal.count(journal.reserve().expect("empty"), counter(n), &ONE);
+        journal.flush().durable().await.expect("a working disk");
+    }
+    journal.shutdown().expect("a working disk");
+    let dir = journal.segments(Lane::Usage)[0].dir().to_owned();
+    drop(journal);
+    let end = crate::codec::seal(crate::codec::Kind::End, 1, &End { last_seq: 2, facts: 2 });
+    files::write_whole(&dir.join("end"), &end.expect("small")).expect("writable");
+
+    let (journal, _) = open(&data, Config::default());
+    assert_eq!(usage_on_disk(&journal), 2);
+}
+
+#[tokio::test]
+async fn a_full_journal_refuses_before_anything_is_done_but_still_revokes() {
+    let data = TempDir::new().expect("temporary directory");
+    let config = Config { max_pending: 2, interval: Span::secs(3600), ..Config::default() };
+    let (journal, _) = open(&data, config);
+    for n in 0..2 {
+        journal.count(journal.reserve().expect("room"), counter(n), &ONE);
+    }
+    assert_eq!(journal.reserve().expect_err("full"), Full);
+    let ticket = journal.append(vec![revocation("a")]).expect("the state lane has its own room");
+    ticket.durable().await.expect("a working disk");
+    journal.reserve().expect("the commit made room");
+}
+
+#[tokio::test]
+async fn drop_and_count_passes_and_counts_what_it_drops() {
+    let data = TempDir::new().expect("temporary directory");
+    let config = Config {
+        max_pending: 1,
+        interval: Span::secs(3600),
+        on_full: OnFull::DropAndCount,
+        ..Config::default()
+    };
+    let (journal, _) = open(&data, config);
+    for n in 0..5 {
+        journal.count(journal.reserve().expect("always"), counter(n), &ONE);
+    }
+    journal.flush().durable().await.expect("a working disk");
+    assert_eq!(usage_on_disk(&journal), 1);
+    let text = journal.metrics.encode();
+    assert!(text.contains("gatepost_journal_dropped_total{lane=\"usage\"} 4"), "{text}");
+}
+
+#[tokio::test]
+async fn a_large_segment_is_closed_and_all_of_it_stays_readable() {
+    let data = TempDir::new().expect("temporary directory");
+    let config = Config { segment_max_bytes: Size::kib(8), ..Config::default() };
+    let (journal, _) = open(&data, config);
+    for round in 0..10 {
+        for n in 0..100 {
+            journal.count(journal.reserve().expect("room"), counter(round * 100 + n), &ONE);
+        }
+        journal.flush().durable().await.expect("a working disk");
+    }
+    assert!(journal.segments(Lane::Usage).len() > 3);
+    assert_eq!(usage_on_disk(&journal), 1000);
+}
+
+#[tokio::test]
+async fn settled_segments_go_after_their_retention_and_not_before() {
+    let data = TempDir::new().expect("temporary directory");
+    let config = Config { retention: Span::secs(0), ..Config::default() };
+    let (journal, _) = open(&data, config.clone());
+    journal.count(journal.reserve().expect("room"), counter(1), &ONE);
+    journal.shutdown().expect("a working disk");
+    drop(journal);
+
+    let (journal, _) = open(&data, config);
+    journal.examine();
+    journal.reclaim(&|segment| segment.is_finished());
+    assert_eq!(journal.segments(Lane::Usage).len(), 1, "not applied yet");
+    let segment = journal.segments(Lane::Usage)[0].clone();
+    segment.mark_sent().expect("writable");
+    segment.set_applied(segment.durable_seq(), 1);
+    journal.reclaim(&|segment| segment.is_finished());
+    assert!(journal.segments(Lane::Usage).is_empty());
+    assert!(!segment.dir().exists());
+}
+
+#[tokio::test]
+async fn a_half_written_snapshot_does_not_keep_a_segment_from_opening() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
+    journal.append(vec![revocation("a")]).expect("room").durable().await.expect("a working disk");
+    journal.shutdown().expect("a working disk");
+    let dir = journal.segments(Lane::State)[0].dir().to_owned();
+    drop(journal);
+    std::fs::write(dir.join("snap.0000000000000042.generating"), b"half").expect("writable");
+    let (_, state) = open(&data, Config::default());
+    assert_eq!(state.len(), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_segment_is_set_aside_and_does_not_keep_the_journal_from_opening() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
+    journal.append(vec![revocation("a")]).expect("room").durable().await.expect("a working disk");
+    journal.shutdown().expect("a working disk");
+    let dir = journal.segments(Lane::State)[0].dir().to_owned();
+    drop(journal);
+    std::fs::write(dir.join("end"), b"not a frame").expect("writable");
+    let (journal, state) = open(&data, Config::default());
+    assert!(state.is_empty());
+    assert!(journal.segments(Lane::State).is_empty());
+    let aside = data.path().join("quarantine").read_dir().expect("made").count();
+    assert_eq!(aside, 1);
+}
