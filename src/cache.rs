@@ -1,9 +1,29 @@
 //! The cache: hot tier, disk tier, overlay. Disposable: rebuilt from Postgres and the journal.
+//!
+//! ```text
+//! find ─► hot (memory) ─► disk (sled) + overlay (pending state facts) ─► Postgres, once per digest
+//!           ▲                 ▲
+//!           └── one step ─────┴── feed and fills, under the overlay's lock
+//! ```
+//!
+//! A load holds the overlay's reading lock from the disk read to the hot insert; whoever changes
+//! something writes the disk first and then takes the entry out of the hot tier under the writing
+//! lock. So whatever the order, no load leaves an older entry behind than the last change.
 
+mod entry;
+mod flight;
+mod follow;
+mod freshness;
+mod overlay;
 mod source;
+mod store;
+#[cfg(test)]
+mod tests;
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -11,11 +31,19 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::clock::SharedClock;
+use crate::disk;
 use crate::metrics::Metrics;
-use crate::model::fact::StateFact;
+use crate::model::fact::{Revocation, RevocationKind, StateFact};
 use crate::model::units::Span;
-use crate::model::{Client, Digest, Key, KeyState, Policy, Principal, Timestamp};
+use crate::model::{Client, Digest, Key, Name, Policy, Timestamp};
+use entry::ClientCell;
+use flight::Flights;
+use follow::Writing;
+use freshness::Freshness;
+use overlay::Overlay;
+use store::Store;
 
+pub use entry::Entry;
 pub use source::{
     Asked, Change, ClientRow, Deleted, FollowError, Follower, Found, KeyRow, Lookup, PolicyRow,
     Position, Source, SourceError,
@@ -56,8 +84,14 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The directory cannot be used.
-    #[error("the cache directory cannot be used: {0}")]
+    #[error("the cache directory cannot be used: {0}; check its owner, mode and free space")]
     Io(#[from] std::io::Error),
+    /// Another process has it open.
+    #[error("the cache directory is held by another process; stop that one first")]
+    Locked,
+    /// It was set aside as damaged, and a new one cannot be made either.
+    #[error("an empty cache cannot be made: {0}")]
+    Store(disk::StoreError),
 }
 
 /// What is declared in the configuration.
@@ -71,26 +105,13 @@ pub struct Declared {
     pub policies: Vec<Policy>,
 }
 
-/// A key, decoded, with what decides it.
-#[derive(Debug)]
-pub struct Entry {}
+impl Declared {
+    fn client(&self, name: &str) -> Option<&Client> {
+        self.clients.iter().find(|client| *client.name == *name)
+    }
 
-impl Entry {
-    /// Who presents it.
-    pub fn principal(&self) -> &Arc<Principal> {
-        unimplemented!()
-    }
-    /// The key itself.
-    pub fn key(&self) -> &Key {
-        unimplemented!()
-    }
-    /// The key's state at `now`, revocations included.
-    pub fn state(&self, _now: Timestamp) -> KeyState {
-        unimplemented!()
-    }
-    /// Whether its client is enabled.
-    pub fn client_enabled(&self) -> bool {
-        unimplemented!()
+    fn key_by_id(&self, id: Uuid) -> Option<&Key> {
+        self.keys.iter().find(|key| key.id == id)
     }
 }
 
@@ -119,8 +140,6 @@ pub struct CacheStatus {
     pub age_seconds: Option<f64>,
     /// Older than `max_stale`.
     pub stale: bool,
-    /// Keys on disk.
-    pub keys: u64,
     /// Decoded keys in memory.
     pub hot_entries: u64,
     /// Unsettled state facts.
@@ -129,60 +148,320 @@ pub struct CacheStatus {
     pub removals_held: u64,
 }
 
+/// Digests that Postgres did not know, when they were read.
+#[derive(Debug)]
+struct Absent {
+    read_at: quick_cache::sync::Cache<Digest, Duration>,
+    good_for: Duration,
+}
+
+impl Absent {
+    fn insert(&self, digest: Digest, now: Duration) {
+        self.read_at.insert(digest, now);
+    }
+
+    fn remove(&self, digest: &Digest) {
+        self.read_at.remove(digest);
+    }
+
+    fn holds(&self, digest: &Digest, now: Duration) -> bool {
+        let read_at = self.read_at.get(digest);
+        read_at.is_some_and(|read_at| now.saturating_sub(read_at) < self.good_for)
+    }
+}
+
+type Cells = HashMap<Name, Arc<ClientCell>>;
+
 /// The cache. All methods but [`Cache::find`] answer without waiting for Postgres.
-pub struct Cache {}
+pub struct Cache {
+    config: Config,
+    hot: quick_cache::sync::Cache<Digest, Arc<Entry>>,
+    absent: Absent,
+    overlay: RwLock<Overlay>,
+    cells: Mutex<Cells>,
+    store: Store,
+    writing: Mutex<Writing>,
+    flights: Flights,
+    freshness: Freshness,
+    noted: AtomicI64,
+    revision: AtomicI64,
+    declared: Declared,
+    declared_keys: HashMap<Digest, usize>,
+    source: Option<Arc<dyn Source>>,
+    clock: SharedClock,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+}
+
+/// Opens the disk tier; what cannot be opened is moved to `quarantine/`, and an empty one made.
+fn open_store(data: &Path, metrics: &Metrics, moment: Timestamp) -> Result<Store, CacheError> {
+    let dir = data.join("cache");
+    match Store::open(&dir) {
+        Ok(store) => Ok(store),
+        Err(disk::StoreError::Locked) => Err(CacheError::Locked),
+        Err(error) => {
+            let quarantine = data.join("quarantine");
+            disk::make_private_dir(&quarantine)?;
+            let aside = quarantine.join(format!("cache-{}", moment.0));
+            std::fs::rename(&dir, &aside)?;
+            metrics.cache.quarantined.inc();
+            tracing::error!(
+                %error, to = %aside.display(),
+                "the cache is damaged and was set aside; it fills again from Postgres"
+            );
+            Store::open(&dir).map_err(CacheError::Store)
+        }
+    }
+}
 
 impl Cache {
-    /// Opens (or starts anew) the disk tier in `dir`. `source` is `None` when embedded.
+    /// Opens (or starts anew) the disk tier in `data/cache`. `source` is `None` when embedded.
     pub fn open(
-        _dir: &Path,
-        _config: Config,
-        _declared: Declared,
-        _source: Option<Arc<dyn Source>>,
-        _clock: SharedClock,
-        _metrics: Arc<Metrics>,
-        _tasks: TaskTracker,
+        data: &Path,
+        config: Config,
+        declared: Declared,
+        source: Option<Arc<dyn Source>>,
+        clock: SharedClock,
+        metrics: Arc<Metrics>,
+        tasks: TaskTracker,
     ) -> Result<Arc<Self>, CacheError> {
-        unimplemented!()
+        let store = open_store(data, &metrics, clock.now())?;
+        let left = store.age().ok().flatten();
+        let position = store.position().ok().flatten();
+        let declared_keys =
+            declared.keys.iter().enumerate().map(|(at, key)| (key.digest, at)).collect();
+        Ok(Arc::new(Self {
+            hot: quick_cache::sync::Cache::new(config.hot_entries),
+            absent: Absent {
+                read_at: quick_cache::sync::Cache::new(config.absent_entries),
+                good_for: config.absent_for.0,
+            },
+            overlay: RwLock::default(),
+            cells: Mutex::default(),
+            writing: Mutex::default(),
+            flights: Flights::default(),
+            freshness: Freshness::resume(left, clock.now(), clock.monotonic()),
+            noted: AtomicI64::new(0),
+            revision: AtomicI64::new(position.map_or(0, |position| position.revision)),
+            store,
+            config,
+            declared,
+            declared_keys,
+            source,
+            clock,
+            metrics,
+            tasks,
+        }))
     }
-    /// The hot tier only: no lock, no I/O.
-    pub fn hot(&self, _digest: &Digest) -> Option<Arc<Entry>> {
-        unimplemented!()
+
+    fn overlay(&self) -> RwLockReadGuard<'_, Overlay> {
+        self.overlay.read().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn overlay_mut(&self) -> RwLockWriteGuard<'_, Overlay> {
+        self.overlay.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cells(&self) -> std::sync::MutexGuard<'_, Cells> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn or_count<T>(&self, read: Result<Option<T>, disk::StoreError>) -> Option<T> {
+        read.unwrap_or_else(|error| {
+            self.metrics.cache.disk_errors.inc();
+            tracing::error!(%error, "the cache's disk tier cannot be read");
+            None
+        })
+    }
+
+    /// The hot tier only: no I/O, and no lock that a writer holds for long.
+    pub fn hot(&self, digest: &Digest) -> Option<Arc<Entry>> {
+        let entry = self.hot.get(digest);
+        if entry.is_some() {
+            self.metrics.cache.hot_hits.inc();
+        }
+        entry
+    }
+
     /// Memory, disk, then Postgres within its deadline. `Ok(None)`: provably unknown.
-    pub async fn find(&self, _digest: Digest) -> Result<Option<Arc<Entry>>, Undecidable> {
-        unimplemented!()
+    pub async fn find(self: &Arc<Self>, digest: Digest) -> Result<Option<Arc<Entry>>, Undecidable> {
+        if let Some(entry) = self.hot(&digest) {
+            return Ok(Some(entry));
+        }
+        if let Some(entry) = self.load(&digest) {
+            self.metrics.cache.disk_hits.inc();
+            return Ok(Some(entry));
+        }
+        if self.source.is_none() {
+            return Ok(None);
+        }
+        if self.absent.holds(&digest, self.clock.monotonic()) {
+            self.metrics.cache.absent_hits.inc();
+            return Ok(None);
+        }
+        let answer = if self.declared_keys.contains_key(&digest) {
+            // Declared, but never caught up with: it may have been revoked.
+            Err(Undecidable { retry_after: Duration::from_secs(1) })
+        } else {
+            self.miss(digest).await
+        };
+        if answer.is_err() {
+            self.metrics.cache.undecidable.inc();
+        }
+        answer
     }
-    /// Whether what is cached is older than `max_stale`.
+
+    /// Whether what is cached is older than `max_stale`. Never so when embedded.
     pub fn is_stale(&self) -> bool {
-        unimplemented!()
+        let fresh = |age| age <= self.config.max_stale.0;
+        self.source.is_some() && !self.freshness.age(self.clock.monotonic()).is_some_and(fresh)
     }
+
+    /// Loads an entry from disk, declarations and overlay, and makes it hot, in one step.
+    fn load(&self, digest: &Digest) -> Option<Arc<Entry>> {
+        let overlay = self.overlay();
+        let key = self.key_by_digest(&overlay, digest)?;
+        let revoked_at = self.revoked_at(&overlay, key.id);
+        let cell = self.cell(&overlay, &key.client);
+        let entry = Arc::new(Entry::new(key, revoked_at, cell));
+        self.hot.insert(*digest, entry.clone());
+        Some(entry)
+    }
+
+    fn key_by_digest(&self, overlay: &Overlay, digest: &Digest) -> Option<Key> {
+        if let Some(at) = self.declared_keys.get(digest) {
+            let decidable =
+                self.source.is_none() || self.freshness.age(self.clock.monotonic()).is_some();
+            return decidable.then(|| self.declared.keys[*at].clone());
+        }
+        let stored = self.or_count(self.store.key(digest)).map(|row| row.key);
+        stored.or_else(|| overlay.key_by_digest(digest).cloned())
+    }
+
+    fn revoked_at(&self, overlay: &Overlay, id: Uuid) -> Option<Timestamp> {
+        let stored = self.store.revoked_at(RevocationKind::Key, &id.to_string());
+        self.or_count(stored).into_iter().chain(overlay.revoked_at(id)).min()
+    }
+
+    fn client_in(&self, overlay: &Overlay, name: &str) -> Option<Client> {
+        if let Some(client) = self.declared.client(name) {
+            return Some(client.clone());
+        }
+        let stored = self.or_count(self.store.client(name)).map(|row| row.client);
+        stored.or_else(|| overlay.client(name).cloned())
+    }
+
+    fn cell(&self, overlay: &Overlay, name: &Name) -> Arc<ClientCell> {
+        let mut cells = self.cells();
+        if let Some(cell) = cells.get(name) {
+            return cell.clone();
+        }
+        let cell = Arc::new(ClientCell::new(self.client_in(overlay, name)));
+        cells.insert(name.clone(), cell.clone());
+        cell
+    }
+
+    fn digest_of(&self, id: Uuid) -> Option<Digest> {
+        let declared = self.declared.key_by_id(id).map(|key| key.digest);
+        let digest = declared.or_else(|| self.or_count(self.store.digest(id)));
+        digest.or_else(|| self.overlay().key(id).map(|key| key.digest))
+    }
+
     /// Puts a committed state fact in force at once, until [`Cache::settle`].
-    pub fn pin(&self, _fact: &StateFact) {
-        unimplemented!()
+    pub fn pin(&self, fact: &StateFact) {
+        let concerned = match fact {
+            StateFact::KeyCreated(key) => Some(key.digest),
+            StateFact::Revoked(Revocation { id, .. }) => {
+                id.parse().ok().and_then(|id| self.digest_of(id))
+            }
+            StateFact::ClientCreated(_) => None,
+        };
+        let mut overlay = self.overlay_mut();
+        overlay.pin(fact);
+        self.metrics.cache.overlay_entries.set(i64::try_from(overlay.len()).unwrap_or(i64::MAX));
+        if let Some(digest) = concerned {
+            self.hot.remove(&digest);
+            self.absent.remove(&digest);
+        }
+        if let StateFact::ClientCreated(client) = fact
+            && let Some(cell) = self.cells().get(&client.name)
+        {
+            cell.set(self.client_in(&overlay, &client.name));
+        }
     }
-    /// A client by name: overlay, declared, disk.
-    pub fn client(&self, _name: &str) -> Option<Client> {
-        unimplemented!()
+
+    /// The fact is in Postgres, the feed has passed it, and the disk tier is synced: let go of it.
+    pub fn settle(&self, fact: &StateFact) {
+        let mut overlay = self.overlay_mut();
+        overlay.settle(fact);
+        self.metrics.cache.overlay_entries.set(i64::try_from(overlay.len()).unwrap_or(i64::MAX));
     }
-    /// All clients, by name.
+
+    /// The change counter that the disk tier has caught up with and is synced to.
+    pub fn synced_revision(&self) -> i64 {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// A client by name: declared, disk, overlay.
+    pub fn client(&self, name: &str) -> Option<Client> {
+        self.client_in(&self.overlay(), name)
+    }
+
+    /// All clients, by name. Blocks on disk.
     pub fn clients(&self) -> Vec<Client> {
-        unimplemented!()
+        let overlay = self.overlay();
+        let mut clients: BTreeMap<Name, Client> =
+            overlay.clients().map(|client| (client.name.clone(), client.clone())).collect();
+        let stored = self.store.clients().filter_map(Result::ok).map(|row| row.client);
+        for client in stored.chain(self.declared.clients.iter().cloned()) {
+            clients.insert(client.name.clone(), client);
+        }
+        clients.into_values().collect()
     }
-    /// A key by id.
-    pub fn key(&self, _id: Uuid) -> Option<KeyView> {
-        unimplemented!()
+
+    /// A key by id. Blocks on disk.
+    pub fn key(&self, id: Uuid) -> Option<KeyView> {
+        let overlay = self.overlay();
+        let stored = || {
+            let digest = self.or_count(self.store.digest(id))?;
+            self.or_count(self.store.key(&digest)).map(|row| row.key)
+        };
+        let key = self.declared.key_by_id(id).cloned().or_else(stored);
+        let key = key.or_else(|| overlay.key(id).cloned())?;
+        Some(KeyView { revoked_at: self.revoked_at(&overlay, id), key })
     }
-    /// Up to `limit` keys, of one client or all, by id from `after` on.
-    pub fn keys(&self, _client: Option<&str>, _after: Option<Uuid>, _limit: usize) -> Vec<KeyView> {
-        unimplemented!()
+
+    /// Up to `limit` keys, of one client or all, by id beyond `after`. Blocks on disk.
+    pub fn keys(&self, client: Option<&str>, after: Option<Uuid>, limit: usize) -> Vec<KeyView> {
+        let overlay = self.overlay();
+        let wanted = |key: &Key| {
+            client.is_none_or(|client| *key.client == *client)
+                && after.is_none_or(|after| key.id > after)
+        };
+        let here = overlay.keys().chain(&self.declared.keys);
+        let mut keys: BTreeMap<Uuid, Key> =
+            here.filter(|key| wanted(key)).map(|key| (key.id, key.clone())).collect();
+        let stored = self.store.ids(after).filter_map(Result::ok);
+        let stored = stored.filter_map(|(_, digest)| Some(self.store.key(&digest).ok()??.key));
+        keys.extend(stored.filter(wanted).take(limit).map(|key| (key.id, key)));
+        let view = |key: Key| KeyView { revoked_at: self.revoked_at(&overlay, key.id), key };
+        keys.into_values().take(limit).map(view).collect()
     }
-    /// For `status`.
+
+    /// For `status`; sets the gauges on the way.
     pub fn status(&self) -> CacheStatus {
-        unimplemented!()
-    }
-    /// The operator's word: removals held back by the last full resync are made.
-    pub fn confirm_removals(&self) -> u64 {
-        unimplemented!()
+        let age = self.freshness.age(self.clock.monotonic()).filter(|_| self.source.is_some());
+        let age_seconds = age.map(|age| age.as_secs_f64());
+        let hot = self.hot.len();
+        self.metrics.cache.hot_entries.set(i64::try_from(hot).unwrap_or(i64::MAX));
+        self.metrics.cache.age.set(age_seconds.unwrap_or(0.0));
+        CacheStatus {
+            revision: age.map(|_| self.synced_revision()),
+            age_seconds,
+            stale: self.is_stale(),
+            hot_entries: hot as u64,
+            overlay_entries: self.overlay().len() as u64,
+            removals_held: self.removals_held() as u64,
+        }
     }
 }

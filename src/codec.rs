@@ -12,7 +12,7 @@ use bincode::{Decode, Encode};
 
 /// The largest frame that is read or written, in bytes. bincode allocates by lengths that it
 /// reads, so a limit is what keeps a hostile file from asking for the whole memory.
-pub const FRAME_MAX: usize = 8192;
+pub const FRAME_MAX: usize = 65_536;
 
 const HEADER: usize = 2;
 const CHECK: usize = 4;

@@ -32,7 +32,6 @@
 
 mod chunk;
 mod committer;
-mod files;
 mod segment;
 mod status;
 #[cfg(test)]
@@ -56,13 +55,13 @@ use window::Window;
 
 use crate::clock::SharedClock;
 use crate::codec::CodecError;
+use crate::disk::{self, StoreError};
 use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, UsageFact};
 use crate::model::units::{Size, Span};
 
 pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX};
-pub use files::{make_private_dir, write_whole};
 pub use segment::{End, Page, Segment, SegmentError};
 pub use status::{JournalStatus, LaneStatus};
 
@@ -300,7 +299,7 @@ impl Journal {
     fn inherit(&self) -> Result<(), JournalError> {
         for lane in Lane::ALL {
             let lane_dir = self.dir.join(lane.as_str());
-            files::make_private_dir(&lane_dir).map_err(self.io())?;
+            disk::make_private_dir(&lane_dir).map_err(self.io())?;
             let mut streams: Vec<Uuid> = fs::read_dir(&lane_dir)
                 .map_err(self.io())?
                 .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -326,7 +325,9 @@ impl Journal {
         for segment in self.segments(Lane::State) {
             match patiently(|| segment.read(0, usize::MAX)) {
                 Ok(page) => facts.extend(page.chunks.into_iter().flat_map(|chunk| chunk.facts)),
-                Err(SegmentError::Locked) => return Err(JournalError::Locked(segment.stream)),
+                Err(SegmentError::Store(StoreError::Locked)) => {
+                    return Err(JournalError::Locked(segment.stream));
+                }
                 Err(error) => self.quarantine(&segment, &error),
             }
             segment.release();
@@ -350,7 +351,7 @@ impl Journal {
                         "sequence numbers are missing in a segment: its disk was damaged"
                     );
                 }
-                Err(SegmentError::Locked) => {}
+                Err(SegmentError::Store(StoreError::Locked)) => {}
                 Err(error) => self.quarantine(&segment, &error),
             }
             segment.release();
@@ -367,8 +368,8 @@ impl Journal {
     fn set_aside(&self, lane: Lane, stream: Uuid, dir: &Path, error: &SegmentError) {
         let quarantine = self.dir.with_file_name("quarantine");
         let to = quarantine.join(format!("{}-{stream}", lane.as_str()));
-        let moved = files::make_private_dir(&quarantine).and_then(|()| fs::rename(dir, &to));
-        let moved = moved.and_then(|()| files::sync_dir(&quarantine)).err();
+        let moved = disk::make_private_dir(&quarantine).and_then(|()| fs::rename(dir, &to));
+        let moved = moved.and_then(|()| disk::sync_dir(&quarantine)).err();
         tracing::error!(
             %stream, lane = lane.as_str(), %error, to = %to.display(),
             move_failed = moved.map(tracing::field::display),
@@ -520,7 +521,7 @@ fn patiently<T>(read: impl Fn() -> Result<T, SegmentError>) -> Result<T, Segment
     let mut waited = Duration::ZERO;
     loop {
         match read() {
-            Err(SegmentError::Locked) if waited < LOCK_PATIENCE => {
+            Err(SegmentError::Store(StoreError::Locked)) if waited < LOCK_PATIENCE => {
                 std::thread::sleep(PAUSE);
                 waited += PAUSE;
             }

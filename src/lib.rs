@@ -4,6 +4,7 @@
 pub mod cache;
 pub mod clock;
 pub mod codec;
+pub mod disk;
 pub mod drainer;
 pub mod entropy;
 pub mod journal;

@@ -9,7 +9,7 @@ use crate::model::fact::{Revocation, RevocationKind};
 use crate::model::{Client, Digest, Key, Name, Policy};
 
 /// A key's row with everything that decides it, read in one snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct KeyRow {
     /// The key.
     pub key: Key,
@@ -18,7 +18,7 @@ pub struct KeyRow {
 }
 
 /// A client's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct ClientRow {
     /// The client.
     pub client: Client,
@@ -27,7 +27,7 @@ pub struct ClientRow {
 }
 
 /// A policy's row.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub struct PolicyRow {
     /// The policy.
     pub policy: Policy,

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use super::segment::{SegmentError, Writer};
 use super::window::{Collected, Tally};
-use super::{Commit, Config, Shared, files};
+use super::{Commit, Config, Shared};
 use crate::clock::SharedClock;
+use crate::disk;
 use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{Fact, Lane};
@@ -208,7 +209,7 @@ impl Committer {
         }
         if now.saturating_sub(self.measured) >= MEASURE {
             self.measured = now;
-            let bytes = files::bytes_below(&self.dir);
+            let bytes = disk::bytes_below(&self.dir);
             self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
             self.metrics.journal.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
             let segments = self.shared.streams().len();

@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,8 +14,8 @@ use bincode::{Decode, Encode};
 use uuid::Uuid;
 
 use super::chunk::{self, Chunk, Packer};
-use super::files;
 use crate::codec::{self, CodecError, Kind};
+use crate::disk::{self, StoreError, guarded};
 use crate::model::Timestamp;
 use crate::model::fact::{Fact, Lane};
 
@@ -36,12 +35,9 @@ pub struct End {
 /// Why a segment cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
-    /// Another handle holds sled's lock for the moment: not damage, try again.
-    #[error("the segment is held by another process; it will be tried again")]
-    Locked,
-    /// sled failed or panicked, or a mark cannot be read.
-    #[error("the segment cannot be read: {0}")]
-    Damaged(String),
+    /// sled failed, panicked, or is held by another handle.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A file beside sled's failed.
     #[error("the journal's disk failed: {0}")]
     Io(#[from] io::Error),
@@ -57,25 +53,6 @@ pub struct Page {
     pub chunks: Vec<Chunk>,
     /// Everything up to here was looked at, missing numbers included.
     pub reached: u64,
-}
-
-/// Runs a call into sled, which may panic on damaged files.
-fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, SegmentError> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
-            Err(SegmentError::Locked)
-        }
-        Ok(Err(error)) => Err(SegmentError::Damaged(error.to_string())),
-        Err(_) => Err(SegmentError::Damaged("sled panicked".into())),
-    }
-}
-
-fn open_sled(dir: &Path) -> Result<sled::Db, SegmentError> {
-    guarded(|| {
-        // No background flusher: what is durable is decided by our own sync alone.
-        sled::Config::new().path(dir).cache_capacity(SLED_CACHE_BYTES).flush_every_ms(None).open()
-    })
 }
 
 /// A segment as everybody but its writer sees it.
@@ -130,8 +107,8 @@ impl Segment {
 
     /// A segment that an earlier process wrote: made safe to open, believed only once synced.
     pub fn inherit(lane: Lane, stream: Uuid, dir: PathBuf) -> Result<Self, SegmentError> {
-        files::remove_half_snapshots(&dir)?;
-        files::secure(&dir)?;
+        disk::remove_half_snapshots(&dir)?;
+        disk::secure(&dir)?;
         let segment = Self::new(lane, stream, dir, false);
         segment.sent.store(segment.dir.join("sent").exists(), Ordering::Relaxed);
         if let Some(end) = segment.read_end()? {
@@ -150,7 +127,7 @@ impl Segment {
     }
 
     fn write_end(&self, end: End) -> Result<(), SegmentError> {
-        files::write_whole(&self.dir.join("end"), &codec::seal(Kind::End, END_VERSION, &end)?)?;
+        disk::write_whole(&self.dir.join("end"), &codec::seal(Kind::End, END_VERSION, &end)?)?;
         Ok(())
     }
 
@@ -163,7 +140,7 @@ impl Segment {
         let known = self.read_end()?;
         let mut present = 0;
         if self.dir.join("db").exists() {
-            let db = open_sled(&self.dir)?;
+            let db = disk::open_sled(&self.dir, SLED_CACHE_BYTES)?;
             let bound = known.map_or(u64::MAX, |end| end.last_seq);
             guarded(|| {
                 for entry in db.range(..=bound.to_be_bytes()) {
@@ -216,7 +193,7 @@ impl Segment {
             if !self.dir.join("db").exists() {
                 return Ok(page);
             }
-            handle.db = Some(open_sled(&self.dir)?);
+            handle.db = Some(disk::open_sled(&self.dir, SLED_CACHE_BYTES)?);
         }
         let Some(db) = &handle.db else { return Ok(page) };
         let (from, to) = ((after + 1).to_be_bytes(), durable.to_be_bytes());
@@ -281,7 +258,7 @@ impl Segment {
     /// Makes the `sent` mark durable, once.
     pub fn mark_sent(&self) -> Result<(), SegmentError> {
         if !self.sent.load(Ordering::Acquire) {
-            files::make_mark(&self.dir.join("sent"))?;
+            disk::make_mark(&self.dir.join("sent"))?;
             self.sent.store(true, Ordering::Release);
         }
         Ok(())
@@ -329,12 +306,12 @@ impl Writer {
         stream: Uuid,
         now: Duration,
     ) -> Result<Self, SegmentError> {
-        files::make_private_dir(lane_dir)?;
+        disk::make_private_dir(lane_dir)?;
         let dir = lane_dir.join(stream.to_string());
-        files::make_private_dir(&dir)?;
-        let db = open_sled(&dir)?;
-        files::secure(&dir)?;
-        files::sync_dir(lane_dir)?;
+        disk::make_private_dir(&dir)?;
+        let db = disk::open_sled(&dir, SLED_CACHE_BYTES)?;
+        disk::secure(&dir)?;
+        disk::sync_dir(lane_dir)?;
         // sled's flush is sync_file_range, which no power cut respects: our own handle does the syncing.
         let data = File::options().write(true).open(dir.join("db"))?;
         let segment = Segment::new(lane, stream, dir, true);
@@ -380,7 +357,8 @@ impl Writer {
     fn insert(&mut self, (seq, frame): (u64, Vec<u8>)) -> Result<(), SegmentError> {
         self.written_bytes += frame.len() as u64;
         // Single inserts: large batches leak, and stall every other sled user in the process.
-        guarded(|| self.db.insert(seq.to_be_bytes(), frame)).map(drop)
+        guarded(|| self.db.insert(seq.to_be_bytes(), frame))?;
+        Ok(())
     }
 
     /// Brings what was written to the disk, and publishes it.

@@ -69,7 +69,7 @@ impl Journal {
         LaneStatus {
             lane: lane.as_str(),
             segments: segments.len() as u64,
-            bytes: segments.iter().map(|s| super::files::bytes_below(s.dir())).sum(),
+            bytes: segments.iter().map(|s| crate::disk::bytes_below(s.dir())).sum(),
             unsettled_chunks: (segments.iter())
                 .map(|s| s.durable_seq().saturating_sub(s.applied_seq()))
                 .sum(),

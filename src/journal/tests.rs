@@ -101,7 +101,7 @@ async fn a_tail_beyond_the_end_is_never_read() {
     let dir = journal.segments(Lane::Usage)[0].dir().to_owned();
     drop(journal);
     let end = crate::codec::seal(crate::codec::Kind::End, 1, &End { last_seq: 2, facts: 2 });
-    files::write_whole(&dir.join("end"), &end.expect("small")).expect("writable");
+    disk::write_whole(&dir.join("end"), &end.expect("small")).expect("writable");
 
     let (journal, _) = open(&data, Config::default());
     assert_eq!(usage_on_disk(&journal), 2);

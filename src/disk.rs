@@ -1,8 +1,9 @@
-//! The journal's files beside sled's: marks, directories, modes, sizes.
+//! Files, directories and sled's habits: what the journal and the cache both need to trust a disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Makes a directory, and its parents, that only its owner can enter.
@@ -65,4 +66,34 @@ pub fn bytes_below(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+/// Why a sled directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another handle holds sled's lock for the moment: not damage, try again.
+    #[error("another process holds the directory; it will be tried again")]
+    Locked,
+    /// sled failed or panicked.
+    #[error("sled failed: {0}")]
+    Sled(String),
+}
+
+/// Runs a call into sled, which may panic on damaged files.
+pub fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
+            Err(StoreError::Locked)
+        }
+        Ok(Err(error)) => Err(StoreError::Sled(error.to_string())),
+        Err(_) => Err(StoreError::Sled("it panicked".into())),
+    }
+}
+
+/// Opens sled with a cache of so many bytes and without its background flusher: what is durable is
+/// decided by our own sync alone.
+pub fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
+    let config = sled::Config::new().path(dir).cache_capacity(cache_bytes).flush_every_ms(None);
+    guarded(|| config.open())
 }

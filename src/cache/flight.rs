@@ -1,0 +1,102 @@
+//! Misses: one lookup per digest however many wait for it, a bounded number of waiters, and fills that
+//! the feed has overtaken thrown away.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::{Cache, Entry, SourceError, Undecidable};
+use crate::model::Digest;
+
+/// How often a fill that the feed overtook is read again before the caller is told to come back.
+const FILLS_MAX: usize = 3;
+
+type Answer = Result<Option<Arc<Entry>>, Undecidable>;
+
+/// Lookups on their way.
+#[derive(Debug, Default)]
+pub struct Flights {
+    under_way: Mutex<HashMap<Digest, watch::Receiver<Option<Answer>>>>,
+    waiting: AtomicUsize,
+}
+
+/// A place among those who wait; given back when dropped.
+struct Place<'a>(&'a AtomicUsize);
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Flights {
+    fn place(&self, max: usize) -> Option<Place<'_>> {
+        let place = Place(&self.waiting);
+        (self.waiting.fetch_add(1, Ordering::AcqRel) < max).then_some(place)
+    }
+}
+
+/// How long a caller should stay away.
+fn retry_after(error: &SourceError) -> Undecidable {
+    let secs = if *error == SourceError::BreakerOpen { 2 } else { 1 };
+    Undecidable { retry_after: Duration::from_secs(secs) }
+}
+
+impl Cache {
+    /// Asks Postgres, or joins those who ask already. The asking goes on when a caller leaves.
+    pub(super) async fn miss(self: &Arc<Self>, digest: Digest) -> Answer {
+        let busy = Undecidable { retry_after: Duration::from_secs(1) };
+        let Some(_place) = self.flights.place(self.config.max_waiting) else {
+            self.metrics.cache.waiting_full.inc();
+            return Err(busy);
+        };
+        let mut flight = self.join(digest);
+        // The sender is dropped without an answer only if its task dies.
+        let landed = flight.wait_for(Option::is_some).await;
+        landed.ok().and_then(|answer| answer.clone()).unwrap_or(Err(busy))
+    }
+
+    fn join(self: &Arc<Self>, digest: Digest) -> watch::Receiver<Option<Answer>> {
+        let mut flights = self.flights.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(&digest) {
+            self.metrics.cache.joined.inc();
+            return flight.clone();
+        }
+        let (landed, flight) = watch::channel(None);
+        flights.insert(digest, flight.clone());
+        let cache = self.clone();
+        self.tasks.spawn(async move {
+            let answer = cache.ask(digest).await;
+            let under_way = &cache.flights.under_way;
+            under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+            landed.send_replace(Some(answer));
+        });
+        flight
+    }
+
+    async fn ask(self: &Arc<Self>, digest: Digest) -> Answer {
+        let Some(source) = &self.source else { return Ok(None) };
+        for _ in 0..FILLS_MAX {
+            self.metrics.cache.misses.inc();
+            let lookup = match source.lookup(digest).await {
+                Ok(lookup) => lookup,
+                Err(error) => {
+                    tracing::debug!(%error, "a key could not be looked up");
+                    return Err(retry_after(&error));
+                }
+            };
+            // The fill writes to sled: not on a thread that answers requests.
+            let cache = self.clone();
+            let filled = tokio::task::spawn_blocking(move || cache.fill(digest, lookup)).await;
+            match filled {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => self.metrics.cache.fills_discarded.inc(),
+                Err(_) => break,
+            };
+        }
+        Err(Undecidable { retry_after: Duration::from_secs(1) })
+    }
+}

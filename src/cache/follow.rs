@@ -1,0 +1,273 @@
+//! What changes the disk tier: the feed, and the fills of misses. Both hold the writing lock, and both
+//! make what they wrote visible in one step under the overlay's lock.
+
+use std::collections::HashSet;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use uuid::Uuid;
+
+use super::source::{Change, ClientRow, Deleted, FollowError, Follower, Lookup, Position};
+use super::store::Age;
+use super::{Cache, Entry};
+use crate::disk::StoreError;
+use crate::model::fact::{Revocation, RevocationKind};
+use crate::model::{Client, Digest, Name};
+
+/// What the writers of the disk tier agree on.
+#[derive(Debug, Default)]
+pub struct Writing {
+    /// The newest snapshot that the feed has begun to apply. Older fills are thrown away.
+    begun: i64,
+    /// During a full resync: everything that Postgres has.
+    seen: Option<Seen>,
+    /// Keys that the last full resync would remove, waiting for the operator's word.
+    held: Vec<Uuid>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    keys: HashSet<Uuid>,
+    clients: HashSet<Name>,
+    revocations: HashSet<(RevocationKind, Name)>,
+}
+
+impl Seen {
+    fn note(&mut self, change: &Change) {
+        match change {
+            Change::Key(row) => drop(self.keys.insert(row.key.id)),
+            Change::Client(row) => drop(self.clients.insert(row.client.name.clone())),
+            Change::Revocation(r) => drop(self.revocations.insert((r.kind, r.id.clone()))),
+            Change::Policy(_) | Change::Deleted(_) => {}
+        }
+    }
+}
+
+impl From<StoreError> for FollowError {
+    fn from(error: StoreError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A client that is gone stays as a disabled one: its keys must not come back to life.
+fn gone(name: Name) -> ClientRow {
+    ClientRow { client: Client { name, policy: None, enabled: false }, revision: 0 }
+}
+
+impl Cache {
+    fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what a miss found. `None`: the feed has passed its snapshot, read again.
+    pub(super) fn fill(&self, digest: Digest, lookup: Lookup) -> Option<Option<Arc<Entry>>> {
+        let writing = self.writing();
+        if lookup.revision < writing.begun {
+            return None;
+        }
+        match lookup.found {
+            Some(found) => {
+                let stored = self.store_found(found);
+                if let Err(error) = stored {
+                    self.metrics.cache.disk_errors.inc();
+                    tracing::error!(%error, "a filled key could not be stored on disk");
+                    return None;
+                }
+            }
+            None => self.absent.insert(digest, self.clock.monotonic()),
+        }
+        Some(self.load(&digest))
+    }
+
+    fn store_found(&self, found: super::Found) -> Result<(), StoreError> {
+        if let Some(revocation) = &found.revocation {
+            self.store.revoke(revocation.kind, &revocation.id, revocation.at)?;
+        }
+        if let Some(client) = found.client {
+            self.store.put_client(&client)?;
+            self.show_client(&client.client);
+        }
+        for policy in &found.policies {
+            self.store.put_policy(policy)?;
+        }
+        self.store.put_key(&found.key)
+    }
+
+    fn show_client(&self, client: &Client) {
+        if self.declared.client(&client.name).is_none()
+            && let Some(cell) = self.cells().get(&client.name)
+        {
+            cell.set(Some(client.clone()));
+        }
+    }
+
+    /// Writes a change to disk; returns the digest of the key that it concerns.
+    fn write_change(&self, full: bool, change: &Change) -> Result<Option<Digest>, StoreError> {
+        match change {
+            Change::Client(row) if full => self.store.replace_client(row).map(|()| None),
+            Change::Client(row) => self.store.put_client(row).map(|()| None),
+            Change::Policy(row) => self.store.put_policy(row).map(|()| None),
+            Change::Key(row) if full => self.store.replace_key(row).map(|()| Some(row.key.digest)),
+            Change::Key(row) => self.store.put_key(row).map(|()| Some(row.key.digest)),
+            Change::Revocation(Revocation { kind, id, at }) => {
+                self.store.revoke(*kind, id, *at)?;
+                Ok(id.parse().ok().and_then(|id| self.digest_of(id)))
+            }
+            Change::Deleted(Deleted::Key(id)) => self.store.remove_key(*id),
+            Change::Deleted(Deleted::Client(name)) => {
+                self.store.replace_client(&gone(name.clone())).map(|()| None)
+            }
+            Change::Deleted(Deleted::Policy(name)) => self.store.remove_policy(name).map(|()| None),
+            // Deny wins: a revocation that somebody deleted by hand stays.
+            Change::Deleted(Deleted::Revocation(..)) => Ok(None),
+        }
+    }
+
+    /// Removes what a full resync found to be gone. Returns how many keys that were.
+    fn remove_keys(&self, ids: &[Uuid]) -> Result<(), StoreError> {
+        for id in ids {
+            if let Some(digest) = self.store.remove_key(*id)? {
+                let _overlay = self.overlay_mut();
+                self.hot.remove(&digest);
+            }
+        }
+        Ok(())
+    }
+
+    /// The operator's word: removals held back by the last full resync are made. Blocks.
+    pub fn confirm_removals(&self) -> Result<usize, FollowError> {
+        let mut writing = self.writing();
+        let held = std::mem::take(&mut writing.held);
+        self.metrics.cache.removals_held.set(0);
+        self.remove_keys(&held)?;
+        self.store.sync()?;
+        Ok(held.len())
+    }
+
+    /// How many removals wait.
+    pub(super) fn removals_held(&self) -> usize {
+        self.writing().held.len()
+    }
+
+    /// Compares what is cached with what a full resync saw.
+    fn sweep(&self, writing: &mut Writing, seen: &Seen) -> Result<Vec<Revocation>, StoreError> {
+        let (mut total, mut missing) = (0_usize, Vec::new());
+        for entry in self.store.ids(None) {
+            let (id, _) = entry?;
+            total += 1;
+            if !seen.keys.contains(&id) {
+                missing.push(id);
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
+        let share = missing.len() as f64 / total.max(1) as f64;
+        if share > self.config.max_removed_share {
+            tracing::warn!(
+                keys = missing.len(),
+                total,
+                "a full resync would remove many keys: held until the operator confirms it"
+            );
+            writing.held = missing;
+        } else {
+            writing.held.clear();
+            self.remove_keys(&missing)?;
+        }
+        let held = i64::try_from(writing.held.len()).unwrap_or(i64::MAX);
+        self.metrics.cache.removals_held.set(held);
+        for client in self.store.clients() {
+            let name = client?.client.name;
+            if !seen.clients.contains(&name) {
+                let gone = gone(name);
+                self.store.replace_client(&gone)?;
+                self.show_client(&gone.client);
+            }
+        }
+        let mut lacking = Vec::new();
+        for revocation in self.store.revocations() {
+            let (kind, id, at) = revocation?;
+            let id = Name::from(id);
+            if !seen.revocations.contains(&(kind, id.clone())) {
+                lacking.push(Revocation { kind, id, at });
+            }
+        }
+        Ok(lacking)
+    }
+
+    fn apply_step(&self, changes: &[Change]) -> Result<(), FollowError> {
+        let mut writing = self.writing();
+        let full = writing.seen.is_some();
+        let mut digests = Vec::new();
+        for change in changes {
+            digests.extend(self.write_change(full, change).inspect_err(|_| {
+                self.metrics.cache.disk_errors.inc();
+            })?);
+            if let Some(seen) = &mut writing.seen {
+                seen.note(change);
+            }
+        }
+        // Loads hold the overlay's reading lock from disk to hot tier: none of them can put back what
+        // is taken out here.
+        let _overlay = self.overlay_mut();
+        for digest in &digests {
+            self.hot.remove(digest);
+            self.absent.remove(digest);
+        }
+        for change in changes {
+            match change {
+                Change::Client(row) => self.show_client(&row.client),
+                Change::Deleted(Deleted::Client(name)) => {
+                    self.show_client(&gone(name.clone()).client);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn fresh_now(&self) -> Age {
+        self.freshness.caught_up(self.clock.monotonic());
+        Age { caught_up: self.clock.now(), age_us: 0 }
+    }
+}
+
+impl Follower for Cache {
+    fn position(&self) -> Option<Position> {
+        self.store.position().ok().flatten()
+    }
+
+    fn begin(&self, revision: i64, full: bool) {
+        let mut writing = self.writing();
+        writing.begun = if full { revision } else { writing.begun.max(revision) };
+        writing.seen = full.then(Seen::default);
+    }
+
+    fn apply(&self, changes: Vec<Change>) -> Result<(), FollowError> {
+        // In steps, so that the fills of misses need not wait for a whole page.
+        const STEP: usize = 500;
+        changes.chunks(STEP).try_for_each(|step| self.apply_step(step))
+    }
+
+    fn complete(&self, position: Position) -> Result<Vec<Revocation>, FollowError> {
+        let mut writing = self.writing();
+        let lacking = match writing.seen.take() {
+            Some(seen) => self.sweep(&mut writing, &seen)?,
+            None => Vec::new(),
+        };
+        self.store.commit(position, self.fresh_now())?;
+        self.revision.store(position.revision, std::sync::atomic::Ordering::Release);
+        self.metrics.cache.revision.set(position.revision);
+        Ok(lacking)
+    }
+
+    fn still_current(&self) {
+        // Written down now and then only: what a kill loses makes the cache look older, never fresher.
+        const NOTE_EVERY_US: i64 = 30_000_000;
+        let age = self.fresh_now();
+        let noted = self.noted.load(std::sync::atomic::Ordering::Relaxed);
+        if age.caught_up.0.saturating_sub(noted).saturating_abs() >= NOTE_EVERY_US {
+            self.noted.store(age.caught_up.0, std::sync::atomic::Ordering::Relaxed);
+            if let Err(error) = self.store.put_age(age).and_then(|()| self.store.sync()) {
+                tracing::warn!(%error, "the cache's age cannot be written down");
+            }
+        }
+    }
+}

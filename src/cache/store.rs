@@ -1,0 +1,235 @@
+//! The disk tier: what the feed and the misses brought, in sled, one frame per row.
+//!
+//! Single inserts only: a batch would stall every other user of sled in the process. A kill between two
+//! of them leaves a position that is too old, and the feed brings the same rows again.
+
+use std::fs::File;
+use std::path::Path;
+
+use bincode::{Decode, Encode};
+use uuid::Uuid;
+
+use super::source::{ClientRow, KeyRow, PolicyRow, Position};
+use crate::codec::{self, Kind};
+use crate::disk::{self, StoreError, guarded};
+use crate::model::fact::RevocationKind;
+use crate::model::{Digest, Timestamp};
+
+const SLED_CACHE_BYTES: u64 = 32 << 20;
+const VERSION: u8 = 1;
+
+/// How old the cache was when that was last written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Age {
+    /// Wall-clock time of the last completed catch-up.
+    pub caught_up: Timestamp,
+    /// Microseconds that had passed since, by the monotonic clock.
+    pub age_us: u64,
+}
+
+/// The trees of the disk tier.
+#[derive(Debug)]
+pub struct Store {
+    db: sled::Db,
+    data: File,
+    keys: sled::Tree,
+    ids: sled::Tree,
+    clients: sled::Tree,
+    policies: sled::Tree,
+    revocations: sled::Tree,
+    meta: sled::Tree,
+}
+
+fn read<T: Decode<()>>(kind: Kind, frame: Option<sled::IVec>) -> Result<Option<T>, StoreError> {
+    let Some(frame) = frame else { return Ok(None) };
+    let value = codec::unseal(kind, VERSION, &frame);
+    value.map(Some).map_err(|error| StoreError::Sled(error.to_string()))
+}
+
+fn write<T: Encode>(
+    tree: &sled::Tree,
+    kind: Kind,
+    key: &[u8],
+    value: &T,
+) -> Result<(), StoreError> {
+    let frame = codec::seal(kind, VERSION, value);
+    let frame = frame.map_err(|error| StoreError::Sled(error.to_string()))?;
+    guarded(|| tree.insert(key, frame)).map(drop)
+}
+
+fn revocation_key(kind: RevocationKind, id: &str) -> Vec<u8> {
+    [kind.as_str().as_bytes(), b"/", id.as_bytes()].concat()
+}
+
+impl Store {
+    /// Opens the trees in `dir`, or makes them.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let io = |error: std::io::Error| StoreError::Sled(error.to_string());
+        disk::make_private_dir(dir).map_err(io)?;
+        disk::remove_half_snapshots(dir).map_err(io)?;
+        let db = disk::open_sled(dir, SLED_CACHE_BYTES)?;
+        disk::secure(dir).map_err(io)?;
+        let tree = |name: &str| guarded(|| db.open_tree(name));
+        let store = Self {
+            keys: tree("keys")?,
+            ids: tree("ids")?,
+            clients: tree("clients")?,
+            policies: tree("policies")?,
+            revocations: tree("revocations")?,
+            meta: tree("meta")?,
+            data: File::options().write(true).open(dir.join("db")).map_err(io)?,
+            db,
+        };
+        // A store whose own notes cannot be read is damaged, or of another version: found out here.
+        store.position()?;
+        store.age()?;
+        Ok(store)
+    }
+
+    /// A key by digest.
+    pub fn key(&self, digest: &Digest) -> Result<Option<KeyRow>, StoreError> {
+        read(Kind::Row, guarded(|| self.keys.get(digest.0))?)
+    }
+
+    /// The digest of a key id.
+    pub fn digest(&self, id: Uuid) -> Result<Option<Digest>, StoreError> {
+        let bytes = guarded(|| self.ids.get(id.as_bytes()))?;
+        Ok(bytes.and_then(|bytes| <[u8; 32]>::try_from(&*bytes).ok()).map(Digest))
+    }
+
+    /// Key ids from `after` on, in order, with their digests.
+    pub fn ids(
+        &self,
+        after: Option<Uuid>,
+    ) -> impl Iterator<Item = Result<(Uuid, Digest), StoreError>> {
+        let from = after.map_or(0, |id| id.as_u128().saturating_add(1));
+        self.ids.range(from.to_be_bytes()..).filter_map(|entry| match entry {
+            Ok((id, digest)) => {
+                let id = Uuid::from_slice(&id).ok()?;
+                Some(Ok((id, Digest(<[u8; 32]>::try_from(&*digest).ok()?))))
+            }
+            Err(error) => Some(Err(StoreError::Sled(error.to_string()))),
+        })
+    }
+
+    /// Stores a key unless a newer row of it is there.
+    pub fn put_key(&self, row: &KeyRow) -> Result<(), StoreError> {
+        if self.key(&row.key.digest)?.is_some_and(|known| known.revision > row.revision) {
+            return Ok(());
+        }
+        write(&self.keys, Kind::Row, &row.key.digest.0, row)?;
+        guarded(|| self.ids.insert(row.key.id.as_bytes(), &row.key.digest.0)).map(drop)
+    }
+
+    /// Stores a key whatever is there: after a restore of Postgres, revisions start from below.
+    pub fn replace_key(&self, row: &KeyRow) -> Result<(), StoreError> {
+        write(&self.keys, Kind::Row, &row.key.digest.0, row)?;
+        guarded(|| self.ids.insert(row.key.id.as_bytes(), &row.key.digest.0)).map(drop)
+    }
+
+    /// Forgets a key; returns its digest.
+    pub fn remove_key(&self, id: Uuid) -> Result<Option<Digest>, StoreError> {
+        let digest = self.digest(id)?;
+        if let Some(digest) = digest {
+            guarded(|| self.keys.remove(digest.0))?;
+            guarded(|| self.ids.remove(id.as_bytes()))?;
+        }
+        Ok(digest)
+    }
+
+    /// A client by name.
+    pub fn client(&self, name: &str) -> Result<Option<ClientRow>, StoreError> {
+        read(Kind::Row, guarded(|| self.clients.get(name))?)
+    }
+
+    /// All clients by name.
+    pub fn clients(&self) -> impl Iterator<Item = Result<ClientRow, StoreError>> {
+        self.clients.iter().filter_map(|entry| match entry {
+            Ok((_, frame)) => read(Kind::Row, Some(frame)).transpose(),
+            Err(error) => Some(Err(StoreError::Sled(error.to_string()))),
+        })
+    }
+
+    /// Stores a client unless a newer row of it is there.
+    pub fn put_client(&self, row: &ClientRow) -> Result<(), StoreError> {
+        let known = self.client(&row.client.name)?;
+        if known.is_some_and(|known| known.revision > row.revision) {
+            return Ok(());
+        }
+        self.replace_client(row)
+    }
+
+    /// Stores a client whatever is there.
+    pub fn replace_client(&self, row: &ClientRow) -> Result<(), StoreError> {
+        write(&self.clients, Kind::Row, row.client.name.as_bytes(), row)
+    }
+
+    /// Stores a policy whatever is there.
+    pub fn put_policy(&self, row: &PolicyRow) -> Result<(), StoreError> {
+        write(&self.policies, Kind::Row, row.policy.name.as_bytes(), row)
+    }
+
+    /// Forgets a policy.
+    pub fn remove_policy(&self, name: &str) -> Result<(), StoreError> {
+        guarded(|| self.policies.remove(name)).map(drop)
+    }
+
+    /// From when on something is revoked.
+    pub fn revoked_at(
+        &self,
+        kind: RevocationKind,
+        id: &str,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        read(Kind::Row, guarded(|| self.revocations.get(revocation_key(kind, id)))?)
+    }
+
+    /// Merges a revocation: the earlier moment stays. Nothing ever removes one.
+    pub fn revoke(&self, kind: RevocationKind, id: &str, at: Timestamp) -> Result<(), StoreError> {
+        let at = self.revoked_at(kind, id)?.map_or(at, |known| known.min(at));
+        write(&self.revocations, Kind::Row, &revocation_key(kind, id), &at)
+    }
+
+    /// Every revocation.
+    pub fn revocations(
+        &self,
+    ) -> impl Iterator<Item = Result<(RevocationKind, String, Timestamp), StoreError>> {
+        self.revocations.iter().filter_map(|entry| {
+            let (key, frame) = match entry {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(StoreError::Sled(error.to_string()))),
+            };
+            let (kind, id) = std::str::from_utf8(&key).ok()?.split_once('/')?;
+            let (kind, id) = (RevocationKind::parse(kind)?, id.to_owned());
+            read(Kind::Row, Some(frame)).transpose().map(|at| at.map(|at| (kind, id, at)))
+        })
+    }
+
+    /// Where the last completed catch-up ended.
+    pub fn position(&self) -> Result<Option<Position>, StoreError> {
+        read(Kind::Meta, guarded(|| self.meta.get("position"))?)
+    }
+
+    /// How old the cache was when that was last written down.
+    pub fn age(&self) -> Result<Option<Age>, StoreError> {
+        read(Kind::Meta, guarded(|| self.meta.get("age"))?)
+    }
+
+    /// Writes the age down.
+    pub fn put_age(&self, age: Age) -> Result<(), StoreError> {
+        write(&self.meta, Kind::Meta, b"age", &age)
+    }
+
+    /// Makes all rows durable, then the position that they stand for.
+    pub fn commit(&self, position: Position, age: Age) -> Result<(), StoreError> {
+        self.sync()?;
+        write(&self.meta, Kind::Meta, b"position", &position)?;
+        self.put_age(age)?;
+        self.sync()
+    }
+
+    /// Brings everything to the disk.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        guarded(|| self.db.flush())?;
+        self.data.sync_data().map_err(|error| StoreError::Sled(error.to_string()))
+    }
+}

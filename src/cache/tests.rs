@@ -1,0 +1,1 @@
+//! The cache under races, restarts and resyncs.
