@@ -8,3 +8,4 @@ pub mod entropy;
 pub mod journal;
 pub mod metrics;
 pub mod model;
+pub mod postgres;
