@@ -1,7 +1,7 @@
--- What gatepost settles: the ledger of streams, and totals. Rows are per node, so that gateways never
--- queue for one row; the views add them up. No index on what changes, and room in each page, so that
--- an update stays in its page. Lifetime totals are tables of their own: dropping old hours never
--- lowers a total.
+-- What gatepost settles: the ledger of streams, and totals. Rows are per node, so that gateways
+-- never queue for one row; the views add them up. No index on what changes, and room in each page,
+-- so that an update stays in its page. Lifetime totals are tables of their own: dropping old hours
+-- never lowers a total.
 
 CREATE TABLE gatepost.stream_ledger (
   stream_id uuid PRIMARY KEY,

@@ -1,5 +1,5 @@
--- Append-only tables. An event's id is a uuid v7 and `at` is derived from it, so that the same event
--- always has the same primary key and arriving twice changes nothing.
+-- Append-only tables. An event's id is a uuid v7 and `at` is derived from it, so that the same
+-- event always has the same primary key and arriving twice changes nothing.
 
 CREATE TABLE gatepost.auth_attempts (
   event_id uuid NOT NULL,
@@ -66,8 +66,8 @@ CREATE TABLE gatepost.dead_letters (
 ) PARTITION BY RANGE (at);
 CREATE TABLE gatepost.dead_letters_default PARTITION OF gatepost.dead_letters DEFAULT;
 
--- Makes the monthly partitions (UTC) from this month on, where they are missing. A month of which the
--- default partition already holds rows stays there: moving rows is work for a quiet hour.
+-- Makes the monthly partitions (UTC) from this month on, where they are missing. A month of which
+-- the default partition already holds rows stays there: moving rows is work for a quiet hour.
 CREATE FUNCTION gatepost.ensure_partitions(months_ahead integer DEFAULT 2) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE

@@ -9,9 +9,9 @@
 //! | [`sink`] | one of its own, on `direct_url` | a transaction is never cancelled and reused |
 //! | [`migrate`] | one of its own, on `direct_url` | a session's advisory lock |
 //!
-//! sqlx 0.9.0 can hand a connection on with a transaction still open when a future is dropped during
-//! `BEGIN`. So a pooled connection returns to its pool only when what was asked of it was answered
-//! in full ([`pool::Checkout`]); any other is closed.
+//! sqlx 0.9.0 can hand a connection on with a transaction still open when a future is dropped
+//! during `BEGIN`. So a pooled connection returns to its pool only when what was asked of it was
+//! answered in full (`pool::Checkout`); any other is closed.
 
 pub mod breaker;
 mod config;

@@ -168,9 +168,11 @@ async fn totals(
         SELECT h.client_name AS "client_name!", sum(h.requests)::bigint AS "requests!",
                sum(h.succeeded)::bigint AS "succeeded!", sum(h.errors)::bigint AS "errors!",
                sum(h.denied)::bigint AS "denied!", sum(h.bytes_in)::bigint AS "bytes_in!",
-               sum(h.bytes_out)::bigint AS "bytes_out!", sum(h.duration_us)::bigint AS "duration_us!",
-               coalesce((SELECT gatepost.to_micros(max(t.last_seen_at)) FROM gatepost.client_totals AS t
-                         WHERE t.client_name = h.client_name), -9223372036854775808) AS "last_seen!"
+               sum(h.bytes_out)::bigint AS "bytes_out!",
+               sum(h.duration_us)::bigint AS "duration_us!",
+               coalesce((SELECT gatepost.to_micros(max(t.last_seen_at))
+                         FROM gatepost.client_totals AS t WHERE t.client_name = h.client_name),
+                        -9223372036854775808) AS "last_seen!"
         FROM gatepost.hourly_totals AS h
         WHERE ($1::text IS NULL OR h.client_name = $1) AND h.hour >= gatepost.from_micros($2)
         GROUP BY h.client_name ORDER BY h.client_name

@@ -47,7 +47,7 @@ impl From<sqlx::Error> for PostgresError {
             return Self::Unavailable(error.to_string());
         };
         match answer.code().as_deref().unwrap_or_default() {
-            // Connection trouble, too many connections, shutting down, cancelled by its own timeout.
+            // Connection trouble, too many connections, shutting down, cancelled by a timeout.
             code if ["08", "53", "57"].iter().any(|class| code.starts_with(class)) => {
                 Self::Unavailable(answer.message().to_owned())
             }

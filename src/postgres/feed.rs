@@ -5,6 +5,7 @@
 //! connections are thrown away, and the first thing after a new one is to catch up.
 
 mod catch_up;
+mod pages;
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};

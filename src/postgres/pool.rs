@@ -93,7 +93,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A connection on loan. Closed when it is dropped; back to the pool by [`Checkout::give_back`] only.
+/// A connection on loan. Closed when it is dropped; only [`Checkout::give_back`] returns it.
 pub(super) struct Checkout(Option<PoolConnection<Postgres>>);
 
 impl Checkout {

@@ -112,8 +112,8 @@ impl Sink {
     /// Applies a batch, all of it or nothing.
     ///
     /// # Errors
-    /// See [`SinkError`]. After any of them, and when this future is dropped, the connection is gone
-    /// and the next call opens another.
+    /// See [`SinkError`]. After any of them, and when this future is dropped, the connection is
+    /// gone and the next call opens another.
     pub async fn apply(&mut self, batch: &Batch) -> Result<Applied, SinkError> {
         let mut conn = self.take().await.map_err(SinkError::Failed)?;
         let mut committing = false;

@@ -127,8 +127,10 @@ fn expected<const N: usize>(rows: [(&str, i64); N]) -> BTreeMap<String, i64> {
 
 const FILL: &str = "INSERT INTO gatepost.clients (name) VALUES ('acme'), ('zeta'); \
     INSERT INTO gatepost.policies VALUES ('gold', '{}'); \
-    INSERT INTO gatepost.api_keys (digest, client_name, last4) VALUES (sha256('k'), 'acme', 'kkkk'); \
-    INSERT INTO gatepost.revocations (kind, id) VALUES ('key', 'some'), ('subject', 'later version')";
+    INSERT INTO gatepost.api_keys (digest, client_name, last4) \
+      VALUES (sha256('k'), 'acme', 'kkkk'); \
+    INSERT INTO gatepost.revocations (kind, id) \
+      VALUES ('key', 'some'), ('subject', 'of a later version')";
 
 #[tokio::test]
 async fn an_empty_follower_is_told_everything_and_then_only_changes() {

@@ -1,5 +1,11 @@
 //! The one integration test binary: real Postgres, real sockets, one throw-away cluster per run.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tasks end with their test; the environment is its own"
+)]
+
 mod feed;
 mod migrations;
 mod sink;

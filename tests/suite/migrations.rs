@@ -155,9 +155,12 @@ async fn hours_and_events_of_any_age_find_a_partition() {
     db.execute(
         "INSERT INTO gatepost.hourly_totals (hour, key_id, client_name, table_name, operation, \
          node_id) SELECT h, gen_random_uuid(), 'acme', '', 'access', 'gw-1' \
-         FROM unnest(ARRAY['1970-01-01', now()::text, '2999-01-01']::timestamptz[]) AS h",
+         FROM unnest(ARRAY['1970-01-01', now(), now() + interval '5 months', '2999-01-01'] \
+         ::timestamptz[]) AS h",
     )
     .await;
-    db.execute("SELECT gatepost.ensure_partitions(1200)").await;
-    assert_eq!(db.number("SELECT count(*) FROM gatepost.usage_hourly").await, 3);
+    // The month that the default partition has rows of stays there.
+    assert_eq!(db.number("SELECT gatepost.ensure_partitions(6)::bigint").await, 4 * 6 - 1);
+    assert_eq!(db.number("SELECT count(*) FROM gatepost.usage_hourly").await, 4);
+    assert_eq!(db.number("SELECT count(*) FROM gatepost.hourly_totals_default").await, 3);
 }

@@ -70,8 +70,8 @@ async fn an_unknown_commit_is_recognised_by_the_ledger() {
         let fate = sink.apply(&counted(stream, 0, 4, 5)).await;
         assert!(matches!(fate, Err(SinkError::Unknown(_))), "{fate:?}");
         assert_eq!(proxy.fault(), Fault::None);
-        // The server may still be busy with the COMMIT of a connection that is gone: another attempt
-        // waits for the ledger row, and finds what is true.
+        // The server may still be busy with the COMMIT of a connection that is gone: another
+        // attempt waits for the ledger row, and finds what is true.
         let again = sink.apply(&counted(stream, 0, 4, 5)).await;
         assert_eq!(again.is_ok(), applied.is_none(), "{again:?}");
         let ledger = sink.positions(&[id(stream)]).await.unwrap();

@@ -8,6 +8,7 @@ use gatepost::model::units::Span;
 use gatepost::model::{Digest, Timestamp};
 use gatepost::postgres::Config;
 use gatepost::postgres::sink::Batch;
+use sqlx::{Connection, Executor};
 
 use crate::support::cluster::{Cluster, Database, shared};
 use crate::support::fault_proxy::{Fault, FaultProxy};
@@ -20,7 +21,8 @@ const KEYS: &str = "INSERT INTO gatepost.api_keys (digest, client_name) \
 async fn a_key_comes_with_everything_that_decides_it() {
     let db = Database::new().await;
     db.execute(
-        "INSERT INTO gatepost.policies VALUES ('gold', '{\"a\": 1}'), ('default', '{}'), ('x', '{}'); \
+        "INSERT INTO gatepost.policies VALUES \
+           ('gold', '{\"a\": 1}'), ('default', '{}'), ('x', '{}'); \
          INSERT INTO gatepost.clients VALUES ('acme', NULL, false)",
     )
     .await;
@@ -99,12 +101,29 @@ async fn a_connection_that_broke_off_is_not_used_again() {
     let source = with(settings).source();
     until_found(&source, digest("key1")).await;
     let before = proxy.connections();
-    proxy.set(Fault::BlackHole);
-    assert_eq!(source.lookup(digest("key2")).await, Err(SourceError::Deadline));
-    proxy.set(Fault::None);
+    // In the middle of a query, behind somebody's lock.
+    let mut other = db.connect().await;
+    let mut lock = other.begin().await.unwrap();
+    lock.execute("LOCK TABLE gatepost.api_keys").await.unwrap();
+    assert!(source.lookup(digest("key2")).await.is_err());
+    lock.rollback().await.unwrap();
     // The late answer to key2 must not be taken for the answer to key3.
     until_found(&source, digest("key3")).await;
     assert!(proxy.connections() > before);
+}
+
+#[tokio::test]
+async fn each_lookup_is_one_query_and_a_slow_way_a_missed_deadline() {
+    let db = Database::new().await;
+    db.execute(KEYS).await;
+    let proxy = FaultProxy::new(shared().port());
+    let source = at(&proxy.url(&db.url)).source();
+    until_found(&source, digest("key1")).await;
+    let before = proxy.queries_with("gatepost.api_keys");
+    until_found(&source, digest("key2")).await;
+    assert_eq!(proxy.queries_with("gatepost.api_keys"), before + 1);
+    proxy.set(Fault::Delay(Duration::from_secs(1)));
+    assert_eq!(source.lookup(digest("key3")).await, Err(SourceError::Deadline));
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! The ledger: one row per stream says how far it is applied. A compare-and-swap on it is what makes
-//! sums exactly once.
+//! The ledger: one row per stream says how far it is applied. A compare-and-swap on it is what
+//! makes sums exactly once.
 
 use std::collections::HashMap;
 

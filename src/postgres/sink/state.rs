@@ -1,8 +1,8 @@
 //! State facts: idempotent, applied whatever the ledger says.
 //!
-//! The four tables of truth take the change counter with every statement, also with one that changes
-//! nothing. So each write is preceded by a question which rows are missing: a batch that is applied
-//! again moves nothing, and gateways are not woken for it.
+//! The four tables of truth take the change counter with every statement, also with one that
+//! changes nothing. So each write is preceded by a question which rows are missing: a batch that is
+//! applied again moves nothing, and gateways are not woken for it.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -90,7 +90,7 @@ async fn write_keys(
     for id in known.fetch_all(&mut *conn).await? {
         keys.remove(&id);
     }
-    // Arrays of arrays cannot be unnested, so keys go singly: they are made by hand, a few at a time.
+    // Arrays of arrays cannot be unnested, so keys go singly: they are made by hand, a few at once.
     for key in keys.values() {
         let scopes: Vec<&str> = key.scopes.iter().map(|scope| &**scope).collect();
         sqlx::query!(

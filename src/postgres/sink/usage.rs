@@ -61,7 +61,8 @@ async fn write_clients(
           successful_requests, failed_requests, denied_requests, last_seen_at)
         SELECT u.name, $1, u.total, u.successful, u.failed, u.denied,
                least(gatepost.from_micros(u.seen), now() + interval '5 s')
-        FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+        FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[],
+                    $7::bigint[])
           AS u (name, total, successful, failed, denied, seen)
         ORDER BY u.name COLLATE "C"
         ON CONFLICT (client_name, node_id) DO UPDATE SET

@@ -20,8 +20,8 @@ use sqlx::{Connection, Executor, PgConnection};
 const TEMPLATE: &str = "gatepost_template";
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Reads one word, or the end of the pipe, and stops the server accordingly. A frozen server must be
-/// thawed first, or it would never notice.
+/// Reads one word, or the end of the pipe, and stops the server accordingly. A frozen server must
+/// be thawed first, or it would never notice.
 const KEEPER: &str = r#"
   trap '' INT TERM HUP
   dir=$1; shift

@@ -1,5 +1,5 @@
-//! As much of the Postgres protocol as a proxy must understand to know what passes: message borders,
-//! and the text of queries (protocol 3.0, "Message Formats").
+//! As much of the Postgres protocol as a proxy must understand to know what passes: the borders of
+//! messages, and the text of queries (protocol 3.0, "Message Formats").
 
 use std::collections::HashMap;
 use std::io::{self, Read};
