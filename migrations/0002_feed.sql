@@ -24,9 +24,10 @@ INSERT INTO gatepost.change_log (revision, mark) VALUES (0, gen_random_uuid());
 
 -- Once per transaction, before the statement locks any row of its own: two writers that touch the
 -- same rows in opposite order meet here instead of in a deadlock. The setting lives as long as the
--- transaction, and goes back with a savepoint as the counter does.
+-- transaction, and goes back with a savepoint as the counter does. It runs with its owner's rights:
+-- who may insert a key need not be allowed to write the counter.
 CREATE FUNCTION gatepost.take_revision() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 DECLARE
   taken bigint;
 BEGIN
@@ -50,7 +51,7 @@ $$;
 
 -- A tombstone for the row's key; its columns are the trigger's arguments.
 CREATE FUNCTION gatepost.leave_tombstone() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
 BEGIN
   INSERT INTO gatepost.change_log (revision, table_name, row_id)
   SELECT current_setting('gatepost.revision')::bigint, TG_TABLE_NAME,

@@ -13,7 +13,8 @@ use gatepost::postgres::feed::{FeedHandle, Missing};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::cluster::{Cluster, Database, shared};
+use crate::support::cluster::Cluster;
+use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::postgres::{config, with};
 
@@ -240,7 +241,7 @@ async fn many_rows_come_in_pages_without_gaps() {
 #[tokio::test]
 async fn a_lost_connection_is_followed_by_a_catch_up() {
     let db = Database::new().await;
-    let proxy = FaultProxy::new(shared().port());
+    let proxy = FaultProxy::new(&db.url);
     let feed = Following::start(&proxy.url(&db.url));
     feed.completed(1).await;
     proxy.set(Fault::Cut);

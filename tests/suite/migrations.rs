@@ -5,7 +5,8 @@ use gatepost::postgres::sink::Batch;
 use gatepost::postgres::{Config, MigrationState, PostgresError};
 use sqlx::Connection;
 
-use crate::support::cluster::{Database, shared};
+use crate::support::cluster::shared;
+use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::postgres::{at, config, id, range, sink, usage, with};
 
@@ -64,9 +65,10 @@ async fn a_database_without_the_schema_says_what_to_do() {
 
 #[tokio::test]
 async fn an_unreachable_postgres_is_unavailable_and_needed_by_nobody_at_start() {
-    let proxy = FaultProxy::new(shared().port());
+    let url = shared().url("postgres");
+    let proxy = FaultProxy::new(&url);
     proxy.set(Fault::Cut);
-    let postgres = at(&proxy.url(&shared().url("postgres")));
+    let postgres = at(&proxy.url(&url));
     let error = postgres.migrate().await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     assert!(postgres.directory().ping().await.is_err());
@@ -134,6 +136,19 @@ async fn a_rolled_back_savepoint_takes_its_revision_with_it() {
     let stamped = "SELECT revision FROM gatepost.clients WHERE name = 'b'";
     assert_eq!(db.number(stamped).await, 1);
     assert_eq!(db.number("SELECT count(*) FROM gatepost.change_log").await, 2);
+}
+
+#[tokio::test]
+async fn a_foreign_writer_needs_rights_on_its_own_table_only() {
+    let db = Database::new().await;
+    db.execute(
+        "CREATE ROLE portal; GRANT USAGE ON SCHEMA gatepost TO portal; \
+         GRANT INSERT, DELETE, SELECT ON gatepost.clients TO portal; SET ROLE portal; \
+         INSERT INTO gatepost.clients (name) VALUES ('acme'); DELETE FROM gatepost.clients; \
+         RESET ROLE; DROP OWNED BY portal; DROP ROLE portal",
+    )
+    .await;
+    assert_eq!(db.number("SELECT count(*) FROM gatepost.change_log WHERE revision = 1").await, 2);
 }
 
 #[tokio::test]

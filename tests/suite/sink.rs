@@ -4,7 +4,7 @@ use gatepost::model::Timestamp;
 use gatepost::model::fact::{AuditEntry, Lane, StateFact};
 use gatepost::postgres::sink::{Batch, SinkError, StreamRange};
 
-use crate::support::cluster::{Database, shared};
+use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::postgres::{client, id, key, range, revoked, sink, usage};
 
@@ -61,7 +61,7 @@ async fn a_batch_beyond_the_ledger_or_the_end_applies_nothing() {
 #[tokio::test]
 async fn an_unknown_commit_is_recognised_by_the_ledger() {
     let db = Database::new().await;
-    let proxy = FaultProxy::new(shared().port());
+    let proxy = FaultProxy::new(&db.url);
     for (stream, fault, applied) in
         [(1, Fault::CutBeforeCommit, None), (2, Fault::CutAfterCommit, Some(4))]
     {
@@ -83,7 +83,7 @@ async fn an_unknown_commit_is_recognised_by_the_ledger() {
 #[tokio::test]
 async fn a_connection_lost_before_commit_is_a_plain_failure() {
     let db = Database::new().await;
-    let proxy = FaultProxy::new(shared().port());
+    let proxy = FaultProxy::new(&db.url);
     let mut sink = sink(&proxy.url(&db.url), "gw-1");
     sink.apply(&counted(1, 0, 1, 1)).await.unwrap();
     proxy.set(Fault::Cut);

@@ -10,7 +10,8 @@ use gatepost::postgres::Config;
 use gatepost::postgres::sink::Batch;
 use sqlx::{Connection, Executor};
 
-use crate::support::cluster::{Cluster, Database, shared};
+use crate::support::cluster::Cluster;
+use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::postgres::{at, config, digest, id, key, with};
 
@@ -73,7 +74,7 @@ async fn fifty_at_once_all_get_through_a_cold_pool() {
 async fn silence_opens_the_breaker_and_an_answer_closes_it() {
     let db = Database::new().await;
     db.execute(KEYS).await;
-    let proxy = FaultProxy::new(shared().port());
+    let proxy = FaultProxy::new(&db.url);
     let settings = Config {
         breaker_failures: 3,
         breaker_open_for: Span::millis(50),
@@ -95,7 +96,7 @@ async fn silence_opens_the_breaker_and_an_answer_closes_it() {
 async fn a_connection_that_broke_off_is_not_used_again() {
     let db = Database::new().await;
     db.execute(KEYS).await;
-    let proxy = FaultProxy::new(shared().port());
+    let proxy = FaultProxy::new(&db.url);
     let settings =
         Config { auth_pool_max: 1, breaker_failures: 1000, ..config(&proxy.url(&db.url)) };
     let source = with(settings).source();
@@ -116,7 +117,7 @@ async fn a_connection_that_broke_off_is_not_used_again() {
 async fn each_lookup_is_one_query_and_a_slow_way_a_missed_deadline() {
     let db = Database::new().await;
     db.execute(KEYS).await;
-    let proxy = FaultProxy::new(shared().port());
+    let proxy = FaultProxy::new(&db.url);
     let source = at(&proxy.url(&db.url)).source();
     until_found(&source, digest("key1")).await;
     let before = proxy.queries_with("gatepost.api_keys");

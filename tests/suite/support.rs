@@ -2,6 +2,7 @@
 //! of the gateway made with a standing clock and repeatable randomness.
 
 pub mod cluster;
+pub mod database;
 pub mod fault_proxy;
 pub mod postgres;
 mod wire;

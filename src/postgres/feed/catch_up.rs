@@ -22,7 +22,7 @@ impl Feed {
         follower: &Arc<dyn Follower>,
         missing: &Missing,
     ) -> Result<(), FeedError> {
-        let stored = follower.position();
+        let stored = blocking(follower, |follower| follower.position()).await?;
         // Short: this is what notices that nobody is there any more.
         let (now, known) = deadline(self.connect_timeout, async {
             sqlx::raw_sql(BEGIN).execute(&mut *conn).await?;
@@ -31,21 +31,19 @@ impl Feed {
         .await?;
         if stored == Some(now) {
             self.commit(conn).await?;
-            follower.still_current();
-            return Ok(());
+            return blocking(follower, |follower| follower.still_current()).await;
         }
         let full = !known;
         if full {
             self.metrics.postgres.feed_resyncs.inc();
             tracing::info!(revision = now.revision, "reading everything from Postgres");
         }
-        follower.begin(now.revision, full);
+        blocking(follower, move |follower| follower.begin(now.revision, full)).await?;
         // -1: before every row there can be.
         let after = stored.filter(|_| known).map_or(-1, |position| position.revision);
         let rows = self.rows(conn, follower, after, full).await?;
         self.commit(conn).await?;
-        let following = Arc::clone(follower);
-        let lacking = tokio::task::spawn_blocking(move || following.complete(now)).await??;
+        let lacking = blocking(follower, move |follower| follower.complete(now)).await??;
         if full {
             tracing::info!(rows, revision = now.revision, "everything from Postgres is read");
         }
@@ -96,7 +94,7 @@ impl Feed {
         Ok(told)
     }
 
-    /// Applies a page where blocking is allowed. Returns the place of the next.
+    /// Applies a page. Returns the place of the next.
     async fn tell<C>(
         &self,
         follower: &Arc<dyn Follower>,
@@ -108,8 +106,7 @@ impl Feed {
             return Ok(place);
         }
         let rows = u64::try_from(changes.len()).unwrap_or(u64::MAX);
-        let following = Arc::clone(follower);
-        tokio::task::spawn_blocking(move || following.apply(changes)).await??;
+        blocking(follower, move |follower| follower.apply(changes)).await??;
         self.metrics.postgres.feed_rows.inc_by(rows);
         if (*told + rows) / PROGRESS > *told / PROGRESS {
             tracing::info!(rows = *told + rows, "reading from Postgres");
@@ -125,6 +122,15 @@ impl Feed {
         };
         Ok(deadline(self.connect_timeout, commit).await?)
     }
+}
+
+/// Calls the follower where it may block on its disk.
+async fn blocking<T: Send + 'static>(
+    follower: &Arc<dyn Follower>,
+    call: impl FnOnce(&dyn Follower) -> T + Send + 'static,
+) -> Result<T, FeedError> {
+    let follower = Arc::clone(follower);
+    Ok(tokio::task::spawn_blocking(move || call(&*follower)).await?)
 }
 
 /// The snapshot's own position, and whether the stored one belongs to its history: after a restore,

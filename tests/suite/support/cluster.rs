@@ -2,7 +2,7 @@
 //!
 //! Each server is the child of a small shell that waits on a pipe from this process: whatever ends
 //! the tests, a panic or `kill -9` included, closes the pipe, and the shell stops the server and
-//! removes its directory. `TEST_DATABASE_URL` puts the shared databases on a server of your own.
+//! removes its directory.
 
 use std::fs;
 use std::io::Write;
@@ -11,13 +11,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-use sqlx::{Connection, Executor, PgConnection};
+use super::database::{self, Database, TEMPLATE};
 
-const TEMPLATE: &str = "gatepost_template";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Reads one word, or the end of the pipe, and stops the server accordingly. A frozen server must
@@ -67,7 +65,7 @@ impl Cluster {
         let cluster = Self { dir, port, owner, running: Mutex::new(None) };
         cluster.init();
         cluster.start();
-        make_template(&cluster.url("postgres"), &cluster.url(TEMPLATE), TEMPLATE);
+        database::make_template(&cluster.url("postgres"), &cluster.url(TEMPLATE));
         cluster
     }
 
@@ -82,13 +80,9 @@ impl Cluster {
         format!("postgres://postgres@localhost:{}/{name}?host={dir}", self.port)
     }
 
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// A database of its own, migrated.
     pub async fn database(&self) -> Database {
-        create(&self.url("postgres"), TEMPLATE, |name| self.url(name)).await
+        database::create(&self.url("postgres"), |name| self.url(name)).await
     }
 
     pub fn start(&self) {
@@ -198,96 +192,10 @@ impl Drop for Cluster {
     }
 }
 
-/// A migrated database that no other test uses.
-pub struct Database {
-    pub url: String,
-    pub name: String,
-    /// Set on a server that is not ours, where it must be cleaned up.
-    drop_by: Option<String>,
-}
-
-impl Database {
-    /// On the server that all tests share.
-    pub async fn new() -> Self {
-        let own = std::env::var("TEST_DATABASE_URL").ok();
-        let Some(server) = own else { return shared().database().await };
-        static READY: OnceLock<String> = OnceLock::new();
-        let template = READY.get_or_init(|| {
-            let name = format!("{TEMPLATE}_{}", std::process::id());
-            make_template(&server, &with_database(&server, &name), &name);
-            name
-        });
-        let mut made = create(&server, template, |name| with_database(&server, name)).await;
-        made.drop_by = Some(server);
-        made
-    }
-
-    pub async fn connect(&self) -> PgConnection {
-        PgConnection::connect(&self.url).await.expect("the database is there")
-    }
-
-    /// Runs statements whose answers do not matter.
-    pub async fn execute(&self, sql: &'static str) {
-        self.connect().await.execute(sqlx::raw_sql(sql)).await.expect(sql);
-    }
-
-    /// One number.
-    pub async fn number(&self, sql: &'static str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&mut self.connect().await).await.expect(sql)
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        if let Some(server) = self.drop_by.take() {
-            let sql = format!("DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)", self.name);
-            aside(async move { on_server(&server, sql).await });
-        }
-    }
-}
-
 /// The server that all tests share.
 pub fn shared() -> &'static Cluster {
     static SHARED: OnceLock<Cluster> = OnceLock::new();
     SHARED.get_or_init(Cluster::dedicated)
-}
-
-async fn create(server: &str, template: &str, url: impl Fn(&str) -> String) -> Database {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let next = NEXT.fetch_add(1, Ordering::Relaxed);
-    let name = format!("gatepost_test_{}_{next}", std::process::id());
-    on_server(server, format!("CREATE DATABASE \"{name}\" TEMPLATE \"{template}\"")).await;
-    Database { url: url(&name), name, drop_by: None }
-}
-
-fn make_template(server: &str, template: &str, name: &str) {
-    let (server, template) = (server.to_owned(), template.to_owned());
-    let sql = format!("CREATE DATABASE \"{name}\"");
-    aside(async move {
-        on_server(&server, sql).await;
-        super::postgres::at(&template).migrate().await.expect("the migrations apply");
-    });
-}
-
-async fn on_server(server: &str, sql: String) {
-    let mut conn = PgConnection::connect(server).await.expect("the test server is there");
-    conn.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.expect("the server obeys");
-}
-
-/// Runs to the end on a thread of its own, from within any runtime or none.
-fn aside(work: impl Future<Output = ()> + Send + 'static) {
-    let run = || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(work);
-    };
-    std::thread::spawn(run).join().expect("the work was done");
-}
-
-fn with_database(server: &str, name: &str) -> String {
-    let (before, options) = server.split_once('?').unwrap_or((server, ""));
-    let host = before.rsplit_once('/').filter(|(host, _)| !host.ends_with('/'));
-    let host = host.map_or(before, |(host, _)| host);
-    format!("{host}/{name}?{options}")
 }
 
 /// A user that Postgres agrees to run as, when we are root.

@@ -1,7 +1,7 @@
 //! A proxy between the gateway and Postgres that can break the way in the ways that ways break.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
@@ -35,6 +35,7 @@ pub struct FaultProxy {
 
 struct Shared {
     server: SocketAddr,
+    host: String,
     fault: Mutex<Fault>,
     open: Mutex<Vec<TcpStream>>,
     queries: Mutex<Vec<String>>,
@@ -42,12 +43,16 @@ struct Shared {
 }
 
 impl FaultProxy {
-    /// In front of the server that listens on `port`.
-    pub fn new(port: u16) -> Self {
+    /// In front of the server that `url` leads to.
+    pub fn new(url: &str) -> Self {
+        let host = host_and_port(url).to_owned();
+        let server = if host.contains(':') { host.clone() } else { format!("{host}:5432") };
+        let server = server.to_socket_addrs().expect(url).next().expect("a host has an address");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let own = listener.local_addr().expect("it is bound").port();
         let shared = Arc::new(Shared {
-            server: SocketAddr::from(([127, 0, 0, 1], port)),
+            server,
+            host,
             fault: Mutex::new(Fault::None),
             open: Mutex::default(),
             queries: Mutex::default(),
@@ -65,9 +70,8 @@ impl FaultProxy {
 
     /// `url` with this proxy in place of the server.
     pub fn url(&self, url: &str) -> String {
-        let server = format!(":{}/", self.shared.server.port());
-        assert!(url.contains(&server), "{url} is not what this proxy leads to");
-        url.replace(&server, &format!(":{}/", self.port))
+        assert_eq!(host_and_port(url), self.shared.host, "not what this proxy leads to");
+        url.replacen(&self.shared.host, &format!("127.0.0.1:{}", self.port), 1)
     }
 
     pub fn set(&self, fault: Fault) {
@@ -176,6 +180,12 @@ impl Shared {
             drop(socket.shutdown(Shutdown::Both));
         }
     }
+}
+
+fn host_and_port(url: &str) -> &str {
+    let after = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = after.split(['/', '?']).next().unwrap_or(after);
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 fn end(client: &TcpStream, server: &TcpStream) {
