@@ -10,3 +10,4 @@ pub mod entropy;
 pub mod journal;
 pub mod metrics;
 pub mod model;
+pub mod postgres;

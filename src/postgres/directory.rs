@@ -1,0 +1,211 @@
+//! The operator's direct reads and writes: what does not merge goes straight to Postgres and comes
+//! back by the feed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::pool::{Checkout, Pool};
+use super::rows::count;
+use super::{PostgresError, deadline};
+use crate::model::fact::Counts;
+use crate::model::{Name, Timestamp};
+
+/// What is settled, with the ledger positions that it stands for, read in one snapshot.
+#[derive(Clone, Debug)]
+pub struct UsageReport {
+    /// Totals by client name, in that order.
+    pub rows: Vec<(Name, Counts)>,
+    /// The last applied sequence number of each stream that was asked for and has one.
+    pub ledger: HashMap<Uuid, u64>,
+}
+
+/// See the module. Every call is under one deadline, waiting for a connection included.
+#[derive(Clone)]
+pub struct Directory {
+    pool: Arc<Pool>,
+    deadline: Duration,
+}
+
+impl Directory {
+    pub(super) fn new(pool: Arc<Pool>, deadline: Duration) -> Self {
+        Self { pool, deadline }
+    }
+
+    /// Enables or disables a client; `false` when there is none of that name.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked; nothing has changed then, as far as one can know.
+    pub async fn set_client_enabled(
+        &self,
+        name: &str,
+        enabled: bool,
+    ) -> Result<bool, PostgresError> {
+        self.with(async |conn| {
+            let update = sqlx::query!(
+                "UPDATE gatepost.clients SET enabled = $2 WHERE name = $1",
+                name,
+                enabled
+            );
+            Ok(update.execute(conn).await?.rows_affected() > 0)
+        })
+        .await
+    }
+
+    /// Enables or disables a key; `false` when there is none with that id.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked; nothing has changed then, as far as one can know.
+    pub async fn set_key_enabled(&self, id: Uuid, enabled: bool) -> Result<bool, PostgresError> {
+        self.with(async |conn| {
+            let update = sqlx::query!(
+                "UPDATE gatepost.api_keys SET enabled = $2 WHERE id = $1",
+                id,
+                enabled
+            );
+            Ok(update.execute(conn).await?.rows_affected() > 0)
+        })
+        .await
+    }
+
+    /// Settled totals of one client or all, from the hour of `since` on, and how far `streams` are
+    /// applied in the same snapshot: what lies beyond is not in these totals, and all before it is.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn usage(
+        &self,
+        client: Option<&str>,
+        since: Option<Timestamp>,
+        streams: &[Uuid],
+    ) -> Result<UsageReport, PostgresError> {
+        let since = since.map_or(Timestamp::NEG_INFINITY, |at| Timestamp::from_hour(at.hour()));
+        self.with(async |conn| {
+            let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+            sqlx::raw_sql(begin).execute(&mut *conn).await?;
+            let rows = totals(&mut *conn, client, since).await?;
+            let ledger = positions(&mut *conn, streams).await?;
+            sqlx::raw_sql("COMMIT").execute(conn).await?;
+            Ok(UsageReport { rows, ledger })
+        })
+        .await
+    }
+
+    /// Whether Postgres answers at all.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), PostgresError> {
+        self.with(async |conn| {
+            sqlx::query_scalar!(r#"SELECT 1 AS "one!""#).fetch_one(conn).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The server's version as it prints it, `16.4`.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn server_version(&self) -> Result<String, PostgresError> {
+        self.setting("server_version").await
+    }
+
+    /// The server's clock.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn server_time(&self) -> Result<Timestamp, PostgresError> {
+        self.with(async |conn| {
+            let now =
+                sqlx::query_scalar!(r#"SELECT gatepost.to_micros(clock_timestamp()) AS "now!""#);
+            Ok(Timestamp(now.fetch_one(conn).await?))
+        })
+        .await
+    }
+
+    /// How many connections the server takes.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn max_connections(&self) -> Result<u32, PostgresError> {
+        let text = self.setting("max_connections").await?;
+        text.parse().map_err(|_| PostgresError::Refused(format!("max_connections is `{text}`")))
+    }
+
+    async fn setting(&self, name: &str) -> Result<String, PostgresError> {
+        self.with(async |conn| {
+            let setting = sqlx::query_scalar!(r#"SELECT current_setting($1) AS "value!""#, name);
+            Ok(setting.fetch_one(conn).await?)
+        })
+        .await
+    }
+
+    async fn with<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, PostgresError>,
+    ) -> Result<T, PostgresError> {
+        deadline(self.deadline, async {
+            let mut checkout: Checkout = self.pool.acquire().await?;
+            let done = work(checkout.conn()).await?;
+            checkout.give_back();
+            Ok(done)
+        })
+        .await
+    }
+}
+
+async fn totals(
+    conn: &mut PgConnection,
+    client: Option<&str>,
+    since: Timestamp,
+) -> Result<Vec<(Name, Counts)>, PostgresError> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT h.client_name AS "client_name!", sum(h.requests)::bigint AS "requests!",
+               sum(h.succeeded)::bigint AS "succeeded!", sum(h.errors)::bigint AS "errors!",
+               sum(h.denied)::bigint AS "denied!", sum(h.bytes_in)::bigint AS "bytes_in!",
+               sum(h.bytes_out)::bigint AS "bytes_out!",
+               sum(h.duration_us)::bigint AS "duration_us!",
+               coalesce((SELECT gatepost.to_micros(max(t.last_seen_at))
+                         FROM gatepost.client_totals AS t WHERE t.client_name = h.client_name),
+                        -9223372036854775808) AS "last_seen!"
+        FROM gatepost.hourly_totals AS h
+        WHERE ($1::text IS NULL OR h.client_name = $1) AND h.hour >= gatepost.from_micros($2)
+        GROUP BY h.client_name ORDER BY h.client_name
+        "#,
+        client,
+        since.0
+    )
+    .fetch_all(conn)
+    .await?;
+    let rows = rows.into_iter().map(|row| {
+        let counts = Counts {
+            requests: count(row.requests),
+            succeeded: count(row.succeeded),
+            failed: count(row.errors),
+            denied: count(row.denied),
+            bytes_in: count(row.bytes_in),
+            bytes_out: count(row.bytes_out),
+            duration_us: count(row.duration_us),
+            last_seen: Timestamp(row.last_seen),
+        };
+        (Name::from(row.client_name), counts)
+    });
+    Ok(rows.collect())
+}
+
+async fn positions(
+    conn: &mut PgConnection,
+    streams: &[Uuid],
+) -> Result<HashMap<Uuid, u64>, PostgresError> {
+    let rows = sqlx::query!(
+        "SELECT stream_id, last_seq FROM gatepost.stream_ledger WHERE stream_id = ANY($1)",
+        streams
+    );
+    let rows = rows.fetch_all(conn).await?;
+    Ok(rows.into_iter().map(|row| (row.stream_id, count(row.last_seq))).collect())
+}

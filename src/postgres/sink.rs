@@ -1,0 +1,244 @@
+//! The drain transaction: the ledger and the merged rows together, or nothing.
+//!
+//! ```text
+//! BEGIN                  own connection, never a pooled one
+//!   ledger row if absent
+//!   compare and swap     wait for the answer: a straggler must find nothing to do
+//!   state · usage · events, each merged and sorted
+//!   read the change counter
+//! COMMIT                 any error from here on: the fate is unknown until the ledger is read
+//! ```
+//!
+//! A transaction that fails or exceeds its deadline is abandoned with its socket.
+
+mod ledger;
+mod state;
+mod usage;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use sqlx::postgres::PgConnectOptions;
+use uuid::Uuid;
+
+use super::PostgresError;
+use super::rows::bigint;
+use crate::model::fact::{AuditEntry, Lane, StateFact, UsageFact};
+use crate::model::{Name, Timestamp};
+
+pub use ledger::Ledger;
+
+/// How long a statement may wait for somebody's lock, run, or leave the transaction idle (a gateway
+/// that froze in the middle): all on the server's side, where an abandoned socket is not noticed.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '30s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL synchronous_commit = on";
+
+/// The part of a stream that a batch carries: everything after `from`, up to and with `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamRange {
+    /// The stream.
+    pub stream: Uuid,
+    /// Its lane.
+    pub lane: Lane,
+    /// What the ledger must show now.
+    pub from: u64,
+    /// What it shows afterwards; equal to `from` when only `closed` is to be recorded.
+    pub to: u64,
+    /// The stream's end, once it is known.
+    pub closed: Option<u64>,
+}
+
+/// What one transaction carries.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Which parts of which streams the facts below stand for.
+    pub ranges: Vec<StreamRange>,
+    /// In any order.
+    pub state: Vec<StateFact>,
+    /// Merged: one per counter.
+    pub usage: Vec<UsageFact>,
+    /// In any order.
+    pub events: Vec<AuditEntry>,
+}
+
+/// A committed transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The change counter as the transaction saw it: once the feed has passed it, it has brought
+    /// every state fact of the batch.
+    pub revision: i64,
+    /// Rows sent.
+    pub rows: u64,
+}
+
+/// Why a transaction was not, or may not have been, committed.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The ledger is not where the batch begins. Nothing was applied; read the positions.
+    #[error("the ledger is not where this batch begins")]
+    Moved,
+    /// Nothing was applied.
+    #[error(transparent)]
+    Failed(PostgresError),
+    /// The connection broke during COMMIT: read the positions to learn what happened.
+    #[error("the fate of the last transaction is unknown: {0}")]
+    Unknown(PostgresError),
+    /// Postgres will never take a row of this batch (SQLSTATE class 22 or 23). Nothing was applied.
+    #[error("Postgres refuses a row of this batch: {0}")]
+    BadRow(String),
+}
+
+/// One connection to Postgres that carries one transaction at a time.
+pub struct Sink {
+    options: PgConnectOptions,
+    node: Name,
+    connect_timeout: Duration,
+    deadline: Duration,
+    conn: Option<PgConnection>,
+}
+
+impl Sink {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        node: Name,
+        connect_timeout: Duration,
+        deadline: Duration,
+    ) -> Self {
+        Self { options, node, connect_timeout, deadline, conn: None }
+    }
+
+    /// Applies a batch, all of it or nothing.
+    ///
+    /// # Errors
+    /// See [`SinkError`]. After any of them, and when this future is dropped, the connection is
+    /// gone and the next call opens another.
+    pub async fn apply(&mut self, batch: &Batch) -> Result<Applied, SinkError> {
+        let mut conn = self.take().await.map_err(SinkError::Failed)?;
+        let mut committing = false;
+        let work = self.transact(&mut conn, batch, &mut committing);
+        let done = tokio::time::timeout(self.deadline, work).await;
+        let error = match done {
+            Ok(Ok(applied)) => {
+                self.conn = Some(conn);
+                return Ok(applied);
+            }
+            Ok(Err(error)) => error,
+            Err(_) => SinkError::Failed(PostgresError::Deadline(self.deadline)),
+        };
+        drop(conn);
+        Err(match error {
+            SinkError::Failed(error) if committing => SinkError::Unknown(error),
+            other => other,
+        })
+    }
+
+    /// How far `streams` are applied; a stream without a row is absent.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn positions(
+        &mut self,
+        streams: &[Uuid],
+    ) -> Result<HashMap<Uuid, Ledger>, SinkError> {
+        let mut conn = self.take().await.map_err(SinkError::Failed)?;
+        let read = tokio::time::timeout(self.deadline, ledger::read(&mut conn, streams)).await;
+        let ledger = match read {
+            Ok(read) => read.map_err(refused)?,
+            Err(_) => return Err(SinkError::Failed(PostgresError::Deadline(self.deadline))),
+        };
+        self.conn = Some(conn);
+        Ok(ledger)
+    }
+
+    async fn take(&mut self) -> Result<PgConnection, PostgresError> {
+        match self.conn.take() {
+            Some(conn) => Ok(conn),
+            None => super::connect(&self.options, self.connect_timeout).await,
+        }
+    }
+
+    async fn transact(
+        &self,
+        conn: &mut PgConnection,
+        batch: &Batch,
+        committing: &mut bool,
+    ) -> Result<Applied, SinkError> {
+        sqlx::raw_sql(BEGIN).execute(&mut *conn).await.map_err(refused)?;
+        if !ledger::advance(conn, &self.node, &batch.ranges).await.map_err(refused)? {
+            return Err(SinkError::Moved);
+        }
+        let mut rows = state::write(conn, &batch.state).await.map_err(refused)?;
+        rows += usage::write(conn, &self.node, &batch.usage).await.map_err(refused)?;
+        rows += write_events(conn, &self.node, &batch.events).await.map_err(refused)?;
+        // Last, and with a snapshot of its own: whatever was there already lies below it.
+        let revision = sqlx::query_scalar!("SELECT revision FROM gatepost.change_counter")
+            .fetch_one(&mut *conn)
+            .await
+            .map_err(refused)?;
+        *committing = true;
+        sqlx::raw_sql("COMMIT").execute(conn).await.map_err(refused)?;
+        Ok(Applied { revision, rows })
+    }
+}
+
+/// Classes 22 (data) and 23 (constraint) mean that the row is bad, and nothing else does.
+fn refused(error: sqlx::Error) -> SinkError {
+    let code = error.as_database_error().and_then(|answer| answer.code());
+    match code.as_deref() {
+        Some(code) if code.starts_with("22") || code.starts_with("23") => {
+            SinkError::BadRow(error.to_string())
+        }
+        _ => SinkError::Failed(error.into()),
+    }
+}
+
+async fn write_events(
+    conn: &mut PgConnection,
+    node: &Name,
+    events: &[AuditEntry],
+) -> Result<u64, sqlx::Error> {
+    if events.is_empty() {
+        return Ok(0);
+    }
+    let mut events: Vec<&AuditEntry> = events.iter().collect();
+    events.sort_by_key(|event| event.event_id);
+    let ids: Vec<Uuid> = events.iter().map(|event| event.event_id).collect();
+    let at: Vec<i64> = ids.iter().map(|id| made_at(*id).0).collect();
+    let actors: Vec<&str> = events.iter().map(|event| &*event.actor).collect();
+    let actions: Vec<&str> = events.iter().map(|event| &*event.action).collect();
+    let subjects: Vec<&str> = events.iter().map(|event| &*event.subject).collect();
+    sqlx::query!(
+        r#"
+        INSERT INTO gatepost.audit_log (event_id, at, node_id, actor, action, subject)
+        SELECT u.id, gatepost.from_micros(u.at), $6, u.actor, u.action, u.subject
+        FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[])
+          AS u (id, at, actor, action, subject)
+        ORDER BY u.id
+        ON CONFLICT (event_id, at) DO NOTHING
+        "#,
+        &ids,
+        &at,
+        &actors as _,
+        &actions as _,
+        &subjects as _,
+        &**node
+    )
+    .execute(conn)
+    .await?;
+    Ok(rows_in(events.len()))
+}
+
+/// The moment that a uuid v7 tells (RFC 9562 §5.7); the epoch for any other.
+fn made_at(id: Uuid) -> Timestamp {
+    let millis = id.get_timestamp().map_or(0, |at| {
+        let (seconds, nanos) = at.to_unix();
+        seconds.saturating_mul(1000).saturating_add(u64::from(nanos / 1_000_000))
+    });
+    Timestamp(bigint(millis).saturating_mul(1000))
+}
+
+fn rows_in(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,100 @@
+//! The ledger: one row per stream says how far it is applied. A compare-and-swap on it is what
+//! makes sums exactly once.
+
+use std::collections::HashMap;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::StreamRange;
+use crate::model::fact::Lane;
+use crate::postgres::rows::{bigint, count};
+
+/// A stream's row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ledger {
+    /// Everything up to this sequence number is applied.
+    pub last_seq: u64,
+    /// The stream's end, where it is known.
+    pub closed_seq: Option<u64>,
+    /// Its facts were applied with another stream that it was merged into.
+    pub retired: bool,
+}
+
+pub(super) async fn read(
+    conn: &mut PgConnection,
+    streams: &[Uuid],
+) -> Result<HashMap<Uuid, Ledger>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"
+        SELECT stream_id, last_seq, closed_seq, retired_by IS NOT NULL AS "retired!"
+        FROM gatepost.stream_ledger WHERE stream_id = ANY($1)
+        "#,
+        streams
+    );
+    let rows = rows.fetch_all(conn).await?.into_iter().map(|row| {
+        let ledger = Ledger {
+            last_seq: count(row.last_seq),
+            closed_seq: row.closed_seq.map(count),
+            retired: row.retired,
+        };
+        (row.stream_id, ledger)
+    });
+    Ok(rows.collect())
+}
+
+/// Moves every range forward, and waits for the answer. `false` when a stream of sums is not where
+/// its range begins; the caller must roll back then. The state lane merges by itself, so there the
+/// ledger only marks progress and never refuses.
+pub(super) async fn advance(
+    conn: &mut PgConnection,
+    node: &str,
+    ranges: &[StreamRange],
+) -> Result<bool, sqlx::Error> {
+    let mut ranges: Vec<&StreamRange> = ranges.iter().collect();
+    ranges.sort_by_key(|range| range.stream);
+    let streams: Vec<Uuid> = ranges.iter().map(|range| range.stream).collect();
+    let lanes: Vec<&str> = ranges.iter().map(|range| range.lane.as_str()).collect();
+    sqlx::query!(
+        r#"
+        INSERT INTO gatepost.stream_ledger (stream_id, node_id, lane)
+        SELECT u.stream, $3, u.lane FROM unnest($1::uuid[], $2::text[]) AS u (stream, lane)
+        ORDER BY u.stream
+        ON CONFLICT (stream_id) DO NOTHING
+        "#,
+        &streams,
+        &lanes as _,
+        node
+    )
+    .execute(&mut *conn)
+    .await?;
+
+    let from: Vec<i64> = ranges.iter().map(|range| bigint(range.from)).collect();
+    let to: Vec<i64> = ranges.iter().map(|range| bigint(range.to)).collect();
+    let closed: Vec<Option<i64>> = ranges.iter().map(|range| range.closed.map(bigint)).collect();
+    let moved = sqlx::query_scalar!(
+        r#"
+        WITH locked AS MATERIALIZED (
+          SELECT stream_id FROM gatepost.stream_ledger
+          WHERE stream_id = ANY($1) ORDER BY stream_id FOR UPDATE
+        )
+        UPDATE gatepost.stream_ledger AS l
+        SET last_seq = greatest(l.last_seq, u.last), closed_seq = coalesce(l.closed_seq, u.closed),
+            updated_at = now()
+        FROM locked, unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])
+          AS u (stream, first, last, closed)
+        WHERE l.stream_id = locked.stream_id AND l.stream_id = u.stream
+          AND (l.lane = 'state' OR l.last_seq = u.first AND l.retired_by IS NULL
+               AND (l.closed_seq IS NULL OR u.last <= l.closed_seq))
+        RETURNING l.stream_id
+        "#,
+        &streams,
+        &from,
+        &to,
+        &closed as &[Option<i64>]
+    )
+    .fetch_all(conn)
+    .await?;
+    let holds_back = |range: &&&StreamRange| range.lane != Lane::State;
+    Ok(ranges.iter().filter(holds_back).all(|range| moved.contains(&range.stream)))
+}

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Refreshes .sqlx/, the answers that the compile-time checked queries are built against: starts a
+# throw-away Postgres, applies the migrations, and has the compiler ask it about every query.
+set -eu
+cd "$(dirname "$0")/.."
+
+bin=$(dirname "$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb \
+  /opt/homebrew/opt/postgresql*/bin/initdb /usr/local/opt/postgresql*/bin/initdb 2>/dev/null \
+  | tail -n 1)")
+dir=$(mktemp -d)
+as_owner() { "$@"; }
+if [ "$(id -u)" = 0 ]; then
+  chown nobody "$dir"
+  as_owner() { setpriv --reuid nobody --regid "$(id -g nobody)" --clear-groups "$@"; }
+fi
+cleanup() {
+  as_owner "$bin/pg_ctl" -D "$dir/data" -m immediate stop >/dev/null 2>&1 || true
+  rm -rf "$dir"
+}
+trap cleanup EXIT
+port=$((20000 + $$ % 20000))
+as_owner "$bin/initdb" -D "$dir/data" -U postgres -A trust -N --no-locale -E UTF8 >/dev/null
+as_owner "$bin/pg_ctl" -D "$dir/data" -w -l "$dir/log" \
+  -o "-c listen_addresses=127.0.0.1 -p $port -k $dir" start >/dev/null
+for file in migrations/*.sql; do
+  psql -q -v ON_ERROR_STOP=1 -o /dev/null -f "$file" \
+    "postgres://postgres@127.0.0.1:$port/postgres"
+done
+
+mkdir -p .sqlx
+rm -f .sqlx/query-*.json
+touch src/lib.rs
+SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$PWD/.sqlx" \
+  DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres" cargo check --lib
+ls .sqlx | wc -l

@@ -1,0 +1,13 @@
+//! The one integration test binary: real Postgres, real sockets, one throw-away cluster per run.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tasks end with their test; the environment is its own"
+)]
+
+mod feed;
+mod migrations;
+mod sink;
+mod source;
+mod support;
