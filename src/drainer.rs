@@ -1,8 +1,27 @@
 //! The drainer: journal → Postgres, in large batches, exactly once.
+//!
+//! What is applied is decided by the ledger in Postgres. After any error the worker is in doubt: it
+//! opens a new connection and reads the ledger before it sends anything again.
+
+mod gather;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
+use crate::cache::Cache;
+use crate::clock::SharedClock;
+use crate::entropy::SharedEntropy;
+use crate::journal::{Journal, SegmentError};
+use crate::metrics::Metrics;
+use crate::model::fact::{Lane, StateFact};
 use crate::model::units::Span;
+use crate::postgres::sink::{Applied, Sink, SinkError};
+use gather::{Bounds, Gathered, gather};
 
 /// `[drain]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
@@ -10,42 +29,325 @@ use crate::model::units::Span;
 pub struct Config {
     /// Time between drains.
     pub interval: Span,
-    /// Distinct counters in one transaction.
+    /// Distinct counters in one transaction, at least; the last page read may exceed it a little.
     pub batch_rows: usize,
-    /// The client-side deadline of one transaction; beyond it the connection is abandoned.
+    /// The client-side deadline of one transaction; beyond it the connection is abandoned, and the
+    /// next batch is half as large.
     pub deadline: Span,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { interval: Span::millis(500), batch_rows: 5000, deadline: Span::secs(60) }
+        Self { interval: Span::millis(500), batch_rows: 5000, deadline: Span::secs(10) }
     }
 }
 
 /// What `status` says of the drain.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct DrainStatus {
-    /// Whether a Postgres is configured.
-    pub configured: bool,
-    /// When the last transaction committed, seconds ago.
+    /// Seconds since the last transaction committed.
     pub last_commit_seconds: Option<f64>,
-    /// The last error, until a transaction commits again.
+    /// The last error, until a pass succeeds again.
     pub last_error: Option<String>,
-    /// Batches that wait, in chunks.
+    /// Chunks that wait.
     pub pending_chunks: u64,
+}
+
+/// Why a pass ended early. The next one begins by reading the ledger.
+#[derive(Debug, thiserror::Error)]
+pub enum DrainError {
+    /// Postgres refused, failed, or was not heard from again.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] SegmentError),
+    /// The gateway is stopping.
+    #[error("the drainer has stopped")]
+    Stopped,
+}
+
+/// Shortest pause after a failure; doubles up to [`PAUSE_MAX`], with full jitter.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// Longest pause after a failure.
+const PAUSE_MAX: Duration = Duration::from_secs(4);
+/// How often the ledger is read although nothing failed: it may have moved backwards.
+const LEDGER_EVERY: Duration = Duration::from_secs(60);
+/// The smallest batch that deadlines shrink to.
+const BATCH_ROWS_MIN: usize = 100;
+/// The bound on callers of [`Drainer::drain_now`] who wait.
+const REQUESTS_MAX: usize = 16;
+
+#[derive(Debug, Default)]
+struct Told {
+    last_commit: Option<Duration>,
+    last_error: Option<String>,
 }
 
 /// A handle to the running drainer.
 #[derive(Clone)]
-pub struct Drainer {}
+pub struct Drainer {
+    journal: Journal,
+    told: Arc<Mutex<Told>>,
+    clock: SharedClock,
+    requests: mpsc::Sender<oneshot::Sender<Result<(), String>>>,
+}
 
 impl Drainer {
     /// For `status`.
     pub fn status(&self) -> DrainStatus {
-        unimplemented!()
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.monotonic();
+        DrainStatus {
+            last_commit_seconds: told.last_commit.map(|at| (now - at).as_secs_f64()),
+            last_error: told.last_error.clone(),
+            pending_chunks: pending_chunks(&self.journal),
+        }
     }
-    /// Drains everything recorded until now; returns when the ledger shows it, or with the reason why not.
+
+    /// Drains everything recorded until now.
+    ///
+    /// # Errors
+    /// When the pass fails, with the reason; what is left is tried again by itself.
     pub async fn drain_now(&self) -> Result<(), String> {
-        unimplemented!()
+        let (answer, answered) = oneshot::channel();
+        let stopped = || DrainError::Stopped.to_string();
+        self.requests.send(answer).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| stopped())?
+    }
+}
+
+fn pending_chunks(journal: &Journal) -> u64 {
+    let segments = Lane::ALL.into_iter().flat_map(|lane| journal.segments(lane));
+    segments.map(|s| s.durable_seq().saturating_sub(s.applied_seq())).sum()
+}
+
+/// State facts that are in Postgres and wait until the feed has brought them back.
+#[derive(Debug)]
+struct Awaiting {
+    revision: i64,
+    streams: Vec<Uuid>,
+    facts: Vec<StateFact>,
+}
+
+/// The task behind [`Drainer`].
+pub struct Worker {
+    journal: Journal,
+    cache: Arc<Cache>,
+    sink: Sink,
+    config: Config,
+    clock: SharedClock,
+    entropy: SharedEntropy,
+    metrics: Arc<Metrics>,
+    told: Arc<Mutex<Told>>,
+    requests: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
+    awaiting: Vec<Awaiting>,
+    /// When the ledger was last read; `None` while in doubt.
+    certain_since: Option<Duration>,
+    batch_rows: usize,
+}
+
+/// What the drainer is built of.
+pub struct Parts {
+    /// Where facts come from.
+    pub journal: Journal,
+    /// Whose overlay lets go of settled facts.
+    pub cache: Arc<Cache>,
+    /// Where they go.
+    pub sink: Sink,
+    /// `[drain]`
+    pub config: Config,
+    /// Time.
+    pub clock: SharedClock,
+    /// Jitter.
+    pub entropy: SharedEntropy,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Makes the handle and the task that must be run for it.
+pub fn new(parts: Parts) -> (Drainer, Worker) {
+    let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+    let told = Arc::<Mutex<Told>>::default();
+    let Parts { journal, cache, sink, config, clock, entropy, metrics } = parts;
+    let drainer = Drainer {
+        journal: journal.clone(),
+        told: told.clone(),
+        clock: clock.clone(),
+        requests: sender,
+    };
+    let batch_rows = config.batch_rows;
+    let worker = Worker {
+        journal,
+        cache,
+        sink,
+        config,
+        clock,
+        entropy,
+        metrics,
+        told,
+        requests,
+        awaiting: Vec::new(),
+        certain_since: None,
+        batch_rows,
+    };
+    (drainer, worker)
+}
+
+impl Worker {
+    /// Drains until told to stop. Dropping a pass is safe: its connection goes with it, and what became
+    /// of its transaction is read from the ledger.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut failures = 0;
+        loop {
+            let pause = match failures {
+                0 => self.config.interval.0,
+                n => self.entropy.jitter((PAUSE_MIN * 2_u32.saturating_pow(n)).min(PAUSE_MAX)),
+            };
+            let asked = tokio::select! {
+                () = shutdown.cancelled() => return,
+                asked = self.requests.recv() => asked,
+                () = tokio::time::sleep(pause) => None,
+            };
+            let passed = tokio::select! {
+                () = shutdown.cancelled() => return,
+                passed = self.asked_pass(asked.is_some()) => passed,
+            };
+            failures = if passed.is_ok() { 0 } else { (failures + 1).min(6) };
+            self.tell(&passed);
+            if let Some(asked) = asked {
+                // The caller may have left meanwhile.
+                drop(asked.send(passed.map_err(|error| error.to_string())));
+            }
+        }
+    }
+
+    fn tell(&mut self, passed: &Result<(), DrainError>) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = passed.as_ref().err().map(ToString::to_string);
+        if let Err(failed) = passed {
+            self.metrics.drain.failures.inc();
+            self.certain_since = None;
+            if matches!(failed, DrainError::Sink(SinkError::Failed(_) | SinkError::Unknown(_))) {
+                self.batch_rows = (self.batch_rows / 2).max(BATCH_ROWS_MIN);
+            }
+            // Once per outage, not once per attempt.
+            if told.last_error.is_none() {
+                tracing::warn!(error, "drain paused; facts stay in the journal");
+            }
+        } else if told.last_error.is_some() {
+            tracing::info!("drain resumed");
+        }
+        told.last_error = error;
+        let pending = i64::try_from(pending_chunks(&self.journal)).unwrap_or(i64::MAX);
+        self.metrics.drain.pending_chunks.set(pending);
+    }
+
+    async fn asked_pass(&mut self, asked: bool) -> Result<(), DrainError> {
+        if asked {
+            if self.journal.flush().durable().await.is_err() {
+                tracing::warn!("the journal cannot commit; draining what it committed before");
+            }
+        }
+        self.pass().await
+    }
+
+    /// Sends everything that is durable: state before usage before events.
+    async fn pass(&mut self) -> Result<(), DrainError> {
+        let now = self.clock.monotonic();
+        if self.certain_since.is_none_or(|since| now.saturating_sub(since) >= LEDGER_EVERY) {
+            self.read_ledger().await?;
+        }
+        for lane in Lane::ALL {
+            while self.drain_batch(lane).await? {}
+        }
+        self.settle().await;
+        Ok(())
+    }
+
+    /// Takes over what the ledger says of every stream of sums. A pending fact is only ever sent after this.
+    async fn read_ledger(&mut self) -> Result<(), DrainError> {
+        let segments: Vec<_> = [Lane::Usage, Lane::Events]
+            .into_iter()
+            .flat_map(|lane| self.journal.segments(lane))
+            .collect();
+        let streams: Vec<_> = segments.iter().map(|segment| segment.stream).collect();
+        let ledger = self.sink.positions(&streams).await?;
+        for segment in segments {
+            let known = segment.applied_seq();
+            let applied = ledger.get(&segment.stream).map_or(0, |ledger| ledger.last_seq);
+            if applied < known {
+                self.metrics.drain.regressions.inc();
+                tracing::warn!(
+                    stream = %segment.stream, known, applied,
+                    "the ledger has moved backwards: what is still here is sent again"
+                );
+                // Postgres lost other things with it: state facts are idempotent, send all again.
+                self.journal.segments(Lane::State).iter().for_each(|s| s.set_applied(0, 0));
+            } else if applied > known {
+                self.metrics.drain.recognised.inc();
+            }
+            segment.set_applied(applied, 0);
+        }
+        self.certain_since = Some(self.clock.monotonic());
+        Ok(())
+    }
+
+    /// Sends one batch of a lane; whether there was anything.
+    async fn drain_batch(&mut self, lane: Lane) -> Result<bool, DrainError> {
+        let bounds = Bounds { rows: self.batch_rows };
+        let journal = self.journal.clone();
+        let gathered = tokio::task::spawn_blocking(move || gather(&journal, lane, bounds));
+        let gathered = gathered.await.map_err(|_| DrainError::Stopped)??;
+        if gathered.segments.is_empty() {
+            return Ok(false);
+        }
+        let started = self.clock.monotonic();
+        let applied = self.sink.apply(&gathered.batch).await?;
+        let now = self.clock.monotonic();
+        self.metrics.drain.batches.inc();
+        self.metrics.drain.rows.inc_by(applied.rows);
+        self.metrics.drain.duration.observe((now - started).as_secs_f64());
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).last_commit = Some(now);
+        self.batch_rows = (self.batch_rows * 2).min(self.config.batch_rows);
+        self.applied(gathered, applied);
+        Ok(true)
+    }
+
+    fn applied(&mut self, gathered: Gathered, applied: Applied) {
+        for (segment, range, facts) in &gathered.segments {
+            segment.set_applied(range.to, *facts);
+            if segment.is_finished() {
+                segment.release();
+            }
+        }
+        if !gathered.batch.state.is_empty() {
+            self.awaiting.push(Awaiting {
+                revision: applied.revision,
+                streams: gathered.segments.iter().map(|(segment, ..)| segment.stream).collect(),
+                facts: gathered.batch.state,
+            });
+        }
+    }
+
+    /// Lets go of what is settled: overlay pins that the feed has confirmed, segments past retention.
+    async fn settle(&mut self) {
+        let synced = self.cache.synced_revision();
+        let cache = &self.cache;
+        self.awaiting.retain(|awaiting| {
+            let settled = awaiting.revision <= synced;
+            if settled {
+                awaiting.facts.iter().for_each(|fact| cache.settle(fact));
+            }
+            !settled
+        });
+        let awaited: Vec<Uuid> = self.awaiting.iter().flat_map(|a| a.streams.clone()).collect();
+        let journal = self.journal.clone();
+        let reclaimed = tokio::task::spawn_blocking(move || {
+            journal.reclaim(&|segment| segment.is_finished() && !awaited.contains(&segment.stream));
+        });
+        if let Err(error) = reclaimed.await {
+            tracing::error!(%error, "settled segments cannot be removed");
+        }
     }
 }
