@@ -1,8 +1,8 @@
 //! Whether an identified caller may do what it asks: a permit or a denial. No I/O.
 //!
 //! A [`Permit`] can be made here only, and nothing is forwarded without one. The checks run in one
-//! order: what is provably denied first, then what cannot be decided, then what the policy asks. Rights,
-//! rate limits, quotas and concurrency take their place in [`decide`] behind the scopes.
+//! order: what is provably denied first, then what cannot be decided, then what the policy asks.
+//! Rights, rate limits, quotas and concurrency take their place in [`decide`] behind the scopes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Who is asking: from the headers of a request to the entry of an API key.
 //!
-//! No I/O of its own: what a miss costs is the cache's affair. What cannot be a key by its shape and
-//! check characters is refused without a lookup, so junk never reaches Postgres.
+//! No I/O of its own: what a miss costs is the cache's affair. What cannot be a key by its shape
+//! and check characters is refused without a lookup, so junk never reaches Postgres.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +40,9 @@ pub enum AuthnError {
 
 /// The credential that the headers present: `Authorization: Bearer`, `X-API-Key` or `apikey`.
 ///
-/// An `Authorization` of another scheme is none of ours and is left alone. The same credential given
-/// twice is fine; two different ones are not, because proxy and gateway might pick differently.
+/// An `Authorization` of another scheme is none of ours and is left alone. The same credential
+/// given twice is fine; two different ones are not, because proxy and gateway might pick
+/// differently.
 pub fn presented(headers: &HeaderMap) -> Result<&str, AuthnError> {
     let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(bearer);
     let plain = headers.get_all(X_API_KEY).iter().chain(headers.get_all(APIKEY));
@@ -68,8 +69,8 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The entry of a credential. Answers at once when the key is in memory; otherwise waits for the cache,
-/// which bounds the wait itself.
+/// The entry of a credential. Answers at once when the key is in memory; otherwise waits for the
+/// cache, which bounds the wait itself.
 pub async fn identify(cache: &Cache, credential: &str) -> Result<Arc<Entry>, AuthnError> {
     if !api_key::is_well_formed(credential) {
         return Err(AuthnError::Invalid);

@@ -1,7 +1,7 @@
 //! Forwarding: a pooled HTTP/1.1 client, streamed bodies, timeouts and header hygiene.
 //!
-//! Nothing is forwarded without a [`Permit`]. Bodies go by in both directions without being held; what
-//! went by is noted in the request's [`OpenRecord`], which both bodies keep alive.
+//! Nothing is forwarded without a [`Permit`]. Bodies go by in both directions without being held;
+//! what went by is noted in the request's [`OpenRecord`], which both bodies keep alive.
 
 mod body;
 mod echo;
@@ -103,8 +103,8 @@ impl Proxy {
         Self { client, limits, clock, metrics }
     }
 
-    /// Forwards a request. The path goes out byte for byte as it was authorised; the credential has been
-    /// taken out by the server, unless the route lets it through.
+    /// Forwards a request. The path goes out byte for byte as it was authorised; the credential has
+    /// been taken out by the server, unless the route lets it through.
     pub async fn forward(
         &self,
         permit: &Permit,

@@ -1,8 +1,9 @@
 //! What happened, as facts for the journal.
 //!
-//! One fact for a request that the gateway decides and is done with (forward-auth, verify, a denial); two
-//! for one that it forwards: "admitted" at once, "completed" when both bodies have ended or
-//! the client has gone. Both carry the hour of the admission, so one request never spans two hours.
+//! One fact for a request that the gateway decides and is done with (forward-auth, verify, a
+//! denial); two for one that it forwards: "admitted" at once, "completed" when both bodies have
+//! ended or the client has gone. Both carry the hour of the admission, so one request never spans
+//! two hours.
 
 mod record;
 
@@ -28,8 +29,8 @@ pub struct Meter {
 pub struct Receipt(Option<Ticket>);
 
 impl Receipt {
-    /// Returns at once under `interval`; under `before_reply` when the fact is on disk. Errs when the
-    /// journal cannot write: then the answer is 503 `accounting_unavailable`.
+    /// Returns at once under `interval`; under `before_reply` when the fact is on disk. Errs when
+    /// the journal cannot write: then the answer is 503 `accounting_unavailable`.
     pub async fn settled(self) -> Result<(), Full> {
         match self.0 {
             Some(ticket) => ticket.durable().await,

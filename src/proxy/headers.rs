@@ -1,7 +1,8 @@
 //! Header hygiene of a forwarded request and its answer.
 //!
-//! Hop-by-hop fields (RFC 9110 §7.6.1) end here in both directions, with every field that `Connection`
-//! names. Whatever a client claims about its identity is dropped before the gateway says who it is.
+//! Hop-by-hop fields (RFC 9110 §7.6.1) end here in both directions, with every field that
+//! `Connection` names. Whatever a client claims about its identity is dropped before the gateway
+//! says who it is.
 
 use std::fmt::Write;
 
@@ -63,7 +64,7 @@ pub fn wants_websocket(headers: &HeaderMap) -> bool {
 
 /// Makes a request's headers fit for the upstream.
 pub fn prepare(headers: &mut HeaderMap, origin: &Origin, principal: &Principal) {
-    let trailers = headers.get_all(TE).iter().flat_map(tokens).any(|te| is_trailers(te));
+    let trailers = headers.get_all(TE).iter().flat_map(tokens).any(is_trailers);
     drop_hop_by_hop(headers);
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -127,8 +128,8 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Drops every header that starts with one of `prefixes`. An underscore counts as a hyphen, because many
-/// upstreams read both as one.
+/// Drops every header that starts with one of `prefixes`. An underscore counts as a hyphen, because
+/// many upstreams read both as one.
 fn drop_prefixed(headers: &mut HeaderMap, prefixes: &[&str]) {
     let hit = |name: &&HeaderName| prefixes.iter().any(|prefix| starts_with(name, prefix));
     let names: Vec<HeaderName> = headers.keys().filter(hit).cloned().collect();

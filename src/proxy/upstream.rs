@@ -28,8 +28,8 @@ pub enum UpstreamError {
     NoTargets(String),
     /// A target that is not a plain origin.
     #[error(
-        "upstream `{upstream}`: `{target}` is not a target; write it like \"http://127.0.0.1:9000\" \
-         (https and paths are not supported)"
+        "upstream `{upstream}`: `{target}` is not a target; write it like \
+         \"http://127.0.0.1:9000\" (https and paths are not supported)"
     )]
     Target {
         /// The upstream.

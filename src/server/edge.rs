@@ -1,36 +1,36 @@
-//! The router of the data plane and its handlers.
+//! The router of the data plane, its handlers, and the one way out of them.
+
+mod authorize;
+mod forward;
+#[cfg(test)]
+mod tests;
 
 use std::any::Any;
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::HeaderValue;
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::any;
 use axum::{Json, Router};
 use prometheus_client::metrics::counter::Counter;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::config::Config;
-use super::original::{self, Original};
-use super::peers::{Peer, Trusted};
+use super::peers::Trusted;
 use super::problem::{Code, Refusal};
 use super::readiness::{Phase, Readiness};
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use super::routes::RouteTable;
 use super::verify;
-use crate::admission::{self, Denial, Permit, Presented};
-use crate::authn;
-use crate::cache::{Cache, Entry};
+use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::journal::Journal;
 use crate::metrics::{Metrics, RequestLabels};
-use crate::model::{Name, Target, Timestamp};
-use crate::proxy::{Origin, Proxy, headers};
+use crate::model::Target;
+use crate::proxy::Proxy;
 use crate::usage::Meter;
 
 const EXT_AUTHZ: &str = "/authz/ext-authz";
@@ -106,8 +106,8 @@ pub fn router(parts: ServerParts) -> Router {
         .route("/authz/ext-authz/", any(ext_authz))
         .route("/authz/ext-authz/{*path}", any(ext_authz))
         .route("/v1/keys/verify", any(verify_key))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
+        .route("/livez", any(livez))
+        .route("/readyz", any(readyz))
         .fallback(forward)
         .with_state(edge)
         .layer(CatchPanicLayer::custom(on_panic))
@@ -178,115 +178,6 @@ impl Edge {
             passed,
             readiness,
         }
-    }
-
-    /// Answers a proxy that asks whether it may let a request through.
-    async fn authorize(&self, endpoint: Endpoint, parts: &Parts) -> Result<Response, Refusal> {
-        let peer = self.trusted.peer(&parts.extensions);
-        let target = self.original_target(endpoint, parts, peer)?;
-        let entry = authn::identify(&self.cache, authn::presented(&parts.headers)?).await?;
-        let permit = self.admit(&entry, &target, &[]).await?;
-        let room = self.meter.reserve()?;
-        self.meter.allowed(room, &permit).settled().await?;
-        let mut response = Response::new(Body::empty());
-        if endpoint == Endpoint::AuthRequest {
-            *response.status_mut() = StatusCode::NO_CONTENT;
-        }
-        headers::identify(response.headers_mut(), permit.principal());
-        Ok(response)
-    }
-
-    /// What the request behind a forward-auth request touches. A peer whose word does not count, or that
-    /// says nothing, asks for access as such.
-    fn original_target(
-        &self,
-        endpoint: Endpoint,
-        parts: &Parts,
-        peer: Peer,
-    ) -> Result<Target, Refusal> {
-        if self.routes.is_empty() {
-            return Ok(self.access.clone());
-        }
-        let original = match endpoint {
-            Endpoint::ExtAuthz => Some(original::ext_authz(parts, EXT_AUTHZ)?),
-            _ if !peer.trusted => None,
-            Endpoint::AuthRequest => original::auth_request(&parts.headers)?,
-            _ => original::forward_auth(&parts.headers)?,
-        };
-        let Some(Original { method, host, path }) = original else {
-            return Ok(self.access.clone());
-        };
-        let hit = self.routes.find(host, &method, path)?;
-        Ok(hit.map_or_else(|| self.access.clone(), |hit| hit.target))
-    }
-
-    /// Admits an identified caller, or counts its denial.
-    pub(super) async fn admit(
-        &self,
-        entry: &Entry,
-        target: &Target,
-        scopes: &[Name],
-    ) -> Result<Permit, Denial> {
-        let now = self.clock.now();
-        let decision = self.decide(entry, target, scopes, now);
-        if decision.is_err()
-            && self.meter.denied(entry.principal(), target, now).settled().await.is_err()
-        {
-            tracing::warn!("a denial was answered but could not be counted");
-        }
-        decision
-    }
-
-    /// Decides about a caller that asks about somebody else: that is not counted for it.
-    pub(super) fn permit(&self, entry: &Entry) -> Result<Permit, Denial> {
-        self.decide(entry, &self.access, &[], self.clock.now())
-    }
-
-    fn decide(
-        &self,
-        entry: &Entry,
-        target: &Target,
-        scopes: &[Name],
-        now: Timestamp,
-    ) -> Result<Permit, Denial> {
-        let caller = Presented {
-            principal: entry.principal(),
-            state: entry.state(now),
-            client_enabled: entry.client_enabled(),
-            stale: self.cache.is_stale(),
-        };
-        admission::decide(caller, target, scopes, now)
-    }
-
-    /// Sends a request on its route to its upstream.
-    async fn forward(&self, request: Request) -> Result<Response, Refusal> {
-        let (mut parts, body) = request.into_parts();
-        let peer = self.trusted.peer(&parts.extensions);
-        let host = original::host(&parts.uri, &parts.headers)?;
-        let hit = self.routes.find(host, &parts.method, parts.uri.path())?.ok_or(Code::NotFound)?;
-        let entry = authn::identify(&self.cache, authn::presented(&parts.headers)?).await?;
-        let permit = self.admit(&entry, &hit.target, &[]).await?;
-        // Before the upstream is called: what cannot be counted does not happen.
-        let room = self.meter.reserve()?;
-
-        let host = host.and_then(|host| HeaderValue::from_str(host).ok());
-        let origin = Origin { peer: peer.ip, trusted: peer.trusted, host };
-        if !hit.route.forward_credential {
-            authn::strip(&mut parts.headers);
-        }
-        let request = Request::from_parts(parts, body);
-        let (record, receipt) = self.meter.open(room, &permit);
-        let upstream = &hit.route.upstream;
-        let forwarded =
-            self.proxy.forward(&permit, Arc::clone(&record), upstream, &origin, request);
-        // The admission is committed while the upstream works; only the reply waits for both.
-        let (answer, settled) = tokio::join!(forwarded, receipt.settled());
-        settled?;
-        answer.map_err(|error| {
-            let refusal = Refusal::from(error);
-            record.tally().answered(refusal.status());
-            refusal
-        })
     }
 
     fn finish(

@@ -1,4 +1,5 @@
-//! The accept loop's bounds: connections at a time, slow heads, large heads, and a shutdown that ends.
+//! The accept loop's bounds: connections at a time, slow heads, large heads, and a shutdown that
+//! ends.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -40,7 +41,8 @@ pub async fn serve(
     let server = axum_server::from_tcp(listener)?.handle(handle.clone());
     let mut server = server.acceptor(NoDelayAcceptor::new()).http1_only();
     let head_max = config.head_max.0.max(HEAD_MIN);
-    // hyper runs its timeouts only where it is given a timer. It takes at most 100 headers by itself.
+    // hyper runs its timeouts only where it is given a timer. It takes at most 100 headers by
+    // itself.
     server
         .http_builder()
         .http1()

@@ -1,7 +1,7 @@
 //! The request behind a forward-auth request, by the headers of the proxy that asks.
 //!
-//! Each endpoint reads only what its proxies write. A header that comes twice, or two that contradict one
-//! another, means that a client slipped one past its proxy: refused.
+//! Each endpoint reads only what its proxies write. A header that comes twice, or two that
+//! contradict one another, means that a client slipped one past its proxy: refused.
 
 use axum::http::header::{HOST, HeaderMap, HeaderName};
 use axum::http::request::Parts;

@@ -1,8 +1,9 @@
 //! Paths, as far as gateway and upstream are sure to read them alike.
 //!
-//! What is matched must be what the upstream will serve. So segments are compared after percent-decoding,
-//! the path is forwarded as it came, and whatever readers are known to disagree on is refused: dot
-//! segments in any spelling, empty segments, encoded slashes, backslashes and control characters.
+//! What is matched must be what the upstream will serve. So segments are compared after
+//! percent-decoding, the path is forwarded as it came, and whatever readers are known to disagree
+//! on is refused: dot segments in any spelling, empty segments, encoded slashes, backslashes and
+//! control characters.
 
 use std::borrow::Cow;
 

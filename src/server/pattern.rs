@@ -59,8 +59,8 @@ impl Pattern {
         Ok(Self { segments, table })
     }
 
-    /// Matches the segments of a checked path: `Some(captured)` when it does, where `captured` is the
-    /// raw segment in the place of `{table}`.
+    /// Matches the segments of a checked path: `Some(captured)` when it does, where `captured` is
+    /// the raw segment in the place of `{table}`.
     pub fn matches<'p>(&self, mut path: impl Iterator<Item = &'p str>) -> Option<Option<&'p str>> {
         let mut captured = None;
         for (at, segment) in self.segments.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The one place where errors become HTTP: problem documents (RFC 9457) with a stable `code`.
 //!
-//! Every document of a code is the same, byte for byte: an unknown, a malformed and a wrong key cannot
-//! be told apart. The request's id is in its header only.
+//! Every document of a code is the same, byte for byte: an unknown, a malformed and a wrong key
+//! cannot be told apart. The request's id is in its header only.
 
 use std::time::Duration;
 
@@ -82,13 +82,15 @@ impl Code {
         match self {
             Self::AmbiguousCredential => ("ambiguous_credential", 400, "Ambiguous credential",
                 "The request carries two different credentials. Send one."),
-            Self::BadRequest => ("bad_request", 400, "Bad request", "The request cannot be understood."),
+            Self::BadRequest => ("bad_request", 400, "Bad request",
+                "The request cannot be understood."),
             Self::MissingCredential => ("missing_credential", 401, "Missing credential",
                 "Send an API key as `Authorization: Bearer` or in `X-API-Key`."),
             Self::InvalidCredential => ("invalid_credential", 401, "Invalid credential",
                 "The credential is not valid."),
             Self::KeyExpired => ("key_expired", 401, "Key expired", "The API key has expired."),
-            Self::KeyRevoked => ("key_revoked", 401, "Key revoked", "The API key has been revoked."),
+            Self::KeyRevoked => ("key_revoked", 401, "Key revoked",
+                "The API key has been revoked."),
             Self::KeyDisabled => ("key_disabled", 401, "Key disabled", "The API key is disabled."),
             Self::InsufficientScope => ("insufficient_scope", 403, "Insufficient scope",
                 "The API key lacks a scope that this needs."),
@@ -132,7 +134,8 @@ impl Code {
         StatusCode::from_u16(self.kind().1).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The challenge of a 401 or of a missing scope (RFC 6750 §3): `error` only if a token was sent.
+    /// The challenge of a 401 or of a missing scope (RFC 6750 §3): `error` only if a token was
+    /// sent.
     fn challenge(self) -> Option<HeaderValue> {
         let challenge = match (self, self.kind().1) {
             (Self::MissingCredential, _) => "Bearer realm=\"gatepost\"",

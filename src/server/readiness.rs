@@ -24,7 +24,8 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Starting. `degraded` tells whether the gateway serves from what it has because Postgres is away.
+    /// Starting. `degraded` tells whether the gateway serves from what it has because Postgres is
+    /// away.
     pub fn new(degraded: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { phase: AtomicU8::new(STARTING), degraded: Box::new(degraded) }
     }

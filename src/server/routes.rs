@@ -124,8 +124,8 @@ pub struct RouteTable {
 }
 
 impl RouteTable {
-    /// Compiles the configured routes. With `echo` there is a built-in upstream of that name, behind
-    /// `/echo` unless a route of the configuration leads to it.
+    /// Compiles the configured routes. With `echo` there is a built-in upstream of that name,
+    /// behind `/echo` unless a route of the configuration leads to it.
     pub fn build(
         upstreams: &[UpstreamConfig],
         routes: &[RouteConfig],

@@ -1,6 +1,7 @@
 //! `POST /v1/keys/verify`: what a service asks that keeps its callers' keys to itself.
 //!
-//! An answer about a key is always 200; only who may not ask, and what nobody can say, is a problem.
+//! An answer about a key is always 200; only who may not ask, and what nobody can say, is a
+//! problem.
 
 use axum::Json;
 use axum::body::Body;
@@ -83,8 +84,8 @@ pub(super) async fn answer(edge: &Edge, parts: &Parts, body: Body) -> Result<Res
     Ok(Json(answer).into_response())
 }
 
-/// A trusted peer that asks for itself, or a valid key with the scope. A request that a trusted proxy
-/// carries for a stranger is the stranger's.
+/// A trusted peer that asks for itself, or a valid key with the scope. A request that a trusted
+/// proxy carries for a stranger is the stranger's.
 async fn may_ask(edge: &Edge, parts: &Parts) -> Result<(), Refusal> {
     let peer = edge.trusted.peer(&parts.extensions);
     let client = edge.trusted.client(peer, &parts.headers);
@@ -155,7 +156,8 @@ mod tests {
     #[test]
     fn an_unknown_key_reveals_nothing() {
         let text = serde_json::to_string(&Answer::unknown()).expect("JSON");
-        let want = r#"{"valid":false,"code":"invalid_credential","client":null,"key_id":null,"scopes":[]}"#;
-        assert_eq!(text, want);
+        let (start, rest) = text.split_at(42);
+        assert_eq!(start, r#"{"valid":false,"code":"invalid_credential""#);
+        assert_eq!(rest, r#","client":null,"key_id":null,"scopes":[]}"#);
     }
 }

@@ -61,8 +61,9 @@ impl Tally {
     }
 }
 
-/// A forwarded request. Both bodies hold it; when the last of them has ended, or the client has gone,
-/// it is dropped, and that is what counts the completion. So none is forgotten or counted twice.
+/// A forwarded request. Both bodies hold it; when the last of them has ended, or the client has
+/// gone, it is dropped, and that is what counts the completion. So none is forgotten or counted
+/// twice.
 pub struct OpenRecord {
     meter: Arc<Meter>,
     room: Room,
@@ -89,7 +90,7 @@ impl Drop for OpenRecord {
         let took = self.meter.clock.monotonic().saturating_sub(self.started);
         let counts = self.tally.completed(self.at, took);
         // The answer has left already: nobody is there to wait for the ticket.
-        drop(self.meter.journal.count(self.room, self.counter.clone(), counts));
+        let _unawaited = self.meter.journal.count(self.room, self.counter.clone(), counts);
     }
 }
 
