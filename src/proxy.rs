@@ -124,7 +124,7 @@ impl Proxy {
         *request.version_mut() = Version::HTTP_11;
         let request = request.map(|body| Inbound::new(body, Arc::clone(&record), &self.limits));
 
-        let _running = Running::start(&self.metrics.http.proxied);
+        let running = Running::start(&self.metrics.http.proxied);
         let started = self.clock.monotonic();
         let answer = self.exchange(upstream, request, record.tally()).await;
         let took = self.clock.monotonic().saturating_sub(started);
@@ -137,7 +137,7 @@ impl Proxy {
 
         headers::clean_answer(answer.headers_mut());
         record.tally().answered(answer.status().as_u16());
-        Ok(answer.map(|body| Body::new(Outbound::new(body, record))))
+        Ok(answer.map(|body| Body::new(Outbound::new(body, record, running))))
     }
 
     async fn exchange(
@@ -197,17 +197,17 @@ fn announced_length(request: &Request) -> Option<u64> {
     hyper::body::Body::size_hint(request.body()).exact()
 }
 
-/// Keeps the gauge of running requests right, also when the client goes away.
-struct Running<'a>(&'a Gauge);
+/// Keeps the gauge of running requests right: until the answer has ended, or the client has gone.
+struct Running(Gauge);
 
-impl<'a> Running<'a> {
-    fn start(gauge: &'a Gauge) -> Self {
+impl Running {
+    fn start(gauge: &Gauge) -> Self {
         gauge.inc();
-        Self(gauge)
+        Self(gauge.clone())
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for Running {
     fn drop(&mut self) {
         self.0.dec();
     }

@@ -9,7 +9,7 @@ use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{Limits, ProxyError};
+use super::{Limits, ProxyError, Running};
 use crate::usage::OpenRecord;
 
 /// A request's body on its way to the upstream: counted, bounded, and not allowed to stand still.
@@ -88,11 +88,12 @@ impl HttpBody for Inbound {
 pub(super) struct Outbound {
     body: Body,
     record: Arc<OpenRecord>,
+    _running: Running,
 }
 
 impl Outbound {
-    pub(super) fn new(body: Body, record: Arc<OpenRecord>) -> Self {
-        Self { body, record }
+    pub(super) fn new(body: Body, record: Arc<OpenRecord>, running: Running) -> Self {
+        Self { body, record, _running: running }
     }
 }
 

@@ -12,6 +12,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -32,6 +34,7 @@ struct Gateway {
     journal: Journal,
     client: Client<HttpConnector, Body>,
     readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
     _dir: TempDir,
@@ -113,9 +116,10 @@ impl Gateway {
         let stop = CancellationToken::new();
         let shutdown = stop.clone();
         let router = router(parts);
-        tasks.spawn(async move { serve(listener, router, &config, metrics, shutdown).await });
+        let counters = Arc::clone(&metrics);
+        tasks.spawn(async move { serve(listener, router, &config, counters, shutdown).await });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, journal, client, readiness, tasks, stop, _dir: dir }
+        Self { address, journal, client, readiness, metrics, tasks, stop, _dir: dir }
     }
 
     async fn send(&self, request: HttpRequest<Body>) -> Answer {
@@ -138,6 +142,26 @@ impl Gateway {
             request = request.header(*name, *value);
         }
         self.send(request.body(Body::from(body.to_owned())).expect("a request")).await
+    }
+
+    /// Sends bytes as they are, and reads until the gateway closes.
+    async fn raw(&self, text: String) -> String {
+        let mut stream = self.connect(text).await;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    async fn connect(&self, text: String) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
+        stream.write_all(text.as_bytes()).await.expect("sent");
+        stream
+    }
+
+    async fn until_proxied(&self, running: i64) {
+        while self.metrics.http.proxied.get() != running {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Stops, and adds up what was counted: by table and operation (requests, succeeded, failed,
@@ -410,6 +434,82 @@ async fn bodies_stream_both_ways_and_are_bounded() {
     let counted = gateway.counted().await;
     assert_eq!(counted[":write"][..3], [2, 2, 0]);
     assert_eq!(counted[":write"][4..], [1 << 20, 1 << 20]);
+}
+
+fn head(seed: u8, line: &str, headers: &str) -> String {
+    let key = key(seed);
+    format!("{line} HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\n{headers}\r\n", key.reveal())
+}
+
+#[ignore = "needs the rooms of cache and journal"]
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_and_stalled_bodies_are_cut_off() {
+    let tasks = TaskTracker::new();
+    let sink = any(async |request: Request| {
+        let whole = request.into_body().collect().await;
+        if whole.is_ok() { StatusCode::OK } else { StatusCode::BAD_REQUEST }
+    });
+    let live = upstream(&tasks, Router::new().route("/sink", sink)).await;
+    let config = Config {
+        body_max: Size::kib(64),
+        body_idle_timeout: Span::millis(50),
+        ..Config::default()
+    };
+    let gateway = Gateway::start(config, &[live], &[route("/sink", "up")]);
+    let chunk = format!("8000\r\n{}\r\n", "x".repeat(0x8000));
+    let chunked = "Transfer-Encoding: chunked\r\nConnection: close\r\n";
+    let endless = head(1, "POST /sink", chunked) + &chunk.repeat(2) + "1\r\nx\r\n";
+    let answer = gateway.raw(endless).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+    let stalled = head(1, "POST /sink", chunked) + "5\r\nab";
+    let answer = gateway.raw(stalled).await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"), "{answer}");
+    assert_eq!(gateway.metrics.http.bodies_too_large.get(), 1);
+}
+
+#[ignore = "needs the rooms of cache and journal"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_beside_chunked_smuggles_nothing() {
+    let gateway = Gateway::start(echo(), &[], &orders());
+    let both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n";
+    let smuggled = head(1, "GET /rest/v1/smuggled", "");
+    let answer = gateway.raw(head(1, "POST /rest/v1/orders", both) + "0\r\n\r\n" + &smuggled).await;
+    assert!(answer.contains("\"body_bytes\":0") && !answer.contains("smuggled"), "{answer}");
+    assert!(!answer.contains("\"content-length\""), "{answer}");
+    assert!(!gateway.counted().await.contains_key("smuggled:read"));
+}
+
+#[ignore = "needs the rooms of cache and journal"]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_is_counted_to_the_end() {
+    let tasks = TaskTracker::new();
+    let slow = any(async || {
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    });
+    let live = upstream(&tasks, Router::new().route("/slow", slow)).await;
+    let gateway = Gateway::start(Config::default(), &[live], &[route("/slow", "up")]);
+    let client = gateway.connect(head(1, "GET /slow", "")).await;
+    gateway.until_proxied(1).await;
+    drop(client);
+    gateway.until_proxied(0).await;
+    assert_eq!(gateway.counted().await[":read"], [1, 0, 1, 0, 0, 0]);
+}
+
+#[ignore = "needs the rooms of cache and journal"]
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_without_bodies_keep_their_length() {
+    let tasks = TaskTracker::new();
+    let page = any(async || ([("x-gatepost-client", "evil"), ("keep-alive", "x")], "12345"));
+    let live = upstream(&tasks, Router::new().route("/page", page)).await;
+    let gateway = Gateway::start(Config::default(), &[live], &[route("/page", "up")]);
+    let good = key(1);
+    let answer = gateway.ask("HEAD", "/page", &[("apikey", good.reveal())], "").await;
+    assert_eq!((answer.status.as_u16(), answer.header("content-length")), (200, Some("5")));
+    assert_eq!((answer.header("x-gatepost-client"), answer.header("keep-alive")), (None, None));
+    let websocket =
+        [("apikey", good.reveal()), ("upgrade", "websocket"), ("connection", "upgrade")];
+    let answer = gateway.get("/page", &websocket).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (501, "upgrade_unsupported"));
 }
 
 #[ignore = "needs the rooms of cache and journal"]
