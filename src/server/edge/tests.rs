@@ -429,8 +429,9 @@ async fn bodies_stream_both_ways_and_are_bounded() {
     let answer = gateway.ask("PUT", "/mirror", &headers, &large).await;
     assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 1 << 20));
 
-    let announced = gateway.ask("PUT", "/mirror", &headers, &"x".repeat(3 << 20)).await;
-    assert_eq!((announced.status.as_u16(), announced.code().as_str()), (413, "body_too_large"));
+    let announced = head(1, "PUT /mirror", "Content-Length: 3000000\r\nConnection: close\r\n");
+    let answer = gateway.raw(announced).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
     let counted = gateway.counted().await;
     assert_eq!(counted[":write"][..3], [2, 2, 0]);
     assert_eq!(counted[":write"][4..], [1 << 20, 1 << 20]);
