@@ -23,6 +23,11 @@ pub struct Meter {
     clock: SharedClock,
 }
 
+/// What happens cannot be counted: nothing is let through that would go uncounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request cannot be counted: {0}")]
+pub struct Unaccountable(#[from] Full);
+
 /// What an answer may have to wait for before it leaves.
 #[must_use = "under `before_reply` the answer waits for it"]
 #[derive(Debug)]
@@ -31,9 +36,9 @@ pub struct Receipt(Option<Ticket>);
 impl Receipt {
     /// Returns at once under `interval`; under `before_reply` when the fact is on disk. Errs when
     /// the journal cannot write: then the answer is 503 `accounting_unavailable`.
-    pub async fn settled(self) -> Result<(), Full> {
+    pub async fn settled(self) -> Result<(), Unaccountable> {
         match self.0 {
-            Some(ticket) => ticket.durable().await,
+            Some(ticket) => Ok(ticket.durable().await?),
             None => Ok(()),
         }
     }
@@ -46,8 +51,8 @@ impl Meter {
     }
 
     /// Room for one request's facts. Asked for before anything is done that must be counted.
-    pub fn reserve(&self) -> Result<Room, Full> {
-        self.journal.reserve()
+    pub fn reserve(&self) -> Result<Room, Unaccountable> {
+        Ok(self.journal.reserve()?)
     }
 
     /// A request that was allowed, and is complete with that.

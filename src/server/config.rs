@@ -120,6 +120,19 @@ mod tests {
     }
 
     #[test]
+    fn a_section_is_read_over_the_defaults_and_unknown_keys_are_refused() {
+        let read = serde_json::from_str::<Config>;
+        let config = read(r#"{"trusted_proxies":["10.0.0.0/8"],"body_max":"2MiB","echo":true}"#);
+        let config = config.expect("a section");
+        assert_eq!((config.body_max, config.echo), (Size::mib(2), true));
+        assert_eq!(config.trusted_proxies.len(), 1);
+        assert_eq!(config.listen, Config::default().listen);
+        let written = serde_json::to_string(&config).expect("JSON");
+        assert_eq!(read(&written).expect("the same"), config);
+        assert!(read(r#"{"max_conections":1}"#).is_err());
+    }
+
+    #[test]
     fn bounds_that_cannot_work_are_refused() {
         let tiny = Config { head_max: Size::kib(1), ..Config::default() };
         assert_eq!(tiny.check(), Err(ConfigError::HeadMax(Size::kib(1))));

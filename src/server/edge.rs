@@ -27,7 +27,6 @@ use super::verify;
 use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
-use crate::journal::Journal;
 use crate::metrics::{Metrics, RequestLabels};
 use crate::model::Target;
 use crate::proxy::Proxy;
@@ -43,8 +42,8 @@ pub struct ServerParts {
     pub routes: RouteTable,
     /// Who has which key.
     pub cache: Arc<Cache>,
-    /// Where counts go.
-    pub journal: Journal,
+    /// What counts.
+    pub meter: Arc<Meter>,
     /// Time.
     pub clock: SharedClock,
     /// Randomness, for request ids.
@@ -158,7 +157,7 @@ async fn readyz(State(edge): State<Arc<Edge>>, request: Request) -> Response {
 
 impl Edge {
     fn new(parts: ServerParts) -> Self {
-        let ServerParts { config, routes, cache, journal, clock, entropy, metrics, readiness } =
+        let ServerParts { config, routes, cache, meter, clock, entropy, metrics, readiness } =
             parts;
         let passed = Endpoint::ALL.map(|(_, endpoint)| {
             let labels = RequestLabels { endpoint, code: "ok" };
@@ -166,13 +165,13 @@ impl Edge {
         });
         Self {
             trusted: Trusted::new(config.trusted_proxies.clone()),
-            meter: Arc::new(Meter::new(journal, Arc::clone(&clock))),
             proxy: Proxy::new(config.limits(), Arc::clone(&clock), Arc::clone(&metrics)),
             ids: RequestIds::new(Arc::clone(&clock), &entropy),
             access: Target::access(),
             config,
             routes,
             cache,
+            meter,
             clock,
             metrics,
             passed,

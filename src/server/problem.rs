@@ -14,8 +14,8 @@ use serde::Serialize;
 use super::path::PathError;
 use crate::admission::Denial;
 use crate::authn::AuthnError;
-use crate::journal::Full;
 use crate::proxy::ProxyError;
+use crate::usage::Unaccountable;
 
 /// The media type of a problem document.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -261,8 +261,8 @@ impl From<Denial> for Refusal {
     }
 }
 
-impl From<Full> for Refusal {
-    fn from(_: Full) -> Self {
+impl From<Unaccountable> for Refusal {
+    fn from(_: Unaccountable) -> Self {
         Code::AccountingUnavailable.into()
     }
 }

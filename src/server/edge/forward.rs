@@ -36,7 +36,11 @@ impl Edge {
             self.proxy.forward(&permit, Arc::clone(&record), upstream, &origin, request);
         // The admission is committed while the upstream works; only the reply waits for both.
         let (answer, settled) = tokio::join!(forwarded, receipt.settled());
-        settled?;
+        if let Err(error) = settled {
+            // The upstream has answered, but the client never hears of it.
+            record.tally().broke_off();
+            return Err(error.into());
+        }
         answer.map_err(|error| {
             let refusal = Refusal::from(error);
             record.tally().answered(refusal.status());

@@ -22,6 +22,7 @@ use super::*;
 use crate::cache::Declared;
 use crate::clock::SystemClock;
 use crate::entropy::SystemEntropy;
+use crate::journal::Journal;
 use crate::model::api_key::{ApiKey, SEED_BYTES};
 use crate::model::units::{Size, Span};
 use crate::model::{Client as Owner, Key, Timestamp};
@@ -105,7 +106,7 @@ impl Gateway {
             routes: RouteTable::build(upstreams, routes, config.echo).expect("routes"),
             config: config.clone(),
             cache,
-            journal: journal.clone(),
+            meter: Arc::new(Meter::new(journal.clone(), Arc::clone(&clock))),
             clock,
             entropy,
             metrics: Arc::clone(&metrics),
@@ -435,6 +436,13 @@ async fn bodies_stream_both_ways_and_are_bounded() {
     let counted = gateway.counted().await;
     assert_eq!(counted[":write"][..3], [2, 2, 0]);
     assert_eq!(counted[":write"][4..], [1 << 20, 1 << 20]);
+}
+
+#[test]
+fn endpoints_stand_at_their_place() {
+    for (at, (endpoint, _)) in Endpoint::ALL.into_iter().enumerate() {
+        assert_eq!(endpoint as usize, at);
+    }
 }
 
 fn head(seed: u8, line: &str, headers: &str) -> String {
