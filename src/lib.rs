@@ -1,6 +1,8 @@
 //! gatepost: an API gateway that answers from local storage and settles its counts into Postgres
 //! later, exactly once. ARCHITECTURE.md is the map.
 
+pub mod admission;
+pub mod authn;
 pub mod cache;
 pub mod clock;
 pub mod codec;
@@ -11,3 +13,6 @@ pub mod journal;
 pub mod metrics;
 pub mod model;
 pub mod postgres;
+pub mod proxy;
+pub mod server;
+pub mod usage;

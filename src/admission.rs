@@ -1,0 +1,166 @@
+//! Whether an identified caller may do what it asks: a permit or a denial. No I/O.
+//!
+//! A [`Permit`] can be made here only, and nothing is forwarded without one. The checks run in one
+//! order: what is provably denied first, then what cannot be decided, then what the policy asks.
+//! Rights, rate limits, quotas and concurrency take their place in [`decide`] behind the scopes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{KeyState, Name, Principal, Target, Timestamp};
+
+/// When a caller that met a stale cache should ask again.
+const STALE_RETRY: Duration = Duration::from_secs(5);
+
+/// What is known of an identified caller at the moment of the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// Who it is.
+    pub principal: &'a Arc<Principal>,
+    /// The key's state, revocations included.
+    pub state: KeyState,
+    /// Whether the key's client is enabled.
+    pub client_enabled: bool,
+    /// Whether what the cache knows is older than `max_stale`.
+    pub stale: bool,
+}
+
+/// Leave to do one thing. Only [`decide`] makes it.
+#[derive(Debug)]
+pub struct Permit {
+    principal: Arc<Principal>,
+    target: Target,
+    at: Timestamp,
+}
+
+impl Permit {
+    /// Who may.
+    pub fn principal(&self) -> &Arc<Principal> {
+        &self.principal
+    }
+
+    /// What may be touched.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// When it was admitted; the hour that its counts belong to.
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+}
+
+/// Why not. The caller is identified all the same, so each of them is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// A revocation is in force.
+    #[error("the key is revoked")]
+    KeyRevoked,
+    /// The key is switched off.
+    #[error("the key is disabled")]
+    KeyDisabled,
+    /// The key's time is over.
+    #[error("the key has expired")]
+    KeyExpired,
+    /// The key's client is switched off.
+    #[error("the client is disabled")]
+    ClientDisabled,
+    /// A scope that is asked for is not among the key's.
+    #[error("the key lacks a scope")]
+    InsufficientScope,
+    /// The cache is older than `max_stale`: a policy or a revocation may have been missed.
+    #[error("what is known of the key is too old to decide by")]
+    PolicyUnavailable {
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
+}
+
+/// Decides at `now`. `scopes` are those that the caller asks for, if it asks for any.
+pub fn decide(
+    caller: Presented<'_>,
+    target: &Target,
+    scopes: &[Name],
+    now: Timestamp,
+) -> Result<Permit, Denial> {
+    provably_denied(&caller)?;
+    if caller.stale {
+        return Err(Denial::PolicyUnavailable { retry_after: STALE_RETRY });
+    }
+    within_scopes(caller.principal, scopes)?;
+    Ok(Permit { principal: Arc::clone(caller.principal), target: target.clone(), at: now })
+}
+
+fn provably_denied(caller: &Presented<'_>) -> Result<(), Denial> {
+    match caller.state {
+        KeyState::Revoked => Err(Denial::KeyRevoked),
+        KeyState::Disabled => Err(Denial::KeyDisabled),
+        KeyState::Expired => Err(Denial::KeyExpired),
+        KeyState::Active if !caller.client_enabled => Err(Denial::ClientDisabled),
+        KeyState::Active => Ok(()),
+    }
+}
+
+/// A key without scopes is not narrowed by them.
+fn within_scopes(principal: &Principal, asked: &[Name]) -> Result<(), Denial> {
+    let has = &principal.scopes;
+    if has.is_empty() || asked.iter().all(|scope| has.contains(scope)) {
+        Ok(())
+    } else {
+        Err(Denial::InsufficientScope)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn principal(scopes: &[&str]) -> Arc<Principal> {
+        Arc::new(Principal {
+            client: "acme".into(),
+            key_id: Uuid::from_u128(7),
+            subject: "".into(),
+            scopes: scopes.iter().map(|scope| Name::from(*scope)).collect(),
+        })
+    }
+
+    fn decided(state: KeyState, client_enabled: bool, stale: bool) -> Result<Permit, Denial> {
+        let principal = principal(&[]);
+        let caller = Presented { principal: &principal, state, client_enabled, stale };
+        decide(caller, &Target::access(), &[], Timestamp(5))
+    }
+
+    #[test]
+    fn an_active_key_of_an_enabled_client_is_permitted() {
+        let permit = decided(KeyState::Active, true, false).expect("a permit");
+        assert_eq!(&*permit.principal().client, "acme");
+        assert_eq!((permit.target(), permit.at()), (&Target::access(), Timestamp(5)));
+    }
+
+    #[test]
+    fn denials_win_over_staleness() {
+        for stale in [false, true] {
+            for (state, enabled, denial) in [
+                (KeyState::Revoked, true, Denial::KeyRevoked),
+                (KeyState::Disabled, true, Denial::KeyDisabled),
+                (KeyState::Expired, false, Denial::KeyExpired),
+                (KeyState::Active, false, Denial::ClientDisabled),
+            ] {
+                assert_eq!(decided(state, enabled, stale).err(), Some(denial));
+            }
+        }
+        let stale = decided(KeyState::Active, true, true).err();
+        assert_eq!(stale, Some(Denial::PolicyUnavailable { retry_after: STALE_RETRY }));
+    }
+
+    #[test]
+    fn scopes_narrow_only_keys_that_have_some() {
+        let asked = [Name::from("orders.read")];
+        assert_eq!(within_scopes(&principal(&[]), &asked), Ok(()));
+        assert_eq!(within_scopes(&principal(&["orders.read", "x"]), &asked), Ok(()));
+        let refused = within_scopes(&principal(&["orders.write"]), &asked);
+        assert_eq!(refused, Err(Denial::InsufficientScope));
+    }
+}

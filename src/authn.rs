@@ -1,0 +1,168 @@
+//! Who is asking: from the headers of a request to the entry of an API key.
+//!
+//! No I/O of its own: what a miss costs is the cache's affair. What cannot be a key by its shape
+//! and check characters is refused without a lookup, so junk never reaches Postgres.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+
+use crate::cache::{Cache, Entry};
+use crate::model::api_key;
+
+/// The longest credential that is looked at, in bytes.
+pub const CREDENTIAL_MAX: usize = 256;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const APIKEY: HeaderName = HeaderName::from_static("apikey");
+const BEARER: &[u8] = b"bearer ";
+
+/// Why nobody was identified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthnError {
+    /// No header carries a credential.
+    #[error("the request carries no credential")]
+    Missing,
+    /// Two headers carry different credentials.
+    #[error("the request carries two different credentials")]
+    Ambiguous,
+    /// Malformed, unknown or wrong: one answer for all, so that nothing can be learned from it.
+    #[error("the credential is not valid")]
+    Invalid,
+    /// Nobody can say at the moment; never to be answered as if the key were wrong.
+    #[error("the credential cannot be checked at the moment")]
+    Undecidable {
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
+}
+
+/// The credential that the headers present: `Authorization: Bearer`, `X-API-Key` or `apikey`.
+///
+/// An `Authorization` of another scheme is none of ours and is left alone. The same credential
+/// given twice is fine; two different ones are not, because proxy and gateway might pick
+/// differently.
+pub fn presented(headers: &HeaderMap) -> Result<&str, AuthnError> {
+    let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(bearer);
+    let plain = headers.get_all(X_API_KEY).iter().chain(headers.get_all(APIKEY));
+    let mut found: Option<&[u8]> = None;
+    for value in bearers.chain(plain.map(HeaderValue::as_bytes)) {
+        match found {
+            Some(before) if before != value => return Err(AuthnError::Ambiguous),
+            _ => found = Some(value),
+        }
+    }
+    let found = found.ok_or(AuthnError::Missing)?;
+    if found.is_empty() || found.len() > CREDENTIAL_MAX {
+        return Err(AuthnError::Invalid);
+    }
+    std::str::from_utf8(found).map_err(|_| AuthnError::Invalid)
+}
+
+/// Removes what [`presented`] reads, before a request goes on to an upstream.
+pub fn strip(headers: &mut HeaderMap) {
+    headers.remove(X_API_KEY);
+    headers.remove(APIKEY);
+    if headers.get_all(AUTHORIZATION).iter().any(|value| bearer(value).is_some()) {
+        headers.remove(AUTHORIZATION);
+    }
+}
+
+/// The entry of a credential. Answers at once when the key is in memory; otherwise waits for the
+/// cache, which bounds the wait itself.
+pub async fn identify(cache: &Cache, credential: &str) -> Result<Arc<Entry>, AuthnError> {
+    if !api_key::is_well_formed(credential) {
+        return Err(AuthnError::Invalid);
+    }
+    let digest = api_key::digest(credential);
+    if let Some(entry) = cache.hot(&digest) {
+        return Ok(entry);
+    }
+    match cache.find(digest).await {
+        Ok(Some(entry)) => Ok(entry),
+        Ok(None) => Err(AuthnError::Invalid),
+        Err(undecidable) => Err(AuthnError::Undecidable { retry_after: undecidable.retry_after }),
+    }
+}
+
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    let bytes = value.as_bytes();
+    if bytes.eq_ignore_ascii_case(BEARER.trim_ascii_end()) {
+        return Some(b"");
+    }
+    let (scheme, token) = bytes.split_at_checked(BEARER.len())?;
+    scheme.eq_ignore_ascii_case(BEARER).then(|| token.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            let value = HeaderValue::from_bytes(value.as_bytes()).expect("a header value");
+            headers.append(*name, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn each_header_can_carry_the_credential() {
+        for pair in [
+            ("authorization", "Bearer k1"),
+            ("authorization", "bEARER   k1"),
+            ("x-api-key", "k1"),
+            ("apikey", "k1"),
+        ] {
+            assert_eq!(presented(&headers(&[pair])), Ok("k1"), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn the_same_credential_twice_is_fine_and_two_are_ambiguous() {
+        let same = headers(&[("authorization", "Bearer k1"), ("x-api-key", "k1")]);
+        assert_eq!(presented(&same), Ok("k1"));
+        for pairs in [
+            [("authorization", "Bearer k1"), ("apikey", "k2")],
+            [("x-api-key", "k1"), ("x-api-key", "k2")],
+            [("authorization", "Bearer k1"), ("authorization", "Bearer k2")],
+            [("x-api-key", "k1"), ("apikey", "")],
+        ] {
+            assert_eq!(presented(&headers(&pairs)), Err(AuthnError::Ambiguous), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn other_schemes_are_not_ours() {
+        let basic = headers(&[("authorization", "Basic dTpw")]);
+        assert_eq!(presented(&basic), Err(AuthnError::Missing));
+        let both = headers(&[("authorization", "Basic dTpw"), ("apikey", "k1")]);
+        assert_eq!(presented(&both), Ok("k1"));
+        assert_eq!(presented(&HeaderMap::new()), Err(AuthnError::Missing));
+    }
+
+    #[test]
+    fn empty_oversized_and_unreadable_credentials_are_invalid() {
+        let long = "k".repeat(CREDENTIAL_MAX + 1);
+        for value in ["", long.as_str()] {
+            assert_eq!(presented(&headers(&[("x-api-key", value)])), Err(AuthnError::Invalid));
+        }
+        assert_eq!(presented(&headers(&[("authorization", "Bearer")])), Err(AuthnError::Invalid));
+        let mut bytes = HeaderMap::new();
+        bytes.insert("apikey", HeaderValue::from_bytes(b"gp_\xff").expect("opaque bytes"));
+        assert_eq!(presented(&bytes), Err(AuthnError::Invalid));
+    }
+
+    #[test]
+    fn strip_takes_our_credentials_and_leaves_other_schemes() {
+        let mut ours =
+            headers(&[("authorization", "Bearer k"), ("x-api-key", "k"), ("apikey", "k")]);
+        strip(&mut ours);
+        assert!(ours.is_empty());
+        let mut basic = headers(&[("authorization", "Basic dTpw")]);
+        strip(&mut basic);
+        assert_eq!(basic.len(), 1);
+    }
+}

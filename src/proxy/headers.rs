@@ -1,0 +1,287 @@
+//! Header hygiene of a forwarded request and its answer.
+//!
+//! Hop-by-hop fields (RFC 9110 §7.6.1) end here in both directions, with every field that
+//! `Connection` names. Whatever a client claims about its identity is dropped before the gateway
+//! says who it is.
+
+use std::fmt::Write;
+
+use axum::http::header::{
+    CONNECTION, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
+
+use super::Origin;
+use crate::model::Principal;
+
+/// The client that the request is counted for.
+pub const X_GATEPOST_CLIENT: HeaderName = HeaderName::from_static("x-gatepost-client");
+/// The key that it came with.
+pub const X_GATEPOST_KEY_ID: HeaderName = HeaderName::from_static("x-gatepost-key-id");
+/// The end user, when a token named one.
+pub const X_GATEPOST_SUBJECT: HeaderName = HeaderName::from_static("x-gatepost-subject");
+/// The key's scopes, separated by spaces.
+pub const X_GATEPOST_SCOPES: HeaderName = HeaderName::from_static("x-gatepost-scopes");
+
+const OURS: &str = "x-gatepost-";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Says who the caller is: always all four, empty when unknown, so that no client can fill a gap.
+pub fn identify(headers: &mut HeaderMap, principal: &Principal) {
+    headers.insert(X_GATEPOST_CLIENT, text(&principal.client));
+    let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+    let id = principal.key_id.as_hyphenated().encode_lower(&mut id);
+    headers.insert(X_GATEPOST_KEY_ID, text(id));
+    headers.insert(X_GATEPOST_SUBJECT, text(&principal.subject));
+    headers.insert(X_GATEPOST_SCOPES, scopes(principal));
+}
+
+fn scopes(principal: &Principal) -> HeaderValue {
+    match principal.scopes.as_slice() {
+        [] => HeaderValue::from_static(""),
+        [one] => text(one),
+        many => text(&many.join(" ")),
+    }
+}
+
+/// Names have no control characters, so every one of them can stand in a header; empty otherwise.
+fn text(value: &str) -> HeaderValue {
+    if value.is_empty() {
+        return HeaderValue::from_static("");
+    }
+    HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Whether the request wants to become a WebSocket.
+pub fn wants_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get_all(UPGRADE).iter();
+    upgrade.flat_map(tokens).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+}
+
+/// Makes a request's headers fit for the upstream.
+pub fn prepare(headers: &mut HeaderMap, origin: &Origin, principal: &Principal) {
+    let trailers = headers.get_all(TE).iter().flat_map(tokens).any(is_trailers);
+    drop_hop_by_hop(headers);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    // The server behind this one has answered it already.
+    headers.remove(EXPECT);
+    // The client takes it from the address of the upstream.
+    headers.remove(HOST);
+    drop_prefixed(headers, &[OURS]);
+    if !origin.trusted {
+        drop_prefixed(headers, &["x-forwarded-", "x-original-", "x-real-ip"]);
+    }
+    headers.remove(FORWARDED);
+    forwarded(headers, origin);
+    identify(headers, principal);
+}
+
+/// Makes an answer's headers fit for the client.
+pub fn clean_answer(headers: &mut HeaderMap) {
+    drop_hop_by_hop(headers);
+    drop_prefixed(headers, &[OURS]);
+}
+
+/// What is left in them comes from a trusted proxy and is carried on.
+fn forwarded(headers: &mut HeaderMap, origin: &Origin) {
+    let mut chain = String::new();
+    for before in headers.get_all(X_FORWARDED_FOR).iter().flat_map(tokens) {
+        chain.push_str(before);
+        chain.push_str(", ");
+    }
+    if write!(chain, "{}", origin.peer).is_ok() {
+        headers.insert(X_FORWARDED_FOR, text(&chain));
+    }
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = &origin.host
+    {
+        headers.insert(X_FORWARDED_HOST, host.clone());
+    }
+}
+
+fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    let named = headers.get_all(CONNECTION).iter().flat_map(tokens);
+    let named: Vec<HeaderName> = named.filter_map(|name| name.parse().ok()).collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Drops every header that starts with one of `prefixes`. An underscore counts as a hyphen, because
+/// many upstreams read both as one.
+fn drop_prefixed(headers: &mut HeaderMap, prefixes: &[&str]) {
+    let hit = |name: &&HeaderName| prefixes.iter().any(|prefix| starts_with(name, prefix));
+    let names: Vec<HeaderName> = headers.keys().filter(hit).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn starts_with(name: &HeaderName, prefix: &str) -> bool {
+    let start = name.as_str().as_bytes().get(..prefix.len());
+    start.is_some_and(|start| {
+        let same = |(byte, want): (&u8, u8)| *byte == want || (*byte == b'_' && want == b'-');
+        start.iter().zip(prefix.bytes()).all(same)
+    })
+}
+
+fn is_trailers(te: &str) -> bool {
+    te.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers"))
+}
+
+/// The members of a comma-separated field; a value that is not text has none.
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    let text = value.to_str().unwrap_or_default();
+    text.split(',').map(str::trim).filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    fn prepared(pairs: &[(&'static str, &'static str)], trusted: bool) -> HeaderMap {
+        let mut headers = headers(pairs);
+        let origin = Origin {
+            peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+            trusted,
+            host: Some(HeaderValue::from_static("api.example")),
+        };
+        let principal = Principal {
+            client: "acme".into(),
+            key_id: Uuid::from_u128(1),
+            subject: "".into(),
+            scopes: vec!["a".into(), "b".into()],
+        };
+        prepare(&mut headers, &origin, &principal);
+        headers
+    }
+
+    #[test]
+    fn identity_is_ours_alone_and_complete() {
+        let claimed = [
+            ("x-gatepost-client", "evil"),
+            ("x-gatepost-role", "admin"),
+            ("x_gatepost_client", "evil"),
+            ("x-gatepost_subject", "root"),
+        ];
+        let headers = prepared(&claimed, true);
+        assert_eq!(headers[X_GATEPOST_CLIENT], "acme");
+        assert_eq!(headers[X_GATEPOST_KEY_ID], "00000000-0000-0000-0000-000000000001");
+        assert_eq!(headers[X_GATEPOST_SUBJECT], "");
+        assert_eq!(headers[X_GATEPOST_SCOPES], "a b");
+        let all = headers.keys().filter(|name| starts_with(name, OURS)).count();
+        assert_eq!(all, 4);
+    }
+
+    #[test]
+    fn connection_cannot_name_our_identity_away() {
+        let headers = prepared(&[("connection", "close, X-Gatepost-Client, x-secret")], false);
+        assert_eq!(headers[X_GATEPOST_CLIENT], "acme");
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        let headers = prepared(
+            &[
+                ("connection", "keep-alive, x-named"),
+                ("connection", "x-other"),
+                ("x-named", "1"),
+                ("x-other", "1"),
+                ("keep-alive", "timeout=5"),
+                ("proxy-authorization", "Basic eA=="),
+                ("transfer-encoding", "chunked"),
+                ("te", "gzip, trailers;q=1"),
+                ("upgrade", "h2c"),
+                ("expect", "100-continue"),
+                ("host", "api.example"),
+                ("x-kept", "1"),
+            ],
+            false,
+        );
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.retain(|name| !name.starts_with(OURS));
+        left.sort_unstable();
+        let want = ["te", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-kept"];
+        assert_eq!(left, want);
+        assert_eq!(headers[TE], "trailers");
+    }
+
+    #[test]
+    fn what_strangers_say_of_forwarding_is_replaced() {
+        let claims = [
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-host", "inner"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+        ];
+        let headers = prepared(&claims, false);
+        assert_eq!(headers[X_FORWARDED_FOR], "192.0.2.7");
+        assert_eq!(headers[X_FORWARDED_HOST], "api.example");
+        assert_eq!(headers[X_FORWARDED_PROTO], "http");
+        assert!(!headers.contains_key("x-real-ip") && !headers.contains_key(FORWARDED));
+    }
+
+    #[test]
+    fn what_trusted_proxies_say_is_carried_on() {
+        let claims = [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-for", "10.0.0.1,10.0.0.2"),
+            ("x-forwarded-proto", "https"),
+        ];
+        let headers = prepared(&claims, true);
+        assert_eq!(headers[X_FORWARDED_FOR], "203.0.113.9, 10.0.0.1, 10.0.0.2, 192.0.2.7");
+        assert_eq!(headers[X_FORWARDED_PROTO], "https");
+    }
+
+    #[test]
+    fn answers_cannot_speak_in_our_name() {
+        let mut answer = headers(&[
+            ("x-gatepost-client", "x"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+            ("content-type", "text/plain"),
+        ]);
+        clean_answer(&mut answer);
+        assert_eq!(answer.len(), 1);
+    }
+
+    #[test]
+    fn websockets_are_recognised() {
+        assert!(wants_websocket(&headers(&[("upgrade", "h2c, WebSocket")])));
+        assert!(!wants_websocket(&headers(&[("upgrade", "h2c")])));
+    }
+}

@@ -1,0 +1,23 @@
+//! The data plane's listener: forward-auth, key verification, health, and the routes to upstreams.
+//!
+//! Errors become HTTP in one place, [`problem`]. Every answer carries `X-Request-Id`.
+
+mod body;
+mod config;
+mod edge;
+mod listener;
+mod original;
+mod path;
+mod pattern;
+mod peers;
+pub mod problem;
+mod readiness;
+mod request_id;
+mod routes;
+mod verify;
+
+pub use config::{Config, ConfigError};
+pub use edge::{ServerParts, router};
+pub use listener::serve;
+pub use readiness::{Phase, Readiness};
+pub use routes::{RouteConfig, RouteError, RouteTable};

@@ -1,0 +1,142 @@
+//! `[server]`
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::model::units::{Size, Span};
+use crate::proxy::Limits;
+
+/// `[server]`: the data plane's listener, and the bounds of what it forwards.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the data plane listens.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// Networks whose `X-Forwarded-*` and `X-Original-*` count, and who may call `/v1/keys/verify`.
+    #[schemars(with = "Vec<String>")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Connections at a time; beyond it accepting pauses.
+    pub max_connections: usize,
+    /// How long a request's head may take. An idle connection is closed after it as well.
+    pub header_read_timeout: Span,
+    /// The largest head of a request: request line and headers.
+    pub head_max: Size,
+    /// The largest body that is forwarded.
+    pub body_max: Size,
+    /// How long a request body may stand still.
+    pub body_idle_timeout: Span,
+    /// For a connection to an upstream.
+    pub upstream_connect_timeout: Span,
+    /// For the head of an upstream's answer, after the request's body made its last progress.
+    pub upstream_response_timeout: Span,
+    /// How long an idle connection to an upstream is kept. Keep it below the upstream's own.
+    pub upstream_idle_timeout: Span,
+    /// Idle connections kept per upstream target.
+    pub upstream_max_idle: usize,
+    /// How long running requests may take when the gateway shuts down.
+    pub shutdown_deadline: Span,
+    /// For development: an upstream named `echo` that answers with what it got, behind `/echo`.
+    pub echo: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            trusted_proxies: ["127.0.0.0/8", "::1/128"]
+                .into_iter()
+                .filter_map(|network| network.parse().ok())
+                .collect(),
+            max_connections: 10_000,
+            header_read_timeout: Span::secs(10),
+            head_max: Size::kib(32),
+            body_max: Size::mib(1024),
+            body_idle_timeout: Span::secs(30),
+            upstream_connect_timeout: Span::secs(5),
+            upstream_response_timeout: Span::secs(60),
+            upstream_idle_timeout: Span::secs(30),
+            upstream_max_idle: 64,
+            shutdown_deadline: Span::secs(30),
+            echo: false,
+        }
+    }
+}
+
+/// Why `[server]` cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// hyper needs room to read, and nobody needs more.
+    #[error("`server.head_max` is {0}; it must lie between 8KiB and 1MiB")]
+    HeadMax(Size),
+    /// Nobody could connect, or the counter cannot hold it.
+    #[error("`server.max_connections` is {0}; it must lie between 1 and 1000000")]
+    MaxConnections(usize),
+}
+
+impl Config {
+    /// Checks what types alone do not.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !(Size::kib(8)..=Size::mib(1)).contains(&self.head_max) {
+            return Err(ConfigError::HeadMax(self.head_max));
+        }
+        if !(1..=1_000_000).contains(&self.max_connections) {
+            return Err(ConfigError::MaxConnections(self.max_connections));
+        }
+        Ok(())
+    }
+
+    /// The bounds of forwarding.
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            connect_timeout: self.upstream_connect_timeout.0,
+            response_timeout: self.upstream_response_timeout.0,
+            idle_timeout: self.upstream_idle_timeout.0,
+            max_idle: self.upstream_max_idle,
+            body_max: self.body_max.0,
+            body_idle: self.body_idle(),
+        }
+    }
+
+    /// How long a request body may stand still.
+    pub(super) fn body_idle(&self) -> Duration {
+        self.body_idle_timeout.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_hold_and_trust_loopback_only() {
+        let config = Config::default();
+        assert_eq!(config.check(), Ok(()));
+        let trusted: Vec<String> = config.trusted_proxies.iter().map(IpNet::to_string).collect();
+        assert_eq!(trusted, ["127.0.0.0/8", "::1/128"]);
+    }
+
+    #[test]
+    fn a_section_is_read_over_the_defaults_and_unknown_keys_are_refused() {
+        let read = serde_json::from_str::<Config>;
+        let config = read(r#"{"trusted_proxies":["10.0.0.0/8"],"body_max":"2MiB","echo":true}"#);
+        let config = config.expect("a section");
+        assert_eq!((config.body_max, config.echo), (Size::mib(2), true));
+        assert_eq!(config.trusted_proxies.len(), 1);
+        assert_eq!(config.listen, Config::default().listen);
+        let written = serde_json::to_string(&config).expect("JSON");
+        assert_eq!(read(&written).expect("the same"), config);
+        assert!(read(r#"{"max_conections":1}"#).is_err());
+    }
+
+    #[test]
+    fn bounds_that_cannot_work_are_refused() {
+        let tiny = Config { head_max: Size::kib(1), ..Config::default() };
+        assert_eq!(tiny.check(), Err(ConfigError::HeadMax(Size::kib(1))));
+        let none = Config { max_connections: 0, ..Config::default() };
+        assert_eq!(none.check(), Err(ConfigError::MaxConnections(0)));
+    }
+}

@@ -1,0 +1,237 @@
+//! The router of the data plane, its handlers, and the one way out of them.
+
+mod authorize;
+mod forward;
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::HeaderValue;
+use axum::http::{HeaderMap, Method};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use axum::{Json, Router};
+use prometheus_client::metrics::counter::Counter;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use super::config::Config;
+use super::peers::Trusted;
+use super::problem::{Code, Refusal};
+use super::readiness::{Phase, Readiness};
+use super::request_id::{RequestIds, X_REQUEST_ID};
+use super::routes::RouteTable;
+use super::verify;
+use crate::cache::Cache;
+use crate::clock::SharedClock;
+use crate::entropy::SharedEntropy;
+use crate::metrics::{Metrics, RequestLabels};
+use crate::model::Target;
+use crate::proxy::Proxy;
+use crate::usage::Meter;
+
+const EXT_AUTHZ: &str = "/authz/ext-authz";
+
+/// What the data plane is made of.
+pub struct ServerParts {
+    /// `[server]`
+    pub config: Config,
+    /// `[[routes]]` and `[[upstreams]]`, compiled.
+    pub routes: RouteTable,
+    /// Who has which key.
+    pub cache: Arc<Cache>,
+    /// What counts.
+    pub meter: Arc<Meter>,
+    /// Time.
+    pub clock: SharedClock,
+    /// Randomness, for request ids.
+    pub entropy: SharedEntropy,
+    /// Handles.
+    pub metrics: Arc<Metrics>,
+    /// What health says.
+    pub readiness: Arc<Readiness>,
+}
+
+/// Who asks, for the metrics and for what a refusal looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    ForwardAuth,
+    AuthRequest,
+    ExtAuthz,
+    Verify,
+    Proxy,
+}
+
+impl Endpoint {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::ForwardAuth, "forward_auth"),
+        (Self::AuthRequest, "auth_request"),
+        (Self::ExtAuthz, "ext_authz"),
+        (Self::Verify, "verify"),
+        (Self::Proxy, "proxy"),
+    ];
+}
+
+/// Everything that the handlers share.
+pub(super) struct Edge {
+    pub(super) config: Config,
+    pub(super) trusted: Trusted,
+    pub(super) cache: Arc<Cache>,
+    pub(super) meter: Arc<Meter>,
+    routes: RouteTable,
+    access: Target,
+    proxy: Proxy,
+    clock: SharedClock,
+    ids: RequestIds,
+    metrics: Arc<Metrics>,
+    /// Answers that went well, by endpoint: looked up once, because they are the many.
+    passed: [Counter; Endpoint::ALL.len()],
+    readiness: Arc<Readiness>,
+}
+
+/// The data plane, ready to be served.
+pub fn router(parts: ServerParts) -> Router {
+    let edge = Arc::new(Edge::new(parts));
+    let on_panic = {
+        let edge = Arc::clone(&edge);
+        move |reason: Box<dyn Any + Send>| edge.panicked(reason.as_ref())
+    };
+    Router::new()
+        .route("/authz/forward-auth", any(forward_auth))
+        .route("/authz/auth-request", any(auth_request))
+        .route(EXT_AUTHZ, any(ext_authz))
+        .route("/authz/ext-authz/", any(ext_authz))
+        .route("/authz/ext-authz/{*path}", any(ext_authz))
+        .route("/v1/keys/verify", any(verify_key))
+        .route("/livez", any(livez))
+        .route("/readyz", any(readyz))
+        .fallback(forward)
+        .with_state(edge)
+        .layer(CatchPanicLayer::custom(on_panic))
+}
+
+async fn forward_auth(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let outcome = edge.authorize(Endpoint::ForwardAuth, &parts).await;
+    edge.finish(Endpoint::ForwardAuth, &parts.headers, outcome)
+}
+
+async fn auth_request(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let outcome = edge.authorize(Endpoint::AuthRequest, &parts).await;
+    edge.finish(Endpoint::AuthRequest, &parts.headers, outcome)
+}
+
+async fn ext_authz(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let outcome = edge.authorize(Endpoint::ExtAuthz, &parts).await;
+    edge.finish(Endpoint::ExtAuthz, &parts.headers, outcome)
+}
+
+async fn verify_key(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let outcome = if parts.method == Method::POST {
+        verify::answer(&edge, &parts, body).await
+    } else {
+        Err(Code::MethodNotAllowed.into())
+    };
+    edge.finish(Endpoint::Verify, &parts.headers, outcome)
+}
+
+async fn forward(State(edge): State<Arc<Edge>>, mut request: Request) -> Response {
+    let id = edge.ids.of(request.headers());
+    request.headers_mut().insert(X_REQUEST_ID, id.clone());
+    let outcome = edge.forward(request).await;
+    edge.finish_with(Endpoint::Proxy, id, outcome)
+}
+
+async fn livez(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    edge.health(request.headers(), edge.readiness.phase() != Phase::Starting)
+}
+
+async fn readyz(State(edge): State<Arc<Edge>>, request: Request) -> Response {
+    edge.health(request.headers(), edge.readiness.phase() == Phase::Ready)
+}
+
+impl Edge {
+    fn new(parts: ServerParts) -> Self {
+        let ServerParts { config, routes, cache, meter, clock, entropy, metrics, readiness } =
+            parts;
+        let passed = Endpoint::ALL.map(|(_, endpoint)| {
+            let labels = RequestLabels { endpoint, code: "ok" };
+            metrics.http.requests.get_or_create(&labels).clone()
+        });
+        Self {
+            trusted: Trusted::new(config.trusted_proxies.clone()),
+            proxy: Proxy::new(config.limits(), Arc::clone(&clock), Arc::clone(&metrics)),
+            ids: RequestIds::new(Arc::clone(&clock), &entropy),
+            access: Target::access(),
+            config,
+            routes,
+            cache,
+            meter,
+            clock,
+            metrics,
+            passed,
+            readiness,
+        }
+    }
+
+    fn finish(
+        &self,
+        endpoint: Endpoint,
+        headers: &HeaderMap,
+        outcome: Result<Response, Refusal>,
+    ) -> Response {
+        self.finish_with(endpoint, self.ids.of(headers), outcome)
+    }
+
+    /// The way out of every request: counted, rendered, and with its id.
+    fn finish_with(
+        &self,
+        endpoint: Endpoint,
+        id: HeaderValue,
+        outcome: Result<Response, Refusal>,
+    ) -> Response {
+        let mut response = match outcome {
+            Ok(response) => {
+                self.passed[endpoint as usize].inc();
+                response
+            }
+            Err(refusal) => {
+                let (_, word) = Endpoint::ALL[endpoint as usize];
+                let labels = RequestLabels { endpoint: word, code: refusal.code().as_str() };
+                self.metrics.http.requests.get_or_create(&labels).inc();
+                match endpoint {
+                    Endpoint::AuthRequest => refusal.render_for_nginx(),
+                    _ => refusal.render(),
+                }
+            }
+        };
+        response.headers_mut().insert(X_REQUEST_ID, id);
+        response
+    }
+
+    fn health(&self, headers: &HeaderMap, well: bool) -> Response {
+        let mut response = if well {
+            let status = serde_json::json!({ "status": self.readiness.word() });
+            Json(status).into_response()
+        } else {
+            Refusal::from(Code::NotReady).render()
+        };
+        response.headers_mut().insert(X_REQUEST_ID, self.ids.of(headers));
+        response
+    }
+
+    fn panicked(&self, reason: &(dyn Any + Send)) -> Response {
+        let text = reason.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(reason.downcast_ref::<&str>().copied()).unwrap_or("unknown");
+        let id = self.ids.make();
+        tracing::error!(reason = text, request_id = ?id, "a request handler panicked");
+        let mut response = Refusal::from(Code::Internal).render();
+        response.headers_mut().insert(X_REQUEST_ID, id);
+        response
+    }
+}

@@ -1,0 +1,100 @@
+//! From a request to a decision, for the proxies that ask and for all who are let through.
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::Response;
+
+use super::{EXT_AUTHZ, Edge, Endpoint};
+use crate::admission::{self, Denial, Permit, Presented};
+use crate::authn;
+use crate::cache::Entry;
+use crate::model::{Name, Target, Timestamp};
+use crate::proxy::headers;
+use crate::server::original::{self, Original};
+use crate::server::peers::Peer;
+use crate::server::problem::Refusal;
+
+impl Edge {
+    /// Answers a proxy that asks whether it may let a request through.
+    pub(super) async fn authorize(
+        &self,
+        endpoint: Endpoint,
+        parts: &Parts,
+    ) -> Result<Response, Refusal> {
+        let peer = self.trusted.peer(&parts.extensions);
+        let target = self.original_target(endpoint, parts, peer)?;
+        let entry = authn::identify(&self.cache, authn::presented(&parts.headers)?).await?;
+        let permit = self.admit(&entry, &target, &[]).await?;
+        let room = self.meter.reserve()?;
+        self.meter.allowed(room, &permit).settled().await?;
+        let mut response = Response::new(Body::empty());
+        if endpoint == Endpoint::AuthRequest {
+            *response.status_mut() = StatusCode::NO_CONTENT;
+        }
+        headers::identify(response.headers_mut(), permit.principal());
+        Ok(response)
+    }
+
+    /// What the request behind a forward-auth request touches. A peer whose word does not count, or
+    /// that says nothing, asks for access as such.
+    fn original_target(
+        &self,
+        endpoint: Endpoint,
+        parts: &Parts,
+        peer: Peer,
+    ) -> Result<Target, Refusal> {
+        if self.routes.is_empty() {
+            return Ok(self.access.clone());
+        }
+        let original = match endpoint {
+            Endpoint::ExtAuthz => Some(original::ext_authz(parts, EXT_AUTHZ)?),
+            _ if !peer.trusted => None,
+            Endpoint::AuthRequest => original::auth_request(&parts.headers)?,
+            _ => original::forward_auth(&parts.headers)?,
+        };
+        let Some(Original { method, host, path }) = original else {
+            return Ok(self.access.clone());
+        };
+        let hit = self.routes.find(host, &method, path)?;
+        Ok(hit.map_or_else(|| self.access.clone(), |hit| hit.target))
+    }
+
+    /// Admits an identified caller, or counts its denial.
+    pub(in crate::server) async fn admit(
+        &self,
+        entry: &Entry,
+        target: &Target,
+        scopes: &[Name],
+    ) -> Result<Permit, Denial> {
+        let now = self.clock.now();
+        let decision = self.decide(entry, target, scopes, now);
+        if decision.is_err()
+            && self.meter.denied(entry.principal(), target, now).settled().await.is_err()
+        {
+            tracing::warn!("a denial was answered but could not be counted");
+        }
+        decision
+    }
+
+    /// Decides about a caller that asks about somebody else: that is not counted for it.
+    pub(in crate::server) fn permit(&self, entry: &Entry) -> Result<Permit, Denial> {
+        self.decide(entry, &self.access, &[], self.clock.now())
+    }
+
+    fn decide(
+        &self,
+        entry: &Entry,
+        target: &Target,
+        scopes: &[Name],
+        now: Timestamp,
+    ) -> Result<Permit, Denial> {
+        let caller = Presented {
+            principal: entry.principal(),
+            state: entry.state(now),
+            client_enabled: entry.client_enabled(),
+            stale: self.cache.is_stale(),
+        };
+        admission::decide(caller, target, scopes, now)
+    }
+}

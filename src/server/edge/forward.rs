@@ -1,0 +1,50 @@
+//! From a request on a route to the answer of its upstream.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::header::HeaderValue;
+use axum::response::Response;
+
+use super::Edge;
+use crate::authn;
+use crate::proxy::Origin;
+use crate::server::original;
+use crate::server::problem::{Code, Refusal};
+
+impl Edge {
+    /// Sends a request on its route to its upstream.
+    pub(super) async fn forward(&self, request: Request) -> Result<Response, Refusal> {
+        let (mut parts, body) = request.into_parts();
+        let peer = self.trusted.peer(&parts.extensions);
+        let host = original::host(&parts.uri, &parts.headers)?;
+        let hit = self.routes.find(host, &parts.method, parts.uri.path())?.ok_or(Code::NotFound)?;
+        let entry = authn::identify(&self.cache, authn::presented(&parts.headers)?).await?;
+        let permit = self.admit(&entry, &hit.target, &[]).await?;
+        // Before the upstream is called: what cannot be counted does not happen.
+        let room = self.meter.reserve()?;
+
+        let host = host.and_then(|host| HeaderValue::from_str(host).ok());
+        let origin = Origin { peer: peer.ip, trusted: peer.trusted, host };
+        if !hit.route.forward_credential {
+            authn::strip(&mut parts.headers);
+        }
+        let request = Request::from_parts(parts, body);
+        let (record, receipt) = self.meter.open(room, &permit);
+        let upstream = &hit.route.upstream;
+        let forwarded =
+            self.proxy.forward(&permit, Arc::clone(&record), upstream, &origin, request);
+        // The admission is committed while the upstream works; only the reply waits for both.
+        let (answer, settled) = tokio::join!(forwarded, receipt.settled());
+        if let Err(error) = settled {
+            // The upstream has answered, but the client never hears of it.
+            record.tally().broke_off();
+            return Err(error.into());
+        }
+        answer.map_err(|error| {
+            let refusal = Refusal::from(error);
+            record.tally().answered(refusal.status());
+            refusal
+        })
+    }
+}

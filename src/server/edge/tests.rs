@@ -1,0 +1,240 @@
+//! The data plane over real sockets, with an embedded cache and journal.
+
+mod decisions;
+mod forwarding;
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request as HttpRequest, StatusCode};
+use axum::response::Response as AxumResponse;
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::*;
+use crate::cache::Declared;
+use crate::clock::SystemClock;
+use crate::entropy::SystemEntropy;
+use crate::journal::Journal;
+use crate::model::api_key::{ApiKey, SEED_BYTES};
+use crate::model::units::{Size, Span};
+use crate::model::{Client as Owner, Key, Timestamp};
+use crate::proxy::UpstreamConfig;
+use crate::server::{RouteConfig, serve};
+
+/// A gateway on a port of its own.
+struct Gateway {
+    address: SocketAddr,
+    journal: Journal,
+    client: Client<HttpConnector, Body>,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _dir: TempDir,
+}
+
+fn key(seed: u8) -> ApiKey {
+    ApiKey::make("live", &[seed; SEED_BYTES]).expect("usable bytes")
+}
+
+fn stored(seed: u8, client: &str, scopes: &[&str]) -> Key {
+    let key = key(seed);
+    Key {
+        id: Uuid::from_u128(u128::from(seed)),
+        digest: key.digest(),
+        prefix: key.prefix().into(),
+        last4: key.last4().into(),
+        client: client.into(),
+        policy: None,
+        scopes: scopes.iter().map(|scope| (*scope).into()).collect(),
+        enabled: true,
+        expires_at: None,
+        created_at: Timestamp::EPOCH,
+    }
+}
+
+/// Key 1 is good, 2 is disabled, 3 has expired, 4 belongs to a disabled client, 5 may verify.
+fn declared() -> Declared {
+    let owner = |name: &str, enabled| Owner { name: name.into(), policy: None, enabled };
+    Declared {
+        clients: vec![owner("acme", true), owner("shut", false)],
+        keys: vec![
+            stored(1, "acme", &["orders.read"]),
+            Key { enabled: false, ..stored(2, "acme", &[]) },
+            Key { expires_at: Some(Timestamp(1)), ..stored(3, "acme", &[]) },
+            stored(4, "shut", &[]),
+            stored(5, "acme", &["keys.verify"]),
+        ],
+        policies: Vec::new(),
+    }
+}
+
+impl Gateway {
+    fn start(config: Config, upstreams: &[UpstreamConfig], routes: &[RouteConfig]) -> Self {
+        let dir = TempDir::new().expect("a directory");
+        let clock: SharedClock = Arc::new(SystemClock::new());
+        let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
+        let (metrics, tasks) = (Arc::new(Metrics::new()), TaskTracker::new());
+        let (journal, _) = Journal::open(
+            &dir.path().join("journal"),
+            crate::journal::Config::default(),
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+            Arc::clone(&metrics),
+        )
+        .expect("a journal");
+        let cache = Cache::open(
+            &dir.path().join("cache"),
+            crate::cache::Config::default(),
+            declared(),
+            None,
+            Arc::clone(&clock),
+            Arc::clone(&metrics),
+            tasks.clone(),
+        )
+        .expect("a cache");
+        let readiness = Arc::new(Readiness::new(|| false));
+        let parts = ServerParts {
+            routes: RouteTable::build(upstreams, routes, config.echo).expect("routes"),
+            config: config.clone(),
+            cache,
+            meter: Arc::new(Meter::new(journal.clone(), Arc::clone(&clock))),
+            clock,
+            entropy,
+            metrics: Arc::clone(&metrics),
+            readiness: Arc::clone(&readiness),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stop = CancellationToken::new();
+        let shutdown = stop.clone();
+        let router = router(parts);
+        let counters = Arc::clone(&metrics);
+        tasks.spawn(async move { serve(listener, router, &config, counters, shutdown).await });
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Self { address, journal, client, readiness, metrics, tasks, stop, _dir: dir }
+    }
+
+    async fn send(&self, request: HttpRequest<Body>) -> Answer {
+        let (mut parts, body) = request.into_parts();
+        let uri = format!("http://{}{}", self.address, parts.uri);
+        parts.uri = uri.parse().expect("a URI");
+        let request = HttpRequest::from_parts(parts, body);
+        let (parts, body) = self.client.request(request).await.expect("an answer").into_parts();
+        let body = body.collect().await.expect("a whole body").to_bytes();
+        Answer { status: parts.status, headers: parts.headers, body: body.to_vec() }
+    }
+
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.ask("GET", path, headers, "").await
+    }
+
+    async fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = HttpRequest::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(Body::from(body.to_owned())).expect("a request")).await
+    }
+
+    /// Sends bytes as they are, and reads until the gateway closes.
+    async fn raw(&self, text: String) -> String {
+        let mut stream = self.connect(text).await;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    async fn connect(&self, text: String) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
+        stream.write_all(text.as_bytes()).await.expect("sent");
+        stream
+    }
+
+    async fn until_proxied(&self, running: i64) {
+        while self.metrics.http.proxied.get() != running {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Stops, and adds up what was counted: by table and operation (requests, succeeded, failed,
+    /// denied, bytes in, bytes out).
+    async fn counted(self) -> HashMap<String, [u64; 6]> {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.journal.shutdown().expect("a clean end");
+        let mut all = HashMap::<String, [u64; 6]>::new();
+        self.journal.unsettled_usage(&HashMap::new(), &mut |fact| {
+            let name = format!("{}:{}", fact.counter.table, fact.counter.operation);
+            let sums = all.entry(name).or_default();
+            let c = fact.counts;
+            let more = [c.requests, c.succeeded, c.failed, c.denied, c.bytes_in, c.bytes_out];
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        });
+        all
+    }
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    fn code(&self) -> String {
+        self.json()["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+fn route(path: &str, upstream: &str) -> RouteConfig {
+    RouteConfig { path: path.into(), upstream: upstream.into(), ..RouteConfig::default() }
+}
+
+/// An upstream of our own on a port of its own.
+async fn upstream(tasks: &TaskTracker, router: Router) -> UpstreamConfig {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tasks.spawn(async move { axum::serve(listener, router).await });
+    UpstreamConfig { name: "up".into(), targets: vec![format!("http://{address}")] }
+}
+
+fn orders() -> [RouteConfig; 1] {
+    [route("/rest/v1/{table}", "echo")]
+}
+
+fn echo() -> Config {
+    Config { echo: true, ..Config::default() }
+}
+
+#[test]
+fn endpoints_stand_at_their_place() {
+    for (at, (endpoint, _)) in Endpoint::ALL.into_iter().enumerate() {
+        assert_eq!(endpoint as usize, at);
+    }
+}
+
+fn head(seed: u8, line: &str, headers: &str) -> String {
+    let key = key(seed);
+    format!("{line} HTTP/1.1\r\nHost: a\r\nX-API-Key: {}\r\n{headers}\r\n", key.reveal())
+}

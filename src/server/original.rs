@@ -1,0 +1,174 @@
+//! The request behind a forward-auth request, by the headers of the proxy that asks.
+//!
+//! Each endpoint reads only what its proxies write. A header that comes twice, or two that
+//! contradict one another, means that a client slipped one past its proxy: refused.
+
+use axum::http::header::{HOST, HeaderMap, HeaderName};
+use axum::http::request::Parts;
+use axum::http::{Method, Uri};
+
+use super::problem::Refusal;
+
+/// What the client asked its proxy for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Original<'a> {
+    /// The method.
+    pub method: Method,
+    /// The host, with a port if it was given.
+    pub host: Option<&'a str>,
+    /// The raw path, without its query.
+    pub path: &'a str,
+}
+
+const X_FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
+
+/// Traefik and Caddy: `X-Forwarded-Method`, `-Host`, `-Uri`. `None` where no URI is named.
+pub fn forward_auth(headers: &HeaderMap) -> Result<Option<Original<'_>>, Refusal> {
+    let Some(uri) = single(headers, X_FORWARDED_URI)? else { return Ok(None) };
+    let method = method(single(headers, X_FORWARDED_METHOD)?)?;
+    let host = single(headers, X_FORWARDED_HOST)?;
+    Ok(Some(Original { method, host, path: path_of(uri) }))
+}
+
+/// nginx: `X-Original-URI` (a path) or `X-Original-URL` (a whole one), `X-Original-Method`.
+pub fn auth_request(headers: &HeaderMap) -> Result<Option<Original<'_>>, Refusal> {
+    let uri = single(headers, X_ORIGINAL_URI)?;
+    let url = single(headers, X_ORIGINAL_URL)?.map(split_url).transpose()?;
+    let (path, host) = match (uri.map(path_of), url) {
+        (None, None) => return Ok(None),
+        (Some(path), None) => (path, None),
+        (None, Some((host, path))) => (path, Some(host)),
+        (Some(path), Some((host, same))) if path == same => (path, Some(host)),
+        _ => return Err(Refusal::bad_request("X-Original-URI and X-Original-URL contradict.")),
+    };
+    let method = method(single(headers, X_ORIGINAL_METHOD)?)?;
+    let host = match host {
+        Some(host) => Some(host),
+        None => single(headers, X_FORWARDED_HOST)?.or(single(headers, HOST)?),
+    };
+    Ok(Some(Original { method, host, path }))
+}
+
+/// Envoy: the request itself, with its path behind `prefix`.
+pub fn ext_authz<'a>(parts: &'a Parts, prefix: &str) -> Result<Original<'a>, Refusal> {
+    let path = parts.uri.path().strip_prefix(prefix).unwrap_or_default();
+    let path = if path.is_empty() { "/" } else { path };
+    Ok(Original { method: parts.method.clone(), host: host(&parts.uri, &parts.headers)?, path })
+}
+
+/// The host that a request itself names: its absolute target (RFC 9112 §3.2.2), else `Host`.
+pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a str>, Refusal> {
+    let named = single(headers, HOST)?;
+    let authority = uri.authority().map(|authority| authority.as_str());
+    Ok(authority.or(named))
+}
+
+fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Refusal::bad_request("A header that says where the request goes came twice."));
+    }
+    let unreadable =
+        |_| Refusal::bad_request("A header that says where the request goes is not text.");
+    std::str::from_utf8(value.as_bytes()).map(Some).map_err(unreadable)
+}
+
+fn method(text: Option<&str>) -> Result<Method, Refusal> {
+    let text = text.unwrap_or("GET");
+    Method::from_bytes(text.as_bytes())
+        .map_err(|_| Refusal::bad_request("The original method is not a method."))
+}
+
+fn path_of(uri: &str) -> &str {
+    uri.split(['?', '#']).next().unwrap_or(uri)
+}
+
+fn split_url(url: &str) -> Result<(&str, &str), Refusal> {
+    let (_, rest) =
+        url.split_once("://").ok_or(Refusal::bad_request("X-Original-URL is not a whole URL."))?;
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(end);
+    let path = path_of(path);
+    Ok((host, if path.is_empty() { "/" } else { path }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, value.parse().expect("a value"));
+        }
+        headers
+    }
+
+    fn original(
+        method: Method,
+        host: Option<&'static str>,
+        path: &'static str,
+    ) -> Original<'static> {
+        Original { method, host, path }
+    }
+
+    #[test]
+    fn traefik_and_caddy_name_method_host_and_uri() {
+        let asked = headers(&[
+            ("x-forwarded-method", "DELETE"),
+            ("x-forwarded-host", "api.example"),
+            ("x-forwarded-uri", "/rest/v1/orders?id=eq.1"),
+            ("x-original-uri", "/other"),
+        ]);
+        let want = original(Method::DELETE, Some("api.example"), "/rest/v1/orders");
+        assert_eq!(forward_auth(&asked), Ok(Some(want)));
+        assert_eq!(forward_auth(&HeaderMap::new()), Ok(None));
+    }
+
+    #[test]
+    fn nginx_names_a_path_or_a_url() {
+        let uri =
+            headers(&[("x-original-uri", "/a?b"), ("x-original-method", "POST"), ("host", "h")]);
+        assert_eq!(auth_request(&uri), Ok(Some(original(Method::POST, Some("h"), "/a"))));
+        let url = headers(&[("x-original-url", "https://api.example:8443?x"), ("host", "h")]);
+        let want = original(Method::GET, Some("api.example:8443"), "/");
+        assert_eq!(auth_request(&url), Ok(Some(want)));
+        let both = headers(&[("x-original-url", "https://h/a?b"), ("x-original-uri", "/a?b")]);
+        assert!(matches!(auth_request(&both), Ok(Some(_))));
+    }
+
+    #[test]
+    fn contradictions_and_duplicates_are_refused() {
+        for pairs in [
+            [("x-original-uri", "/free"), ("x-original-url", "https://h/paid")],
+            [("x-original-uri", "/free"), ("x-original-uri", "/paid")],
+            [("x-original-uri", "/free"), ("x-original-method", "G T")],
+            [("x-original-uri", "/free"), ("x-original-url", "paid")],
+        ] {
+            assert!(auth_request(&headers(&pairs)).is_err(), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn envoy_sends_the_request_itself() {
+        let request = axum::http::Request::builder()
+            .method("PUT")
+            .uri("/authz/ext-authz/rest/v1/orders?x=1")
+            .header("host", "api.example");
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        let want = original(Method::PUT, Some("api.example"), "/rest/v1/orders");
+        assert_eq!(ext_authz(&parts, "/authz/ext-authz"), Ok(want));
+    }
+
+    #[test]
+    fn two_hosts_are_refused() {
+        let twice = headers(&[("host", "a"), ("host", "b")]);
+        assert!(host(&Uri::from_static("/"), &twice).is_err());
+    }
+}

@@ -1,0 +1,172 @@
+//! Paths, as far as gateway and upstream are sure to read them alike.
+//!
+//! What is matched must be what the upstream will serve. So segments are compared after
+//! percent-decoding, the path is forwarded as it came, and whatever readers are known to disagree
+//! on is refused: dot segments in any spelling, empty segments, encoded slashes, backslashes and
+//! control characters.
+
+use std::borrow::Cow;
+
+/// Why a path is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// It does not start with a slash.
+    #[error("the path does not start with `/`")]
+    NotAbsolute,
+    /// `//` inside.
+    #[error("the path has an empty segment")]
+    EmptySegment,
+    /// `.` or `..`, plain or encoded.
+    #[error("the path has a dot segment")]
+    DotSegment,
+    /// A `%` without two hexadecimal digits.
+    #[error("the path has a broken percent-encoding")]
+    BrokenEncoding,
+    /// A slash, backslash or control character that is encoded, or a plain backslash.
+    #[error("the path has a character that readers disagree on")]
+    Disputed,
+    /// A captured table that cannot be a name.
+    #[error("the table in the path is not a name")]
+    NotAName,
+}
+
+impl PathError {
+    /// The same, for the problem document.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::NotAbsolute => "The path does not start with a slash.",
+            Self::EmptySegment => "The path has an empty segment.",
+            Self::DotSegment => "The path has a dot segment.",
+            Self::BrokenEncoding => "The path has a broken percent-encoding.",
+            Self::Disputed => "The path has an encoded slash, a backslash or a control character.",
+            Self::NotAName => "The table in the path is too long or not printable.",
+        }
+    }
+}
+
+/// Checks a raw path (without its query) and returns its segments, still raw.
+pub fn segments(raw: &str) -> Result<std::str::Split<'_, char>, PathError> {
+    let tail = raw.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
+    let mut rest = tail.split('/').peekable();
+    while let Some(segment) = rest.next() {
+        if segment.is_empty() && rest.peek().is_some() {
+            return Err(PathError::EmptySegment);
+        }
+        check(segment)?;
+    }
+    Ok(tail.split('/'))
+}
+
+/// Whether a checked raw segment reads as `literal`.
+pub fn reads_as(raw: &str, literal: &str) -> bool {
+    if raw.contains('%') { *decoded(raw) == *literal.as_bytes() } else { raw == literal }
+}
+
+/// A checked raw segment as text; `None` when it is not UTF-8.
+pub fn text(raw: &str) -> Option<Cow<'_, str>> {
+    match decoded(raw) {
+        Cow::Borrowed(_) => Some(Cow::Borrowed(raw)),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+fn check(segment: &str) -> Result<(), PathError> {
+    let plain = |byte: u8| !matches!(byte, b'%' | b'\\') && !byte.is_ascii_control();
+    if !segment.starts_with('.') && segment.bytes().all(plain) {
+        return Ok(());
+    }
+    let encodings =
+        segment.match_indices('%').map(|(at, _)| segment.as_bytes().get(at + 1..at + 3));
+    for digits in encodings {
+        if !digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+            return Err(PathError::BrokenEncoding);
+        }
+    }
+    let bytes = decoded(segment);
+    if bytes.iter().any(|byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control()) {
+        return Err(PathError::Disputed);
+    }
+    // Some servers cut off `;parameters` before they look for dots.
+    let name = bytes.split(|byte| *byte == b';').next();
+    if matches!(name, Some(b"." | b"..")) {
+        return Err(PathError::DotSegment);
+    }
+    Ok(())
+}
+
+fn decoded(raw: &str) -> Cow<'_, [u8]> {
+    if !raw.contains('%') {
+        return Cow::Borrowed(raw.as_bytes());
+    }
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        match (first, tail) {
+            (b'%', [high, low, after @ ..]) => {
+                bytes.push(hex(*high) << 4 | hex(*low));
+                rest = after;
+            }
+            _ => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    Cow::Owned(bytes)
+}
+
+fn hex(digit: u8) -> u8 {
+    char::from(digit).to_digit(16).map_or(0, |value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(path: &str) -> Option<PathError> {
+        segments(path).err()
+    }
+
+    #[test]
+    fn ordinary_paths_pass() {
+        for path in ["/", "/a", "/a/", "/a/b.c/.well-known/..x/…", "/a%20b/%C3%A9", "/a;v=1"] {
+            assert_eq!(refused(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn what_readers_disagree_on_is_refused() {
+        for (path, want) in [
+            ("", PathError::NotAbsolute),
+            ("*", PathError::NotAbsolute),
+            ("//a", PathError::EmptySegment),
+            ("/a//b", PathError::EmptySegment),
+            ("/a/../b", PathError::DotSegment),
+            ("/a/./b", PathError::DotSegment),
+            ("/a/..", PathError::DotSegment),
+            ("/a/%2e%2E/b", PathError::DotSegment),
+            ("/a/.%2e", PathError::DotSegment),
+            ("/a/..;x=1/b", PathError::DotSegment),
+            ("/a%2fb", PathError::Disputed),
+            ("/a%5Cb", PathError::Disputed),
+            ("/a\\b", PathError::Disputed),
+            ("/a%00", PathError::Disputed),
+            ("/a%0d%0a", PathError::Disputed),
+            ("/a%", PathError::BrokenEncoding),
+            ("/a%2", PathError::BrokenEncoding),
+            ("/a%zz", PathError::BrokenEncoding),
+            ("/a%é", PathError::BrokenEncoding),
+        ] {
+            assert_eq!(refused(path), Some(want), "{path}");
+        }
+    }
+
+    #[test]
+    fn segments_are_compared_decoded() {
+        assert!(reads_as("orders", "orders"));
+        assert!(reads_as("%6Frders", "orders"));
+        assert!(!reads_as("%256Frders", "orders"), "decoded once only");
+        assert_eq!(text("caf%C3%A9").as_deref(), Some("café"));
+        assert_eq!(text("%ff"), None);
+    }
+}

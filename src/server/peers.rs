@@ -1,0 +1,115 @@
+//! Whose word counts about a request's origin: the trusted proxies.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use axum::extract::ConnectInfo;
+use axum::http::Extensions;
+use axum::http::header::HeaderMap;
+use ipnet::IpNet;
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Whether it is one of `server.trusted_proxies`.
+    pub trusted: bool,
+}
+
+/// `server.trusted_proxies`
+#[derive(Clone, Debug)]
+pub struct Trusted(Vec<IpNet>);
+
+impl Trusted {
+    /// The networks whose word counts.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// The peer of a request; an unknown one is trusted with nothing.
+    pub fn peer(&self, extensions: &Extensions) -> Peer {
+        match extensions.get::<ConnectInfo<SocketAddr>>() {
+            Some(ConnectInfo(address)) => {
+                let ip = address.ip().to_canonical();
+                Peer { ip, trusted: self.contains(ip) }
+            }
+            None => Peer { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), trusted: false },
+        }
+    }
+
+    /// Who really asks: behind trusted proxies the last address in `X-Forwarded-For` that is not
+    /// one of them. `None` when a trusted proxy names something that is no address.
+    pub fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        if !peer.trusted {
+            return Some(peer.ip);
+        }
+        let mut client = peer.ip;
+        for line in headers.get_all("x-forwarded-for").iter().rev() {
+            for hop in line.to_str().ok()?.rsplit(',') {
+                client = address(hop.trim())?.to_canonical();
+                if !self.contains(client) {
+                    return Some(client);
+                }
+            }
+        }
+        Some(client)
+    }
+
+    /// Whether an address is one of them.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&ip))
+    }
+}
+
+/// `192.0.2.1`, `2001:db8::1`, and both with a port, as some proxies write them.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let plain = bare.parse().ok();
+    plain.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trusted() -> Trusted {
+        let networks = ["127.0.0.0/8", "10.0.0.0/8", "::1/128"];
+        Trusted::new(networks.map(|net| net.parse().expect("a network")).to_vec())
+    }
+
+    fn client(peer: &str, chain: &[&str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for line in chain {
+            headers.append("x-forwarded-for", line.parse().expect("a value"));
+        }
+        let mut extensions = Extensions::new();
+        extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().expect("an address"), 9)));
+        let trusted = trusted();
+        let peer = trusted.peer(&extensions);
+        trusted.client(peer, &headers).map(|ip| ip.to_string())
+    }
+
+    #[test]
+    fn strangers_cannot_name_another_client() {
+        assert_eq!(client("192.0.2.1", &["127.0.0.1"]).as_deref(), Some("192.0.2.1"));
+    }
+
+    #[test]
+    fn behind_proxies_the_last_stranger_is_the_client() {
+        let through = client("127.0.0.1", &["127.0.0.1, 203.0.113.5", "10.0.0.3"]);
+        assert_eq!(through.as_deref(), Some("203.0.113.5"));
+        assert_eq!(client("127.0.0.1", &["[2001:db8::1]:80"]).as_deref(), Some("2001:db8::1"));
+        assert_eq!(client("127.0.0.1", &[]).as_deref(), Some("127.0.0.1"));
+        assert_eq!(client("127.0.0.1", &["10.0.0.9"]).as_deref(), Some("10.0.0.9"));
+        assert_eq!(client("127.0.0.1", &["unknown"]), None);
+    }
+
+    #[test]
+    fn mapped_addresses_are_what_they_map() {
+        let mut extensions = Extensions::new();
+        let mapped: IpAddr = "::ffff:127.0.0.1".parse().expect("an address");
+        extensions.insert(ConnectInfo(SocketAddr::new(mapped, 1)));
+        assert!(trusted().peer(&extensions).trusted);
+        assert!(!trusted().peer(&Extensions::new()).trusted);
+    }
+}

@@ -1,0 +1,290 @@
+//! The one place where errors become HTTP: problem documents (RFC 9457) with a stable `code`.
+//!
+//! Every document of a code is the same, byte for byte: an unknown, a malformed and a wrong key
+//! cannot be told apart. The request's id is in its header only.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::path::PathError;
+use crate::admission::Denial;
+use crate::authn::AuthnError;
+use crate::proxy::ProxyError;
+use crate::usage::Unaccountable;
+
+/// The media type of a problem document.
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+const X_DENY_CODE: HeaderName = HeaderName::from_static("x-gatepost-deny-code");
+const X_DENY_STATUS: HeaderName = HeaderName::from_static("x-gatepost-deny-status");
+const X_RETRY_AFTER: HeaderName = HeaderName::from_static("x-gatepost-retry-after");
+
+/// When to come back where nothing better is known.
+const DEFAULT_RETRY: Duration = Duration::from_secs(1);
+
+/// Every way in which the data plane can refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Two different credentials.
+    AmbiguousCredential,
+    /// Not understandable.
+    BadRequest,
+    /// No credential.
+    MissingCredential,
+    /// Unknown, malformed or wrong.
+    InvalidCredential,
+    /// The key's time is over.
+    KeyExpired,
+    /// The key is revoked.
+    KeyRevoked,
+    /// The key is switched off.
+    KeyDisabled,
+    /// A scope is missing.
+    InsufficientScope,
+    /// The client is switched off.
+    ClientDisabled,
+    /// No route.
+    NotFound,
+    /// The endpoint wants another method.
+    MethodNotAllowed,
+    /// The request's body stood still.
+    RequestTimeout,
+    /// The request's body is too large.
+    BodyTooLarge,
+    /// A bug.
+    Internal,
+    /// Another protocol is asked for.
+    UpgradeUnsupported,
+    /// No answer from the upstream.
+    UpstreamUnreachable,
+    /// Nobody can say whether the key exists.
+    ValidationUnavailable,
+    /// What is known of the key is too old.
+    PolicyUnavailable,
+    /// What happens could not be counted.
+    AccountingUnavailable,
+    /// The gateway is starting or shutting down.
+    NotReady,
+    /// The upstream is too slow.
+    UpstreamTimeout,
+}
+
+/// What a code says: code, status, title, detail.
+type Kind = (&'static str, u16, &'static str, &'static str);
+
+impl Code {
+    #[rustfmt::skip]
+    fn kind(self) -> Kind {
+        match self {
+            Self::AmbiguousCredential => ("ambiguous_credential", 400, "Ambiguous credential",
+                "The request carries two different credentials. Send one."),
+            Self::BadRequest => ("bad_request", 400, "Bad request",
+                "The request cannot be understood."),
+            Self::MissingCredential => ("missing_credential", 401, "Missing credential",
+                "Send an API key as `Authorization: Bearer` or in `X-API-Key`."),
+            Self::InvalidCredential => ("invalid_credential", 401, "Invalid credential",
+                "The credential is not valid."),
+            Self::KeyExpired => ("key_expired", 401, "Key expired", "The API key has expired."),
+            Self::KeyRevoked => ("key_revoked", 401, "Key revoked",
+                "The API key has been revoked."),
+            Self::KeyDisabled => ("key_disabled", 401, "Key disabled", "The API key is disabled."),
+            Self::InsufficientScope => ("insufficient_scope", 403, "Insufficient scope",
+                "The API key lacks a scope that this needs."),
+            Self::ClientDisabled => ("client_disabled", 403, "Client disabled",
+                "The client that owns the API key is disabled."),
+            Self::NotFound => ("not_found", 404, "Not found", "No route leads there."),
+            Self::MethodNotAllowed => ("method_not_allowed", 405, "Method not allowed",
+                "Use POST."),
+            Self::RequestTimeout => ("request_timeout", 408, "Request timeout",
+                "The request body stood still for too long."),
+            Self::BodyTooLarge => ("body_too_large", 413, "Body too large",
+                "The request body is larger than is accepted here."),
+            Self::Internal => ("internal", 500, "Internal error",
+                "The gateway failed. The request id finds the reason in its log."),
+            Self::UpgradeUnsupported => ("upgrade_unsupported", 501, "Upgrade not supported",
+                "Protocol upgrades are not forwarded."),
+            Self::UpstreamUnreachable => ("upstream_unreachable", 502, "Upstream unreachable",
+                "The upstream cannot be reached, or broke off before it answered."),
+            Self::ValidationUnavailable => ("api_key_validation_unavailable", 503,
+                "API key validation unavailable",
+                "Nobody can say at the moment whether the API key is valid. Try again."),
+            Self::PolicyUnavailable => ("api_key_policy_unavailable", 503,
+                "API key policy unavailable",
+                "What is known of the API key is too old to decide by. Try again."),
+            Self::AccountingUnavailable => ("accounting_unavailable", 503,
+                "Accounting unavailable",
+                "The request could not be counted, so it was not let through. Try again."),
+            Self::NotReady => ("not_ready", 503, "Not ready",
+                "The gateway is starting or shutting down. Try again."),
+            Self::UpstreamTimeout => ("upstream_timeout", 504, "Upstream timeout",
+                "The upstream did not answer in time."),
+        }
+    }
+
+    /// The stable word for it, in documents, headers and metrics.
+    pub fn as_str(self) -> &'static str {
+        self.kind().0
+    }
+
+    fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.kind().1).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The challenge of a 401 or of a missing scope (RFC 6750 §3): `error` only if a token was
+    /// sent.
+    fn challenge(self) -> Option<HeaderValue> {
+        let challenge = match (self, self.kind().1) {
+            (Self::MissingCredential, _) => "Bearer realm=\"gatepost\"",
+            (Self::InsufficientScope, _) => {
+                "Bearer realm=\"gatepost\", error=\"insufficient_scope\""
+            }
+            (_, 401) => "Bearer realm=\"gatepost\", error=\"invalid_token\"",
+            _ => return None,
+        };
+        Some(HeaderValue::from_static(challenge))
+    }
+}
+
+/// A refusal on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    code: Code,
+    detail: Option<&'static str>,
+    retry_after: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct Document {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'static str,
+    code: &'static str,
+}
+
+impl Refusal {
+    /// A 400 that says what is wrong with the request.
+    pub fn bad_request(detail: &'static str) -> Self {
+        Self { detail: Some(detail), ..Code::BadRequest.into() }
+    }
+
+    /// What it is called.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The status that a client sees.
+    pub fn status(&self) -> u16 {
+        self.code.kind().1
+    }
+
+    /// The problem document. Every 503 carries `Retry-After`.
+    pub fn render(&self) -> Response {
+        let mut response = Response::new(Body::from(self.document()));
+        *response.status_mut() = self.code.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+        if let Some(challenge) = self.code.challenge() {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        self.retry_after(headers, RETRY_AFTER);
+        response
+    }
+
+    /// The same for nginx's `auth_request`, which passes on 401 and 403 only and makes a 500 of all
+    /// else: other refusals become a 403 whose headers tell a recipe what to map them back to.
+    pub fn render_for_nginx(&self) -> Response {
+        let mut response = self.render();
+        let headers = response.headers_mut();
+        headers.insert(X_DENY_CODE, HeaderValue::from_static(self.code.as_str()));
+        headers.insert(X_DENY_STATUS, HeaderValue::from(self.status()));
+        self.retry_after(headers, X_RETRY_AFTER);
+        if !matches!(self.status(), 401 | 403 | 500) {
+            *response.status_mut() = StatusCode::FORBIDDEN;
+        }
+        response
+    }
+
+    fn document(&self) -> Vec<u8> {
+        let (code, status, title, detail) = self.code.kind();
+        let detail = self.detail.unwrap_or(detail);
+        let r#type = format!("urn:gatepost:problem:{code}");
+        // Five plain fields: there is nothing that could fail.
+        serde_json::to_vec(&Document { r#type, title, status, detail, code }).unwrap_or_default()
+    }
+
+    fn retry_after(&self, headers: &mut HeaderMap, name: HeaderName) {
+        let fallback = (self.status() == 503).then_some(DEFAULT_RETRY);
+        if let Some(after) = self.retry_after.or(fallback) {
+            // Whole seconds (RFC 9110 §10.2.3), rounded up: nobody is asked to come too early.
+            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+            headers.insert(name, HeaderValue::from(seconds.max(1)));
+        }
+    }
+}
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Self {
+        Self { code, detail: None, retry_after: None }
+    }
+}
+
+impl From<AuthnError> for Refusal {
+    fn from(error: AuthnError) -> Self {
+        match error {
+            AuthnError::Missing => Code::MissingCredential.into(),
+            AuthnError::Ambiguous => Code::AmbiguousCredential.into(),
+            AuthnError::Invalid => Code::InvalidCredential.into(),
+            AuthnError::Undecidable { retry_after } => {
+                Self { retry_after: Some(retry_after), ..Code::ValidationUnavailable.into() }
+            }
+        }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        match denial {
+            Denial::KeyRevoked => Code::KeyRevoked.into(),
+            Denial::KeyDisabled => Code::KeyDisabled.into(),
+            Denial::KeyExpired => Code::KeyExpired.into(),
+            Denial::ClientDisabled => Code::ClientDisabled.into(),
+            Denial::InsufficientScope => Code::InsufficientScope.into(),
+            Denial::PolicyUnavailable { retry_after } => {
+                Self { retry_after: Some(retry_after), ..Code::PolicyUnavailable.into() }
+            }
+        }
+    }
+}
+
+impl From<Unaccountable> for Refusal {
+    fn from(_: Unaccountable) -> Self {
+        Code::AccountingUnavailable.into()
+    }
+}
+
+impl From<ProxyError> for Refusal {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::Unreachable => Code::UpstreamUnreachable.into(),
+            ProxyError::Timeout => Code::UpstreamTimeout.into(),
+            ProxyError::BodyTooLarge => Code::BodyTooLarge.into(),
+            ProxyError::BodyStalled => Code::RequestTimeout.into(),
+            ProxyError::BodyBroken => Self::bad_request("The request body broke off."),
+            ProxyError::Upgrade => Code::UpgradeUnsupported.into(),
+        }
+    }
+}
+
+impl From<PathError> for Refusal {
+    fn from(error: PathError) -> Self {
+        Self::bad_request(error.detail())
+    }
+}
+
+#[cfg(test)]
+mod tests;

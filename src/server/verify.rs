@@ -1,0 +1,163 @@
+//! `POST /v1/keys/verify`: what a service asks that keeps its callers' keys to itself.
+//!
+//! An answer about a key is always 200; only who may not ask, and what nobody can say, is a
+//! problem.
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::body;
+use super::edge::Edge;
+use super::problem::{Code, Refusal};
+use crate::admission::Denial;
+use crate::authn::{self, AuthnError};
+use crate::model::{NAME_MAX, Name, Principal, Target, is_name};
+
+/// The largest request document.
+const BODY_MAX: usize = 16 * 1024;
+
+/// The scope of keys that may ask.
+const MAY_VERIFY: &str = "keys.verify";
+
+/// What is asked. `cost` weighs on limits, which come with the policies.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Question {
+    key: String,
+    #[serde(default)]
+    table: String,
+    operation: Option<String>,
+    #[serde(default)]
+    scopes: Vec<Name>,
+    #[serde(default, rename = "cost")]
+    _cost: Option<u64>,
+}
+
+/// What is answered.
+#[derive(Debug, PartialEq, Serialize)]
+struct Answer<'a> {
+    valid: bool,
+    code: &'static str,
+    client: Option<&'a str>,
+    key_id: Option<Uuid>,
+    scopes: &'a [Name],
+}
+
+impl<'a> Answer<'a> {
+    /// About a key that nobody knows.
+    fn unknown() -> Self {
+        let code = Code::InvalidCredential.as_str();
+        Self { valid: false, code, client: None, key_id: None, scopes: &[] }
+    }
+
+    /// About a key that is known; `code` is `ok` when it is valid.
+    fn about(principal: &'a Principal, valid: bool, code: &'static str) -> Self {
+        let (client, key_id) = (Some(&*principal.client), Some(principal.key_id));
+        Self { valid, code, client, key_id, scopes: &principal.scopes }
+    }
+}
+
+/// Answers one question, and counts it like a request of the key in question.
+pub(super) async fn answer(edge: &Edge, parts: &Parts, body: Body) -> Result<Response, Refusal> {
+    may_ask(edge, parts).await?;
+    let body = body::read(body, BODY_MAX, edge.config.body_idle()).await?;
+    let question = Question::parse(&body)?;
+    let entry = match authn::identify(&edge.cache, &question.key).await {
+        Ok(entry) => entry,
+        Err(undecidable @ AuthnError::Undecidable { .. }) => return Err(undecidable.into()),
+        Err(_) => return Ok(Json(Answer::unknown()).into_response()),
+    };
+    let principal = entry.principal();
+    let answer = match edge.admit(&entry, &question.target(), &question.scopes).await {
+        Ok(permit) => {
+            let room = edge.meter.reserve()?;
+            edge.meter.allowed(room, &permit).settled().await?;
+            Answer::about(principal, true, "ok")
+        }
+        Err(undecidable @ Denial::PolicyUnavailable { .. }) => return Err(undecidable.into()),
+        Err(denial) => Answer::about(principal, false, Refusal::from(denial).code().as_str()),
+    };
+    Ok(Json(answer).into_response())
+}
+
+/// A trusted peer that asks for itself, or a valid key with the scope. A request that a trusted
+/// proxy carries for a stranger is the stranger's.
+async fn may_ask(edge: &Edge, parts: &Parts) -> Result<(), Refusal> {
+    let peer = edge.trusted.peer(&parts.extensions);
+    let client = edge.trusted.client(peer, &parts.headers);
+    if peer.trusted && client.is_some_and(|ip| edge.trusted.contains(ip)) {
+        return Ok(());
+    }
+    let entry = authn::identify(&edge.cache, authn::presented(&parts.headers)?).await?;
+    let permit = edge.permit(&entry)?;
+    // A key without scopes is not narrowed by them, but this right must be given.
+    if permit.principal().scopes.iter().any(|scope| &**scope == MAY_VERIFY) {
+        Ok(())
+    } else {
+        Err(Code::InsufficientScope.into())
+    }
+}
+
+impl Question {
+    fn parse(body: &[u8]) -> Result<Self, Refusal> {
+        let question: Self = serde_json::from_slice(body).map_err(|_| {
+            Refusal::bad_request(
+                "The body is not a JSON object with `key` and optionally `table`, `operation`, \
+                 `scopes` and `cost`.",
+            )
+        })?;
+        let table = question.table.is_empty() || is_name(&question.table);
+        let operation = question.operation.as_deref().is_none_or(is_name);
+        if table && operation && question.scopes.iter().all(|scope| scope.len() <= NAME_MAX) {
+            Ok(question)
+        } else {
+            Err(Refusal::bad_request(
+                "`table`, `operation` or a scope is too long or not printable.",
+            ))
+        }
+    }
+
+    fn target(&self) -> Target {
+        let operation = self.operation.as_deref().unwrap_or("access");
+        Target { table: self.table.as_str().into(), operation: operation.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_read_strictly() {
+        let full = br#"{"key":"k","table":"orders","operation":"read","scopes":["a"],"cost":3}"#;
+        let question = Question::parse(full).expect("a question");
+        let target = question.target();
+        assert_eq!((&*target.table, &*target.operation), ("orders", "read"));
+        let bare = Question::parse(br#"{"key":"k"}"#).expect("a question");
+        assert_eq!(bare.target(), Target::access());
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"key":1}"#,
+            r#"{"key":"k","kye":"k"}"#,
+            r#"{"key":"k","operation":""}"#,
+            r#"{"key":"k","table":"a\u0000b"}"#,
+            r#"{"key":"k","cost":-1}"#,
+        ] {
+            assert!(Question::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_reveals_nothing() {
+        let text = serde_json::to_string(&Answer::unknown()).expect("JSON");
+        let (start, rest) = text.split_at(42);
+        assert_eq!(start, r#"{"valid":false,"code":"invalid_credential""#);
+        assert_eq!(rest, r#","client":null,"key_id":null,"scopes":[]}"#);
+    }
+}

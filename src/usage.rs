@@ -1,0 +1,126 @@
+//! What happened, as facts for the journal.
+//!
+//! One fact for a request that the gateway decides and is done with (forward-auth, verify, a
+//! denial); two for one that it forwards: "admitted" at once, "completed" when both bodies have
+//! ended or the client has gone. Both carry the hour of the admission, so one request never spans
+//! two hours.
+
+mod record;
+
+use std::sync::Arc;
+
+use crate::admission::Permit;
+use crate::clock::SharedClock;
+use crate::journal::{Commit, Full, Journal, Room, Ticket};
+use crate::model::fact::{Counter, Counts};
+use crate::model::{Principal, Target, Timestamp};
+
+pub use record::{OpenRecord, Tally};
+
+/// Turns what happened into facts.
+pub struct Meter {
+    journal: Journal,
+    clock: SharedClock,
+}
+
+/// What happens cannot be counted: nothing is let through that would go uncounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request cannot be counted: {0}")]
+pub struct Unaccountable(#[from] Full);
+
+/// What an answer may have to wait for before it leaves.
+#[must_use = "under `before_reply` the answer waits for it"]
+#[derive(Debug)]
+pub struct Receipt(Option<Ticket>);
+
+impl Receipt {
+    /// Returns at once under `interval`; under `before_reply` when the fact is on disk. Errs when
+    /// the journal cannot write: then the answer is 503 `accounting_unavailable`.
+    pub async fn settled(self) -> Result<(), Unaccountable> {
+        match self.0 {
+            Some(ticket) => Ok(ticket.durable().await?),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Meter {
+    /// A meter that writes to `journal`.
+    pub fn new(journal: Journal, clock: SharedClock) -> Self {
+        Self { journal, clock }
+    }
+
+    /// Room for one request's facts. Asked for before anything is done that must be counted.
+    pub fn reserve(&self) -> Result<Room, Unaccountable> {
+        Ok(self.journal.reserve()?)
+    }
+
+    /// A request that was allowed, and is complete with that.
+    pub fn allowed(&self, room: Room, permit: &Permit) -> Receipt {
+        let counts = Counts { succeeded: 1, ..admitted(permit.at()) };
+        self.receipt(self.journal.count(room, counter_of(permit), counts))
+    }
+
+    /// A request that was identified and refused. Without room it is refused all the same.
+    pub fn denied(&self, principal: &Principal, target: &Target, at: Timestamp) -> Receipt {
+        let Ok(room) = self.journal.reserve() else { return Receipt(None) };
+        let counts = Counts { denied: 1, ..admitted(at) };
+        self.receipt(self.journal.count(room, counter(principal, target, at), counts))
+    }
+
+    /// A request that is being forwarded: counts the admission now, the completion when the
+    /// record is dropped.
+    pub fn open(self: &Arc<Self>, room: Room, permit: &Permit) -> (Arc<OpenRecord>, Receipt) {
+        let counter = counter_of(permit);
+        let ticket = self.journal.count(room, counter.clone(), admitted(permit.at()));
+        let record = OpenRecord::new(Arc::clone(self), room, counter, permit.at());
+        (Arc::new(record), self.receipt(ticket))
+    }
+
+    fn receipt(&self, ticket: Ticket) -> Receipt {
+        Receipt(match self.journal.commit() {
+            Commit::BeforeReply => Some(ticket),
+            Commit::Interval => None,
+        })
+    }
+}
+
+fn admitted(at: Timestamp) -> Counts {
+    Counts { requests: 1, last_seen: at, ..Counts::ZERO }
+}
+
+fn counter_of(permit: &Permit) -> Counter {
+    counter(permit.principal(), permit.target(), permit.at())
+}
+
+fn counter(principal: &Principal, target: &Target, at: Timestamp) -> Counter {
+    Counter {
+        client: principal.client.clone(),
+        key_id: principal.key_id,
+        table: target.table.clone(),
+        operation: target.operation.clone(),
+        hour: at.hour(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn an_admission_counts_one_request_in_its_hour() {
+        let principal = Principal {
+            client: "acme".into(),
+            key_id: Uuid::from_u128(7),
+            subject: "".into(),
+            scopes: Vec::new(),
+        };
+        let at = Timestamp::from_hour(10).plus(std::time::Duration::from_secs(3599));
+        let counter = counter(&principal, &Target::access(), at);
+        assert_eq!((&*counter.client, &*counter.operation, counter.hour), ("acme", "access", 10));
+        let counts = admitted(at);
+        assert_eq!((counts.requests, counts.succeeded, counts.last_seen), (1, 0, at));
+    }
+}

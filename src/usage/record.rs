@@ -1,0 +1,134 @@
+//! The open record of a forwarded request: filled in while it runs, counted when it is dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::Meter;
+use crate::journal::Room;
+use crate::model::Timestamp;
+use crate::model::fact::{Counter, Counts};
+
+/// What is known so far of a request that runs. Shared by the two directions.
+#[derive(Debug, Default)]
+pub struct Tally {
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    /// Zero until the answer's head is known.
+    status: AtomicU16,
+    failed: AtomicBool,
+}
+
+impl Tally {
+    /// Bytes of the request's body that went by.
+    pub fn add_in(&self, bytes: u64) {
+        self.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the answer's body that went by.
+    pub fn add_out(&self, bytes: u64) {
+        self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of the request's body so far.
+    pub fn bytes_in(&self) -> u64 {
+        self.bytes_in.load(Ordering::Relaxed)
+    }
+
+    /// The status of the answer, as the client sees it.
+    pub fn answered(&self, status: u16) {
+        self.status.store(status, Ordering::Relaxed);
+    }
+
+    /// The gateway or the upstream broke off after the answer had begun.
+    pub fn broke_off(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+    }
+
+    /// The completion's counts. A request that never got an answer has failed, whoever gave up.
+    fn completed(&self, at: Timestamp, took: Duration) -> Counts {
+        let status = self.status.load(Ordering::Relaxed);
+        let failed = self.failed.load(Ordering::Relaxed) || status == 0 || status >= 500;
+        Counts {
+            succeeded: u64::from(!failed),
+            failed: u64::from(failed),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+            last_seen: at,
+            ..Counts::ZERO
+        }
+    }
+}
+
+/// A forwarded request. Both bodies hold it; when the last of them has ended, or the client has
+/// gone, it is dropped, and that is what counts the completion. So none is forgotten or counted
+/// twice.
+pub struct OpenRecord {
+    meter: Arc<Meter>,
+    room: Room,
+    counter: Counter,
+    at: Timestamp,
+    started: Duration,
+    tally: Tally,
+}
+
+impl OpenRecord {
+    pub(super) fn new(meter: Arc<Meter>, room: Room, counter: Counter, at: Timestamp) -> Self {
+        let started = meter.clock.monotonic();
+        Self { meter, room, counter, at, started, tally: Tally::default() }
+    }
+
+    /// Where to note what happens.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+impl Drop for OpenRecord {
+    fn drop(&mut self) {
+        let took = self.meter.clock.monotonic().saturating_sub(self.started);
+        let counts = self.tally.completed(self.at, took);
+        // The answer has left already: nobody is there to wait for the ticket.
+        let _unawaited = self.meter.journal.count(self.room, self.counter.clone(), counts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(note: impl FnOnce(&Tally)) -> (u64, u64) {
+        let tally = Tally::default();
+        note(&tally);
+        let counts = tally.completed(Timestamp(9), Duration::from_millis(2));
+        assert_eq!(
+            (counts.requests, counts.duration_us, counts.last_seen),
+            (0, 2000, Timestamp(9))
+        );
+        (counts.succeeded, counts.failed)
+    }
+
+    #[test]
+    fn below_500_is_success_and_all_else_failure() {
+        assert_eq!(outcome(|tally| tally.answered(200)), (1, 0));
+        assert_eq!(outcome(|tally| tally.answered(499)), (1, 0));
+        assert_eq!(outcome(|tally| tally.answered(500)), (0, 1));
+        assert_eq!(outcome(|_| ()), (0, 1), "the client left before the answer");
+        let broken = outcome(|tally| {
+            tally.answered(200);
+            tally.broke_off();
+        });
+        assert_eq!(broken, (0, 1), "the upstream broke off in the middle");
+    }
+
+    #[test]
+    fn bytes_add_up_in_both_directions() {
+        let tally = Tally::default();
+        tally.add_in(3);
+        tally.add_in(4);
+        tally.add_out(5);
+        let counts = tally.completed(Timestamp(0), Duration::ZERO);
+        assert_eq!((counts.bytes_in, counts.bytes_out), (7, 5));
+    }
+}
