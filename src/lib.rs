@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod clock;
+pub mod config;
 pub mod drainer;
 pub mod entropy;
 pub mod journal;
