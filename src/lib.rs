@@ -1,6 +1,7 @@
 //! gatepost: an API gateway that answers from local storage and settles its counts into Postgres
 //! later, exactly once. ARCHITECTURE.md is the map.
 
+pub mod admin;
 pub mod cache;
 pub mod clock;
 pub mod config;
