@@ -26,7 +26,7 @@ pub use error::{Error, Problem};
 pub use load::{Loaded, load};
 pub use placeholder::{Postgres, Route, Server, Upstream};
 pub use print::{redacted_toml, schema};
-pub use sections::{Admin, Data, DeclaredClient, DeclaredKey, DeclaredPolicy, Log};
+pub use sections::{Admin, Data, DeclaredClient, DeclaredKey, DeclaredPolicy, Log, LogFormat};
 
 /// Everything that can be configured. An empty file is a valid one: the defaults, embedded.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, schemars::JsonSchema)]

@@ -3,10 +3,12 @@
 
 pub mod admin;
 pub mod cache;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod drainer;
 pub mod entropy;
+pub mod gateway;
 pub mod journal;
 pub mod metrics;
 pub mod model;
