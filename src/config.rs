@@ -24,7 +24,7 @@ pub use declared::{DECLARED_PREFIX, declared_key_id, development_key};
 pub use environment::Environment;
 pub use error::{Error, Problem};
 pub use load::{Loaded, load};
-pub use placeholder::{Postgres, Route, Server, Upstream};
+pub use placeholder::{DatabaseUrl, Postgres, Route, Server, Upstream};
 pub use print::{redacted_toml, schema};
 pub use sections::{Admin, Data, DeclaredClient, DeclaredKey, DeclaredPolicy, Log, LogFormat};
 

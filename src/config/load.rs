@@ -196,10 +196,6 @@ fn told(file: &str, overrides: &[Override], error: ConfigError) -> Error {
         ConfigError::FileParse { cause, .. } => {
             return Error::Syntax { origin: file.into(), message: cause.to_string() };
         }
-        ConfigError::NotFound(key) if key == "postgres.url" => {
-            let hint = "missing; set it or DATABASE_URL, or remove [postgres] to run embedded";
-            (key, hint.to_owned())
-        }
         ConfigError::NotFound(key) => (key, "missing".to_owned()),
         ConfigError::Type { unexpected, expected, key, .. } => {
             (key.unwrap_or_default(), format!("is {unexpected}; it must be {expected}"))

@@ -4,7 +4,8 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// `[server]`
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
@@ -32,21 +33,52 @@ impl Default for Server {
 }
 
 /// `[postgres]`
-#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
 pub struct Postgres {
-    /// Where lookups, the drain and direct writes go.
-    pub url: String,
-    /// Past a transaction pooler: for the feed and the migrations.
-    #[serde(default)]
-    pub direct_url: Option<String>,
+    /// Where Postgres is, or the pooler before it.
+    pub url: Option<DatabaseUrl>,
+    /// Straight to Postgres, when `url` leads to a transaction pooler.
+    pub direct_url: Option<DatabaseUrl>,
     /// Connections that lookups may use.
-    #[serde(default = "auth_pool_max")]
     pub auth_pool_max: u32,
 }
 
-fn auth_pool_max() -> u32 {
-    10
+impl Default for Postgres {
+    fn default() -> Self {
+        Self { url: None, direct_url: None, auth_pool_max: 10 }
+    }
+}
+
+/// A URL that may carry a password: never printed.
+#[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
+#[serde(from = "String")]
+#[schemars(with = "String")]
+pub struct DatabaseUrl(SecretString);
+
+impl DatabaseUrl {
+    /// Wraps a URL.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(SecretString::from(url.into()))
+    }
+}
+
+impl From<String> for DatabaseUrl {
+    fn from(url: String) -> Self {
+        Self::new(url)
+    }
+}
+
+impl PartialEq for DatabaseUrl {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+}
+
+impl Serialize for DatabaseUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("[redacted]")
+    }
 }
 
 /// `[[upstreams]]`
@@ -70,9 +102,9 @@ pub struct Route {
     /// Only this host.
     #[serde(default)]
     pub host: Option<String>,
-    /// Only these methods; empty: all.
+    /// Only these methods; for all when absent.
     #[serde(default)]
-    pub methods: Vec<String>,
+    pub methods: Option<Vec<String>>,
     /// The operation; by the method when not set.
     #[serde(default)]
     pub operation: Option<String>,

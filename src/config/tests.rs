@@ -198,7 +198,8 @@ fn secrets_come_from_variables_or_files_but_not_from_both() {
     let (url, token) = (url.to_str().expect("UTF-8"), token.to_str().expect("UTF-8"));
     let from_files = [("DATABASE_URL_FILE", url), ("GATEPOST_ADMIN_TOKEN_FILE", token)];
     let config = loaded("", &from_files).expect("valid");
-    assert_eq!(config.postgres.expect("configured").url, "postgres://u:p@h/db");
+    let expected = DatabaseUrl::new("postgres://u:p@h/db");
+    assert_eq!(config.postgres.expect("configured").url, Some(expected));
     assert_eq!(config.admin.token.expect("set").expose_secret(), "s3cret");
 
     let error = refused("", &[("DATABASE_URL_FILE", url), ("DATABASE_URL", "postgres://h")]);
@@ -216,8 +217,8 @@ fn database_url_stands_for_the_section_and_empty_variables_for_nothing() {
     let text = "[postgres]\nurl = \"postgres://file\"\nauth_pool_max = 3";
     let pairs = [("DATABASE_URL", "postgres://env"), ("DATABASE_DIRECT_URL", "postgres://direct")];
     let postgres = loaded(text, &pairs).expect("valid").postgres.expect("configured");
-    assert_eq!(postgres.url, "postgres://env");
-    assert_eq!(postgres.direct_url.as_deref(), Some("postgres://direct"));
+    assert_eq!(postgres.url, Some(DatabaseUrl::new("postgres://env")));
+    assert_eq!(postgres.direct_url, Some(DatabaseUrl::new("postgres://direct")));
     assert_eq!(postgres.auth_pool_max, 3);
 
     let error = refused("[postgres]\nauth_pool_max = 3", &[]);
@@ -227,11 +228,12 @@ fn database_url_stands_for_the_section_and_empty_variables_for_nothing() {
 #[test]
 fn print_hides_passwords_and_reads_back_as_the_same_configuration() {
     let url = "postgres://gatepost:hunter2@db:5432/gatepost";
-    let text = "[[policies]]\nname = \"standard\"\nrate = { per = \"1s\", limit = 5 }";
+    let text = "[[policies]]\nname = \"standard\"\nrate = { per = \"1s\", limit = 5 }\n\
+                [[upstreams]]\nname = \"u\"\ntargets = [\"http://me:sesame@h:1\"]";
     let config = loaded(text, &[("DATABASE_URL", url)]).expect("valid");
     let printed = redacted_toml(&config);
     assert!(!printed.contains("hunter2"), "{printed}");
-    assert!(printed.contains("postgres://gatepost:***@db:5432/gatepost"), "{printed}");
+    assert!(printed.contains("http://me:***@h:1"), "{printed}");
     let again = loaded(&printed, &[]).expect("what is printed is valid");
     assert_eq!(redacted_toml(&again), printed);
     assert_eq!(again.policies[0].spec["rate"]["limit"], 5);

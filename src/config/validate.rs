@@ -132,6 +132,8 @@ fn drain(config: &Config, found: &mut Found) {
     let rule = format!("must lie between 1 and {BATCH_ROWS_MAX}");
     found.unless(rows, "drain.batch_rows", rule);
     if let Some(postgres) = &config.postgres {
+        let hint = "missing; set it or DATABASE_URL, or remove [postgres] to run embedded";
+        found.unless(postgres.url.is_some(), "postgres.url", hint);
         let count = usize::try_from(postgres.auth_pool_max).unwrap_or(usize::MAX);
         found.at_least_one(count, "postgres.auth_pool_max");
     }
