@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::failure::{self, Failure};
-use super::output::{Column, Output, Shape};
+use super::output::Output;
 use crate::config::{Config, Loaded};
 use crate::gateway::{self, PostgresFacts};
 
@@ -45,6 +45,17 @@ impl Check {
     fn fail(check: &'static str, message: impl Into<String>) -> Self {
         Self { status: Level::Fail, check, message: message.into() }
     }
+
+    fn line(&self) -> String {
+        let status = match self.status {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        // A message of several lines stays in its column.
+        let message = self.message.replace('\n', &format!("\n{:24}", ""));
+        format!("{status:<5} {:<17} {message}\n", self.check)
+    }
 }
 
 /// All checks; without a configuration there is nothing more to look at.
@@ -72,13 +83,11 @@ pub(super) async fn run(loaded: Result<Loaded, Failure>) -> Vec<Check> {
 
 /// Prints the lines; the exit code is 1 when one failed.
 pub(super) fn report(checks: &[Check], output: &Output) -> Result<ExitCode, Failure> {
-    const COLUMNS: &[Column] = &[("", "/status"), ("", "/check"), ("", "/message")];
-    let value = serde_json::to_value(checks).map_err(|error| Failure::Failed(error.to_string()))?;
     if output.is_json() {
-        output.json(&value)?;
+        let value = serde_json::to_value(checks);
+        output.json(&value.map_err(|error| Failure::Failed(error.to_string()))?)?;
     } else {
-        let text = super::output::as_table(&Shape::List(COLUMNS), &value);
-        output.text(text.trim_start_matches([' ', '\n']))?;
+        output.text(&checks.iter().map(Check::line).collect::<String>())?;
     }
     let failed = checks.iter().any(|check| check.status == Level::Fail);
     Ok(if failed { ExitCode::from(failure::FAILED) } else { ExitCode::SUCCESS })

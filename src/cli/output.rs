@@ -108,7 +108,7 @@ fn list(columns: &[Column], answer: &Value) -> String {
         let cells = columns.iter().map(|(_, at)| plain(row.pointer(at).unwrap_or(&Value::Null)));
         table.add_row(cells.collect::<Vec<_>>());
     }
-    format!("{}\n", table.trim_fmt())
+    printed(table)
 }
 
 fn fields(answer: &Value) -> String {
@@ -117,6 +117,13 @@ fn fields(answer: &Value) -> String {
     let mut table = bare();
     for (name, value) in rows {
         table.add_row([name, value]);
+    }
+    printed(table)
+}
+
+fn printed(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
     format!("{}\n", table.trim_fmt())
 }

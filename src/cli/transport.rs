@@ -42,8 +42,13 @@ impl Target {
 /// Sends one request, wherever a gateway is, and returns what it answered.
 pub(super) async fn ask(target: &Target, config: &Config, ask: &Ask) -> Result<Value, Failure> {
     if let Some(url) = &target.url {
-        let remote = Remote::new(base(url)?, token(config)?);
-        return remote.send(ask).await;
+        let url = base(url)?;
+        let token = match token(config) {
+            // Whether anybody is there comes first: it is what scripts wait for.
+            Err(_) if !is_gateway(&url).await => return Err(away(&url, "is a gateway there?")),
+            token => token?,
+        };
+        return Remote::new(url, token).send(ask).await;
     }
     let address = reachable(config.admin.listen);
     let url: Uri = format!("http://{address}/").parse().map_err(failed)?;
@@ -124,6 +129,10 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::Failed(error.to_string())
 }
 
+fn away(url: &Uri, reason: &str) -> Failure {
+    Failure::Unavailable(format!("no answer from the gateway at {url}: {reason}"))
+}
+
 struct Remote {
     base: Uri,
     token: SecretString,
@@ -137,9 +146,7 @@ impl Remote {
     async fn send(&self, ask: &Ask) -> Result<Value, Failure> {
         let url = under(&self.base, &ask.path)?;
         let request = request(url, &self.token, ask)?.map(Full::new);
-        let away = |reason: String| {
-            Failure::Unavailable(format!("no answer from the gateway at {}: {reason}", self.base))
-        };
+        let away = |reason: String| away(&self.base, &reason);
         let exchange = async {
             let response = client().request(request).await.map_err(|error| {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);

@@ -47,11 +47,15 @@ async fn an_admin_url_that_does_not_answer_is_69() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let closed = listener.local_addr().expect("an address");
     drop(listener);
-    let mut config = Config::default();
-    config.admin.token = Some("t".into());
+    let dir = tempfile::tempdir().expect("a directory");
     let target = Target { url: Some(format!("http://{closed}/")) };
-    let failure = ask(&target, &config, &question("/admin/v1/log")).await.expect_err("closed");
-    assert_eq!(failure.exit_code(), 69, "{failure}");
+    for token in [Some("t".into()), None] {
+        let mut config = Config::default();
+        config.data.dir = dir.path().to_owned();
+        config.admin.token = token;
+        let failure = ask(&target, &config, &question("/admin/v1/log")).await.expect_err("closed");
+        assert_eq!(failure.exit_code(), 69, "{failure}");
+    }
 }
 
 #[tokio::test]
