@@ -1,7 +1,7 @@
 //! The control plane: admin API, health and metrics, on a listener of its own.
 //!
-//! The command line speaks to the same router, over TCP when a gateway runs and in process when none
-//! does, so that there is one way in which things are created, revoked and shown. Creating and
+//! The command line speaks to the same router, over TCP when a gateway runs and in process when
+//! none does, so that there is one way in which things are created, revoked and shown. Creating and
 //! revoking go through the journal: committed before the answer, in force here at once, with or
 //! without Postgres. What does not merge (disabling, enabling) is written to Postgres through
 //! [`Directory`] and comes back by the feed.

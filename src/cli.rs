@@ -1,5 +1,6 @@
 //! The command line. Every command that shows or changes something is one request to the admin API,
-//! over TCP to a running gateway or in process on the data directory, and its answer as JSON or table.
+//! over TCP to a running gateway or in process on the data directory, and its answer as JSON or as
+//! a table.
 //!
 //! Data goes to stdout, talk to stderr.
 

@@ -1,10 +1,10 @@
-//! The configuration: each room's own `Config` in one value, and the only reader of the environment.
+//! The configuration: each room's own `Config` in one value; the only reader of the environment.
 //!
 //! Order, strongest first: command line, environment, file, default. The file is the first of
 //! `--config`, `$GATEPOST_CONFIG`, `./config/gatepost.toml`, `/etc/gatepost/gatepost.toml`; the two
 //! named ones must exist. Every key has a variable `GATEPOST__SECTION__KEY`, besides the well-known
 //! `DATABASE_URL`, `DATABASE_DIRECT_URL` and `RUST_LOG`; an empty variable counts as unset. Secrets
-//! may come from a file named by a variable that ends in `_FILE`. A key that nobody knows is an error.
+//! may come from a file named by a variable that ends in `_FILE`. An unknown key is an error.
 
 mod declared;
 mod environment;

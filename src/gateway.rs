@@ -6,8 +6,8 @@ use secrecy::SecretString;
 
 use crate::config::{Config, Loaded};
 
-/// Why a gateway did not start or a command could not be done; the command line turns each kind into
-/// its exit code.
+/// Why a gateway did not start or a command could not be done; the command line turns each kind
+/// into its exit code.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration asks for something impossible (exit 78).
@@ -31,7 +31,8 @@ pub enum Error {
 /// development key once (on the first start). Logging is set up already.
 ///
 /// # Errors
-/// `Locked` when another process has the data directory, `Config` for addresses that cannot be bound.
+/// `Locked` when another process has the data directory, `Config` for addresses that cannot be
+/// bound.
 pub async fn serve(_loaded: Loaded) -> Result<(), Error> {
     unimplemented!()
 }

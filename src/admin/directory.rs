@@ -44,7 +44,7 @@ pub trait Directory: Send + Sync + 'static {
     fn set_client_enabled(&self, name: Name, enabled: bool) -> Answered<'_, ()>;
     /// Sets `api_keys.enabled`.
     fn set_key_enabled(&self, id: Uuid, enabled: bool) -> Answered<'_, ()>;
-    /// Sums from an hour (whole hours since the epoch) on, or of all time; of one client, or of all.
+    /// Sums from an hour (whole hours since the epoch) on, or of all time; of one client or all.
     fn settled_usage(
         &self,
         from_hour: Option<i64>,

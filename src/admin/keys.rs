@@ -1,5 +1,7 @@
 //! `/admin/v1/keys`
 
+mod rules;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,22 +14,14 @@ use uuid::Uuid;
 use super::extract::{Body, Id, Params, name};
 use super::{Control, LIST_MAX, Problem, clients};
 use crate::cache::KeyView;
-use crate::model::api_key::{ApiKey, SEED_BYTES};
+use crate::model::api_key::ApiKey;
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
 use crate::model::units::Span;
 use crate::model::{Key, KeyState, Name, Timestamp};
+use rules::{DEFAULT_ENV, bounded, draw, end_of, env_of, make, scopes, successor_expiry};
 
-/// Scopes of one key: few, and short enough for a fact of 1 KiB.
-const SCOPES_MAX: usize = 16;
-const SCOPES_BYTES_MAX: usize = 512;
-/// The longest life and overlap; beyond it a calendar is of no use.
-const LIFE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// How long a rotated key stays good when nobody says otherwise.
 const OVERLAP: Span = Span::secs(24 * 3600);
-/// Draws for one key; each fails once in more than 10^20 times.
-const DRAWS_MAX: usize = 8;
-const DEFAULT_ENV: &str = "live";
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct New {
@@ -227,53 +221,6 @@ fn find(control: &Control, id: Uuid) -> Result<KeyView, Problem> {
     })
 }
 
-fn scopes(texts: &[String]) -> Result<Vec<Name>, Problem> {
-    if texts.len() > SCOPES_MAX || texts.iter().map(String::len).sum::<usize>() > SCOPES_BYTES_MAX {
-        let rule = format!("`scopes`: at most {SCOPES_MAX}, with {SCOPES_BYTES_MAX} bytes in all");
-        return Err(Problem::bad_request(rule));
-    }
-    texts.iter().map(|text| name(text, "scopes")).collect()
-}
-
-fn bounded(span: Span, field: &str) -> Result<Duration, Problem> {
-    if span.0 <= LIFE_MAX {
-        return Ok(span.0);
-    }
-    Err(Problem::bad_request(format!("`{field}` must not be more than 100 years")))
-}
-
-fn draw(control: &Control, env: &str) -> Result<ApiKey, Problem> {
-    let mut seed = [0; SEED_BYTES];
-    let drawn = (0..DRAWS_MAX).find_map(|_| {
-        control.entropy.fill(&mut seed);
-        ApiKey::make(env, &seed)
-    });
-    drawn.ok_or_else(|| Problem::bad_request("`env` must be 1 to 16 lower-case letters or digits"))
-}
-
-fn make(
-    control: &Control,
-    secret: &ApiKey,
-    client: Name,
-    policy: Option<Name>,
-    scopes: Vec<Name>,
-    expires_at: Option<Timestamp>,
-) -> Key {
-    let created_at = control.clock.now();
-    Key {
-        id: control.entropy.uuid_v7(created_at),
-        digest: secret.digest(),
-        prefix: secret.prefix().into(),
-        last4: secret.last4().into(),
-        client,
-        policy,
-        scopes,
-        enabled: true,
-        expires_at,
-        created_at,
-    }
-}
-
 fn created(key: Key, secret: &ApiKey, replaces: Option<Uuid>) -> Created {
     Created {
         id: key.id,
@@ -294,24 +241,33 @@ fn revoked(id: Uuid, at: Timestamp) -> StateFact {
     StateFact::Revoked(Revocation { kind: RevocationKind::Key, id, at })
 }
 
-/// Without an overlap the old key ends at once, whatever any clock says.
-fn end_of(overlap: Duration, now: Timestamp) -> Timestamp {
-    if overlap.is_zero() { Timestamp::NEG_INFINITY } else { now.plus(overlap) }
-}
-
-/// A successor lives as long as its predecessor was made for. When a declared key was made is not
-/// known: its successor ends with it.
-fn successor_expiry(old: &Key, now: Timestamp) -> Option<Timestamp> {
-    let end = old.expires_at?;
-    let known = old.created_at > Timestamp::EPOCH;
-    Some(if known { now.plus(end.since(old.created_at)) } else { end })
-}
-
-/// The environment in a key's prefix, `gp_live_`; a declared key does not tell.
-fn env_of(prefix: &str) -> &str {
-    let env = prefix.strip_prefix("gp_").and_then(|rest| rest.strip_suffix('_'));
-    env.unwrap_or(DEFAULT_ENV)
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::model::Digest;
+
+    #[test]
+    fn a_key_revoked_at_once_shows_a_state_and_no_moment() {
+        let now = Timestamp::from_hour(10);
+        let at = |revoked_at| Shown::new(KeyView { key: key(now), revoked_at }, now);
+        let at_once = at(Some(Timestamp::NEG_INFINITY));
+        assert_eq!((at_once.state, at_once.revoked_at), ("revoked", None));
+        let later = at(Some(Timestamp::from_hour(11)));
+        assert_eq!((later.state, later.revoked_at), ("active", Some(Timestamp::from_hour(11))));
+    }
+
+    fn key(created_at: Timestamp) -> Key {
+        Key {
+            id: Uuid::nil(),
+            digest: Digest([0; 32]),
+            prefix: "gp_dev_".into(),
+            last4: "abcd".into(),
+            client: "a".into(),
+            policy: None,
+            scopes: Vec::new(),
+            enabled: true,
+            expires_at: None,
+            created_at,
+        }
+    }
+}

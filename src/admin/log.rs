@@ -32,8 +32,8 @@ pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<Shown> {
 /// Answers when everything recorded until now is in Postgres.
 pub(super) async fn drain(State(control): State<Arc<Control>>) -> Result<Json<Shown>, Problem> {
     let Some(drainer) = &control.drainer else {
-        let detail = "no Postgres is configured, so there is nothing to drain into; what is counted \
-                      stays in the journal until DATABASE_URL is set";
+        let detail = "no Postgres is configured, so there is nothing to drain into; what is \
+                      counted stays in the journal until DATABASE_URL is set";
         return Err(Problem::unavailable("postgres_required", detail));
     };
     drainer.drain_now().await.map_err(|reason| {

@@ -60,8 +60,8 @@ impl From<Counts> for Shown {
     }
 }
 
-/// One client's counts. While Postgres cannot be asked, `settled` and `sum` are null, and `unsettled`
-/// is all that is on disk: it may contain what has settled within the journal's retention.
+/// One client's counts. While Postgres cannot be asked, `settled` and `sum` are null, and
+/// `unsettled` is all that is on disk: it may contain what has settled within the journal's retention.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Row {
     client: Name,

@@ -121,7 +121,7 @@ pub(super) enum KeyCommand {
         /// How long it lives, like 90d [default: for ever]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         expires_in: Option<String>,
-        /// The environment in its text, gp_<env>_…
+        /// The environment in its text: `live` gives gp_live_…
         #[arg(long, default_value = "live")]
         env: String,
     },

@@ -1,4 +1,4 @@
-//! `gatepost doctor`: a line per thing that the gateway needs, and what to do where it is not right.
+//! `gatepost doctor`: a line per thing that the gateway needs, and what to do where it fails.
 
 mod data;
 

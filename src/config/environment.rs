@@ -19,7 +19,7 @@ impl Environment {
         )
     }
 
-    /// A variable's value; an empty one counts as unset, as compose files and unit files leave them.
+    /// A variable's value; an empty one counts as unset: compose files leave such.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }

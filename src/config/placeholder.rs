@@ -1,4 +1,4 @@
-//! Stand-ins for the sections of rooms that are not in the house yet: `server`, `postgres`, `proxy`.
+//! Stand-ins for the sections of rooms that are not here yet: `server`, `postgres`, `proxy`.
 //! They carry the names that the contract fixes, and give way to those rooms' own `Config`.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};

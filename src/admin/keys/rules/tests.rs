@@ -1,5 +1,8 @@
 //! The rules of new and rotated keys.
 
+use axum::http::StatusCode;
+use uuid::Uuid;
+
 use super::*;
 use crate::model::Digest;
 
@@ -52,14 +55,4 @@ fn scopes_are_few_and_short_names() {
         assert_eq!(scopes(&refused).expect_err("refused").status, StatusCode::BAD_REQUEST);
     }
     assert_eq!(scopes(&["read".into(), "write".into()]).expect("accepted").len(), 2);
-}
-
-#[test]
-fn a_key_revoked_at_once_shows_a_state_and_no_moment() {
-    let now = Timestamp::from_hour(10);
-    let at = |revoked_at| Shown::new(KeyView { key: key(now, None), revoked_at }, now);
-    let at_once = at(Some(Timestamp::NEG_INFINITY));
-    assert_eq!((at_once.state, at_once.revoked_at), ("revoked", None));
-    let later = at(Some(Timestamp::from_hour(11)));
-    assert_eq!((later.state, later.revoked_at), ("active", Some(Timestamp::from_hour(11))));
 }
