@@ -1,14 +1,18 @@
 //! gatepost: an API gateway that answers from local storage and settles its counts into Postgres
 //! later, exactly once. ARCHITECTURE.md is the map.
 
+pub mod admin;
 pub mod admission;
 pub mod authn;
 pub mod cache;
+pub mod cli;
 pub mod clock;
 pub mod codec;
+pub mod config;
 pub mod disk;
 pub mod drainer;
 pub mod entropy;
+pub mod gateway;
 pub mod journal;
 pub mod metrics;
 pub mod model;

@@ -1,0 +1,112 @@
+//! `/admin/v1/clients`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::extract::{Body, Named, Params, name};
+use super::{Control, LIST_MAX, Problem};
+use crate::model::fact::StateFact;
+use crate::model::{Client, Name};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct New {
+    name: String,
+    #[serde(default)]
+    policy: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+/// A client as it is shown.
+#[derive(Serialize)]
+pub(super) struct Shown {
+    name: Name,
+    policy: Option<Name>,
+    enabled: bool,
+}
+
+impl From<Client> for Shown {
+    fn from(client: Client) -> Self {
+        Self { name: client.name, policy: client.policy, enabled: client.enabled }
+    }
+}
+
+pub(super) async fn create(
+    State(control): State<Arc<Control>>,
+    Body(new): Body<New>,
+) -> Result<(StatusCode, Json<Shown>), Problem> {
+    let name_ = name(&new.name, "name")?;
+    let policy = new.policy.map(|text| name(&text, "policy")).transpose()?;
+    let turn = control.turn().await;
+    if control.cache.client(&name_).is_some() {
+        let detail = format!("there is a client `{name_}` already");
+        return Err(Problem::conflict("client_exists", detail));
+    }
+    let client = Client { name: Arc::clone(&name_), policy, enabled: true };
+    let facts = vec![StateFact::ClientCreated(client.clone())];
+    control.commit(turn, facts, "client.create", name_).await?;
+    Ok((StatusCode::CREATED, Json(client.into())))
+}
+
+pub(super) async fn list(
+    State(control): State<Arc<Control>>,
+    Params(page): Params<Page>,
+) -> Json<Vec<Shown>> {
+    let after = page.after.unwrap_or_default();
+    let limit = page.limit.unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
+    let clients = control.cache.clients().into_iter();
+    let clients = clients.filter(|client| *client.name > *after);
+    Json(clients.take(limit).map(Shown::from).collect())
+}
+
+pub(super) async fn show(
+    State(control): State<Arc<Control>>,
+    Named(name): Named,
+) -> Result<Json<Shown>, Problem> {
+    Ok(Json(find(&control, &name)?.into()))
+}
+
+pub(super) async fn disable(
+    State(control): State<Arc<Control>>,
+    Named(name): Named,
+) -> Result<Json<Shown>, Problem> {
+    set_enabled(&control, name, false, "client.disable").await
+}
+
+pub(super) async fn enable(
+    State(control): State<Arc<Control>>,
+    Named(name): Named,
+) -> Result<Json<Shown>, Problem> {
+    set_enabled(&control, name, true, "client.enable").await
+}
+
+async fn set_enabled(
+    control: &Control,
+    name: Name,
+    enabled: bool,
+    action: &'static str,
+) -> Result<Json<Shown>, Problem> {
+    let mut client = find(control, &name)?;
+    let directory = control.directory("revoke its keys instead (`gatepost key revoke ID`)")?;
+    directory.set_client_enabled(Arc::clone(&name), enabled).await?;
+    control.note(action, name);
+    client.enabled = enabled;
+    Ok(Json(client.into()))
+}
+
+pub(super) fn find(control: &Control, name: &str) -> Result<Client, Problem> {
+    control.cache.client(name).ok_or_else(|| {
+        let hint = format!("make it with `gatepost client create {name}`");
+        Problem::missing(format!("there is no client `{name}`; {hint}"))
+    })
+}

@@ -1,0 +1,53 @@
+//! What the control plane asks of Postgres: the writes that do not merge, and what has settled.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use uuid::Uuid;
+
+use crate::model::Name;
+use crate::model::fact::Counts;
+
+/// Why Postgres gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// It cannot be reached, or not in time.
+    #[error("Postgres is not available: {0}")]
+    Unavailable(String),
+    /// It has no such row.
+    #[error(
+        "Postgres does not know it: it is declared in the configuration (change it there), or it \
+         has not drained yet (`gatepost log drain`, then try again)"
+    )]
+    NotFound,
+    /// It refused.
+    #[error("Postgres refused: {0}")]
+    Other(String),
+}
+
+/// A boxed answer, so that [`super::Control`] can hold any directory.
+pub type Answered<'a, T> = Pin<Box<dyn Future<Output = Result<T, DirectoryError>> + Send + 'a>>;
+
+/// What has settled, read in one snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct SettledUsage {
+    /// Sums by client name.
+    pub rows: Vec<(String, Counts)>,
+    /// The ledger: how far each stream is contained in `rows`.
+    pub ledger: HashMap<Uuid, u64>,
+}
+
+/// Direct reads and writes. Each call has a deadline of its own.
+pub trait Directory: Send + Sync + 'static {
+    /// Sets `clients.enabled`.
+    fn set_client_enabled(&self, name: Name, enabled: bool) -> Answered<'_, ()>;
+    /// Sets `api_keys.enabled`.
+    fn set_key_enabled(&self, id: Uuid, enabled: bool) -> Answered<'_, ()>;
+    /// Sums from an hour (whole hours since the epoch) on, or of all time; of one client or all.
+    fn settled_usage(
+        &self,
+        from_hour: Option<i64>,
+        client: Option<Name>,
+    ) -> Answered<'_, SettledUsage>;
+}

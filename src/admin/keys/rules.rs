@@ -1,0 +1,88 @@
+//! The rules of new keys: what they may be called and hold, how long they live, how they are made.
+
+use std::time::Duration;
+
+use super::super::extract::name;
+use super::super::{Control, Problem};
+use crate::model::api_key::{ApiKey, SEED_BYTES};
+use crate::model::units::Span;
+use crate::model::{Key, Name, Timestamp};
+
+/// Scopes of one key: few, and short enough for a fact of 1 KiB.
+const SCOPES_MAX: usize = 16;
+const SCOPES_BYTES_MAX: usize = 512;
+/// The longest life and overlap; beyond it a calendar is of no use.
+const LIFE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// Draws for one key; each fails once in more than 10^20 times.
+const DRAWS_MAX: usize = 8;
+/// The environment in the text of a key when nobody says otherwise.
+pub(super) const DEFAULT_ENV: &str = "live";
+
+pub(super) fn scopes(texts: &[String]) -> Result<Vec<Name>, Problem> {
+    if texts.len() > SCOPES_MAX || texts.iter().map(String::len).sum::<usize>() > SCOPES_BYTES_MAX {
+        let rule = format!("`scopes`: at most {SCOPES_MAX}, with {SCOPES_BYTES_MAX} bytes in all");
+        return Err(Problem::bad_request(rule));
+    }
+    texts.iter().map(|text| name(text, "scopes")).collect()
+}
+
+pub(super) fn bounded(span: Span, field: &str) -> Result<Duration, Problem> {
+    if span.0 <= LIFE_MAX {
+        return Ok(span.0);
+    }
+    Err(Problem::bad_request(format!("`{field}` must not be more than 100 years")))
+}
+
+pub(super) fn draw(control: &Control, env: &str) -> Result<ApiKey, Problem> {
+    let mut seed = [0; SEED_BYTES];
+    let drawn = (0..DRAWS_MAX).find_map(|_| {
+        control.entropy.fill(&mut seed);
+        ApiKey::make(env, &seed)
+    });
+    drawn.ok_or_else(|| Problem::bad_request("`env` must be 1 to 16 lower-case letters or digits"))
+}
+
+pub(super) fn make(
+    control: &Control,
+    secret: &ApiKey,
+    client: Name,
+    policy: Option<Name>,
+    scopes: Vec<Name>,
+    expires_at: Option<Timestamp>,
+) -> Key {
+    let created_at = control.clock.now();
+    Key {
+        id: control.entropy.uuid_v7(created_at),
+        digest: secret.digest(),
+        prefix: secret.prefix().into(),
+        last4: secret.last4().into(),
+        client,
+        policy,
+        scopes,
+        enabled: true,
+        expires_at,
+        created_at,
+    }
+}
+
+/// Without an overlap the old key ends at once, whatever any clock says.
+pub(super) fn end_of(overlap: Duration, now: Timestamp) -> Timestamp {
+    if overlap.is_zero() { Timestamp::NEG_INFINITY } else { now.plus(overlap) }
+}
+
+/// A successor lives as long as its predecessor was made for. When a declared key was made is not
+/// known: its successor ends with it.
+pub(super) fn successor_expiry(old: &Key, now: Timestamp) -> Option<Timestamp> {
+    let end = old.expires_at?;
+    let known = old.created_at > Timestamp::EPOCH;
+    Some(if known { now.plus(end.since(old.created_at)) } else { end })
+}
+
+/// The environment in a key's prefix, `gp_live_`; a declared key does not tell.
+pub(super) fn env_of(prefix: &str) -> &str {
+    let env = prefix.strip_prefix("gp_").and_then(|rest| rest.strip_suffix('_'));
+    env.unwrap_or(DEFAULT_ENV)
+}
+
+#[cfg(test)]
+mod tests;

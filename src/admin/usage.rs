@@ -1,0 +1,204 @@
+//! `/admin/v1/usage`: what has settled, what has not yet, and the sum.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use time::{OffsetDateTime, Time};
+
+use super::extract::{Params, name};
+use super::{Control, DirectoryError, Problem, SettledUsage};
+use crate::model::fact::Counts;
+use crate::model::{Name, Timestamp};
+
+/// Which requests are counted together; all by the calendar in UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Period {
+    Day,
+    #[default]
+    Month,
+    Year,
+    All,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    client: Option<String>,
+    #[serde(default)]
+    period: Period,
+}
+
+/// Counts as they are shown.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Shown {
+    requests: u64,
+    succeeded: u64,
+    failed: u64,
+    denied: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    duration_us: u64,
+    last_seen: Option<Timestamp>,
+}
+
+impl From<Counts> for Shown {
+    fn from(counts: Counts) -> Self {
+        Self {
+            requests: counts.requests,
+            succeeded: counts.succeeded,
+            failed: counts.failed,
+            denied: counts.denied,
+            bytes_in: counts.bytes_in,
+            bytes_out: counts.bytes_out,
+            duration_us: counts.duration_us,
+            last_seen: Some(counts.last_seen).filter(|at| *at > Timestamp::NEG_INFINITY),
+        }
+    }
+}
+
+/// One client's counts. While Postgres cannot be asked, `settled` and `sum` are null, and
+/// `unsettled` is all that is on disk: it may contain what has settled within the journal's retention.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Row {
+    client: Name,
+    period: Period,
+    from: Option<Timestamp>,
+    settled: Option<Shown>,
+    unsettled: Shown,
+    sum: Option<Shown>,
+}
+
+pub(super) async fn show(
+    State(control): State<Arc<Control>>,
+    Params(asked): Params<Asked>,
+) -> Result<Json<Vec<Row>>, Problem> {
+    let client = asked.client.map(|text| name(&text, "client")).transpose()?;
+    let from_hour = start(asked.period, control.clock.now()).map(Timestamp::hour);
+    // The ledger first: what settles while the journal is read counts as unsettled, not twice.
+    let settled = settled(&control, from_hour, client.clone()).await?;
+    let ledger = settled.as_ref().map(|settled| settled.ledger.clone()).unwrap_or_default();
+
+    let tasks = control.tasks.clone();
+    let only = client.clone();
+    let read = move || {
+        let mut sums = BTreeMap::<Name, Counts>::new();
+        control.journal.unsettled_usage(&ledger, &mut |fact| {
+            let counter = fact.counter;
+            let asked_for = from_hour.is_none_or(|hour| counter.hour >= hour)
+                && only.as_ref().is_none_or(|only| *only == counter.client);
+            if asked_for {
+                sums.entry(counter.client).or_insert(Counts::ZERO).merge(&fact.counts);
+            }
+        });
+        sums
+    };
+    let unsettled = tasks.spawn_blocking(read).await;
+    let unsettled = unsettled.map_err(|_| Problem::internal("the journal could not be read"))?;
+    let settled = settled.map(|settled| settled.rows);
+    Ok(Json(rows(asked.period, from_hour.map(Timestamp::from_hour), settled, unsettled)))
+}
+
+/// What Postgres says; `None` when it cannot be asked. Embedded, nothing has settled.
+async fn settled(
+    control: &Control,
+    from_hour: Option<i64>,
+    client: Option<Name>,
+) -> Result<Option<SettledUsage>, Problem> {
+    let Some(directory) = &control.directory else { return Ok(Some(SettledUsage::default())) };
+    match directory.settled_usage(from_hour, client).await {
+        Ok(settled) => Ok(Some(settled)),
+        Err(DirectoryError::Unavailable(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the period begins; `None`: with the first request ever.
+fn start(period: Period, now: Timestamp) -> Option<Timestamp> {
+    let today = now.to_datetime()?.date();
+    let first = match period {
+        Period::Day => today,
+        Period::Month => today.replace_day(1).ok()?,
+        Period::Year => today.replace_ordinal(1).ok()?,
+        Period::All => return None,
+    };
+    Some(Timestamp::from(OffsetDateTime::new_utc(first, Time::MIDNIGHT)))
+}
+
+fn rows(
+    period: Period,
+    from: Option<Timestamp>,
+    settled: Option<Vec<(String, Counts)>>,
+    unsettled: BTreeMap<Name, Counts>,
+) -> Vec<Row> {
+    let known = settled.is_some();
+    let mut both = BTreeMap::<Name, (Counts, Counts)>::new();
+    for (client, counts) in settled.unwrap_or_default() {
+        both.entry(client.into()).or_insert((Counts::ZERO, Counts::ZERO)).0.merge(&counts);
+    }
+    for (client, counts) in unsettled {
+        both.entry(client).or_insert((Counts::ZERO, Counts::ZERO)).1.merge(&counts);
+    }
+    let row = |(client, (settled, unsettled)): (Name, (Counts, Counts))| {
+        let mut sum = settled;
+        sum.merge(&unsettled);
+        Row {
+            client,
+            period,
+            from,
+            settled: known.then(|| settled.into()),
+            unsettled: unsettled.into(),
+            sum: known.then(|| sum.into()),
+        }
+    };
+    both.into_iter().map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(requests: u64) -> Counts {
+        Counts {
+            requests,
+            last_seen: Timestamp(i64::try_from(requests).expect("small")),
+            ..Counts::ZERO
+        }
+    }
+
+    #[test]
+    fn periods_begin_with_the_calendar() {
+        // 2026-11-22T10:00:00Z
+        let now = Timestamp(1_795_341_600_000_000);
+        let text = |period| start(period, now).map(|at| at.to_string());
+        assert_eq!(text(Period::Day).as_deref(), Some("2026-11-22T00:00:00Z"));
+        assert_eq!(text(Period::Month).as_deref(), Some("2026-11-01T00:00:00Z"));
+        assert_eq!(text(Period::Year).as_deref(), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(text(Period::All), None);
+    }
+
+    #[test]
+    fn settled_and_unsettled_add_up() {
+        let settled = vec![("a".to_owned(), counts(5)), ("b".to_owned(), counts(1))];
+        let unsettled = BTreeMap::from([("a".into(), counts(2)), ("c".into(), counts(9))]);
+        let rows = rows(Period::All, None, Some(settled), unsettled);
+        let sums = rows.iter().map(|row| {
+            let sum = row.sum.as_ref().expect("known");
+            (&*row.client, sum.requests, sum.last_seen)
+        });
+        let at = |micros| Some(Timestamp(micros));
+        assert_eq!(sums.collect::<Vec<_>>(), [("a", 7, at(5)), ("b", 1, at(1)), ("c", 9, at(9))]);
+        assert_eq!(rows[1].unsettled, Counts::ZERO.into());
+        assert_eq!(rows[1].unsettled.last_seen, None);
+    }
+
+    #[test]
+    fn while_postgres_cannot_be_asked_no_sum_is_claimed() {
+        let rows = rows(Period::All, None, None, BTreeMap::from([("a".into(), counts(2))]));
+        assert_eq!((&rows[0].settled, &rows[0].sum), (&None, &None));
+        assert_eq!(rows[0].unsettled.requests, 2);
+    }
+}

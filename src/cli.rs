@@ -1,0 +1,119 @@
+//! The command line. Every command that shows or changes something is one request to the admin API,
+//! over TCP to a running gateway or in process on the data directory, and its answer as JSON or as
+//! a table.
+//!
+//! Data goes to stdout, talk to stderr.
+
+mod args;
+mod commands;
+mod doctor;
+mod failure;
+mod logging;
+mod output;
+mod transport;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::{self, Environment, Loaded};
+use crate::gateway;
+use args::{Cli, Command, ConfigCommand};
+use failure::Failure;
+use output::Output;
+
+/// Threads of a command that is not `serve`.
+const COMMAND_THREADS: usize = 2;
+
+/// Runs one command; `args` begin with the program's name.
+pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and are no failure; clap knows.
+            let printed = error.print();
+            let code = u8::try_from(error.exit_code()).unwrap_or(failure::USAGE);
+            return ExitCode::from(if printed.is_ok() { code } else { failure::FAILED });
+        }
+    };
+    match execute(&cli, environment) {
+        Ok(code) => code,
+        Err(failure) => {
+            output::talk(&format!("gatepost: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
+    let output = Output::new(cli.output);
+    let load = || config::load(cli.config.as_deref(), environment).map_err(Failure::from);
+    match &cli.command {
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "gatepost", &mut text);
+            output.text(&String::from_utf8_lossy(&text))?;
+        }
+        Command::Config { command: ConfigCommand::Schema } => output.json(&config::schema())?,
+        Command::Config { command: ConfigCommand::Print } => {
+            output.text(&config::redacted_toml(&load()?.config))?;
+        }
+        Command::Config { command: ConfigCommand::Check } => {
+            let place = load()?.file.map(|path| path.display().to_string());
+            let place = place.unwrap_or("no file, defaults and environment".into());
+            output::talk(&format!("the configuration is valid ({place})"));
+        }
+        Command::Serve => {
+            let loaded = load()?;
+            logging::init(&loaded.config.log, environment).map_err(Failure::Config)?;
+            serving()?.block_on(gateway::serve(loaded))?;
+        }
+        Command::Doctor => {
+            logging::init_quiet(environment);
+            let checks = commanding()?.block_on(doctor::run(load()));
+            return doctor::report(&checks, &output);
+        }
+        Command::Migrate => {
+            logging::init_quiet(environment);
+            migrate(&load()?)?;
+        }
+        Command::Client { .. } | Command::Key { .. } | Command::Usage(_) | Command::Log { .. } => {
+            logging::init_quiet(environment);
+            let ask = commands::ask(&cli.command);
+            let loaded = load()?;
+            let target = transport::Target::new(cli.admin_url.as_deref(), environment);
+            let answer = commanding()?.block_on(transport::ask(&target, &loaded.config, &ask))?;
+            output.show(&ask.shape, &answer)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn migrate(loaded: &Loaded) -> Result<(), Failure> {
+    if loaded.config.postgres.is_none() {
+        let hint = "no Postgres is configured; set DATABASE_URL, or `postgres.url` in the file";
+        return Err(Failure::Config(hint.into()));
+    }
+    let migrated = commanding()?.block_on(gateway::migrate(&loaded.config))?;
+    for name in &migrated.applied {
+        output::talk(&format!("applied {name}"));
+    }
+    if migrated.applied.is_empty() {
+        output::talk("nothing to do: every migration is applied");
+    }
+    Ok(())
+}
+
+fn serving() -> io::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().thread_name("gatepost").build()
+}
+
+fn commanding() -> io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(COMMAND_THREADS).enable_all().build()
+}
+
+#[cfg(test)]
+mod tests;

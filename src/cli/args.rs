@@ -1,0 +1,202 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use uuid::Uuid;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   done
+  1   failure
+  2   usage
+  69  something that is needed cannot be reached (Postgres, the admin URL)
+  75  try again (another process holds the data directory)
+  78  configuration
+
+Commands talk to the gateway at --admin-url, GATEPOST_ADMIN_URL, or the configured admin address if
+one answers there; otherwise they work on the data directory.";
+
+/// An API gateway that answers from local storage and settles its counts into Postgres later.
+#[derive(Debug, Parser)]
+#[command(name = "gatepost", version, after_help = EXIT_CODES, propagate_version = true)]
+pub(super) struct Cli {
+    /// Configuration file [default: $GATEPOST_CONFIG, config/gatepost.toml,
+    /// /etc/gatepost/gatepost.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// How data is printed [default: table on a terminal, otherwise json]
+    #[arg(long, global = true, value_enum)]
+    pub(super) output: Option<Format>,
+    /// The admin API of a running gateway [default: $GATEPOST_ADMIN_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub(super) admin_url: Option<String>,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the gateway
+    Serve,
+    /// Look at the configuration
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Check everything that the gateway needs, a line each
+    Doctor,
+    /// Clients: who owns keys
+    Client {
+        #[command(subcommand)]
+        command: ClientCommand,
+    },
+    /// API keys
+    Key {
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// What clients did: settled in Postgres, unsettled here, and the sum
+    Usage(UsageArgs),
+    /// The write-behind log
+    Log {
+        #[command(subcommand)]
+        command: LogCommand,
+    },
+    /// Print a completion script
+    Completions { shell: Shell },
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Say whether it is valid, and what is wrong with it
+    Check,
+    /// Print what holds, as TOML, without secrets
+    Print,
+    /// Print the JSON schema of the file
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ClientCommand {
+    /// Make a client
+    Create {
+        name: String,
+        /// The policy of its keys that name none themselves
+        #[arg(long)]
+        policy: Option<String>,
+    },
+    /// List clients by name
+    List(PageArgs<String>),
+    /// Show one client
+    Show { name: String },
+    /// Refuse its keys from now on (needs Postgres)
+    Disable { name: String },
+    /// Accept its keys again (needs Postgres)
+    Enable { name: String },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyCommand {
+    /// Make a key; it is shown this once
+    Create {
+        /// Who owns it
+        #[arg(long)]
+        client: String,
+        /// Overrides the client's policy
+        #[arg(long)]
+        policy: Option<String>,
+        /// What it may do, repeated; without, nothing is narrowed
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// How long it lives, like 90d [default: for ever]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires_in: Option<String>,
+        /// The environment in its text: `live` gives gp_live_…
+        #[arg(long, default_value = "live")]
+        env: String,
+    },
+    /// List keys by id
+    List {
+        /// Only of this client
+        #[arg(long)]
+        client: Option<String>,
+        #[command(flatten)]
+        page: PageArgs<Uuid>,
+    },
+    /// Show one key
+    Show { id: Uuid },
+    /// Refuse it at once and for good; works without Postgres
+    Revoke { id: Uuid },
+    /// Refuse it from now on (needs Postgres)
+    Disable { id: Uuid },
+    /// Accept it again (needs Postgres)
+    Enable { id: Uuid },
+    /// Make a successor, and revoke it when the overlap is over
+    Rotate {
+        id: Uuid,
+        /// How long both are good
+        #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+        overlap: String,
+    },
+}
+
+/// A page of a list.
+#[derive(Debug, Args)]
+pub(super) struct PageArgs<T: Clone + Send + Sync + std::str::FromStr + 'static>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    /// Begin after this one
+    #[arg(long)]
+    pub(super) after: Option<T>,
+    /// At most this many
+    #[arg(long, default_value_t = crate::admin::LIST_MAX, value_parser = limit)]
+    pub(super) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UsageArgs {
+    /// Only of this client
+    #[arg(long)]
+    pub(super) client: Option<String>,
+    /// By the calendar in UTC
+    #[arg(long, value_enum, default_value_t = Period::Month)]
+    pub(super) period: Period,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Period {
+    Month,
+    Day,
+    Year,
+    All,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum LogCommand {
+    /// What waits for Postgres, and how much room is left
+    Status,
+    /// Send everything recorded until now to Postgres
+    Drain,
+}
+
+fn duration(text: &str) -> Result<String, String> {
+    let parsed = humantime::parse_duration(text);
+    parsed.map(|_| text.to_owned()).map_err(|_| "write it like 90d, 24h or 30m".into())
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let max = crate::admin::LIST_MAX;
+    let parsed = text.parse().ok().filter(|limit| (1..=max).contains(limit));
+    parsed.ok_or_else(|| format!("must lie between 1 and {max}"))
+}

@@ -1,0 +1,155 @@
+//! Which request each command is, and how its answer looks.
+
+use std::fmt::Write;
+
+use axum::http::Method;
+use clap::ValueEnum;
+use serde_json::{Value, json};
+
+use super::args::{ClientCommand, Command, KeyCommand, LogCommand, UsageArgs};
+use super::output::{Column, Shape};
+
+/// One request to the admin API.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) method: Method,
+    /// Path and query.
+    pub(super) path: String,
+    pub(super) body: Option<Value>,
+    pub(super) shape: Shape,
+}
+
+const CLIENTS: &[Column] = &[("NAME", "/name"), ("POLICY", "/policy"), ("ENABLED", "/enabled")];
+const KEYS: &[Column] = &[
+    ("ID", "/id"),
+    ("CLIENT", "/client"),
+    ("PREFIX", "/prefix"),
+    ("LAST4", "/last4"),
+    ("STATE", "/state"),
+    ("POLICY", "/policy"),
+    ("SCOPES", "/scopes"),
+    ("EXPIRES", "/expires_at"),
+    ("CREATED", "/created_at"),
+];
+const USAGE: &[Column] = &[
+    ("CLIENT", "/client"),
+    ("SETTLED", "/settled/requests"),
+    ("UNSETTLED", "/unsettled/requests"),
+    ("SUM", "/sum/requests"),
+    ("SUCCEEDED", "/sum/succeeded"),
+    ("FAILED", "/sum/failed"),
+    ("DENIED", "/sum/denied"),
+    ("BYTES IN", "/sum/bytes_in"),
+    ("BYTES OUT", "/sum/bytes_out"),
+    ("LAST SEEN", "/sum/last_seen"),
+];
+const LANES: &[Column] = &[
+    ("LANE", "/lane"),
+    ("SEGMENTS", "/segments"),
+    ("BYTES", "/bytes"),
+    ("UNSETTLED CHUNKS", "/unsettled_chunks"),
+    ("UNSETTLED FACTS", "/unsettled_facts"),
+    ("OLDEST S", "/oldest_seconds"),
+];
+
+/// The request of a command that is one.
+pub(super) fn ask(command: &Command) -> Ask {
+    match command {
+        Command::Client { command } => client(command),
+        Command::Key { command } => key(command),
+        Command::Log { command: LogCommand::Drain } => {
+            post("/log/drain", json!({}), Shape::Log(LANES))
+        }
+        Command::Usage(asked) => usage(asked),
+        _ => get("/log", Shape::Log(LANES)),
+    }
+}
+
+fn client(command: &ClientCommand) -> Ask {
+    let one = |name: &str| format!("/clients/{}", escape(name));
+    match command {
+        ClientCommand::Create { name, policy } => {
+            post("/clients", json!({ "name": name, "policy": policy }), Shape::One)
+        }
+        ClientCommand::List(page) => {
+            let mut path = format!("/clients?limit={}", page.limit);
+            parameter(&mut path, "after", page.after.as_deref());
+            get(&path, Shape::List(CLIENTS))
+        }
+        ClientCommand::Show { name } => get(&one(name), Shape::One),
+        ClientCommand::Disable { name } => post(&(one(name) + "/disable"), json!({}), Shape::One),
+        ClientCommand::Enable { name } => post(&(one(name) + "/enable"), json!({}), Shape::One),
+    }
+}
+
+fn key(command: &KeyCommand) -> Ask {
+    match command {
+        KeyCommand::Create { client, policy, scopes, expires_in, env } => {
+            let body = json!({
+                "client": client,
+                "policy": policy,
+                "scopes": scopes,
+                "expires_in": expires_in,
+                "env": env,
+            });
+            post("/keys", body, Shape::NewKey)
+        }
+        KeyCommand::List { client, page } => {
+            let mut path = format!("/keys?limit={}", page.limit);
+            parameter(&mut path, "client", client.as_deref());
+            let after = page.after.map(|id| id.to_string());
+            parameter(&mut path, "after", after.as_deref());
+            get(&path, Shape::List(KEYS))
+        }
+        KeyCommand::Show { id } => get(&format!("/keys/{id}"), Shape::One),
+        KeyCommand::Revoke { id } => post(&format!("/keys/{id}/revoke"), json!({}), Shape::One),
+        KeyCommand::Disable { id } => post(&format!("/keys/{id}/disable"), json!({}), Shape::One),
+        KeyCommand::Enable { id } => post(&format!("/keys/{id}/enable"), json!({}), Shape::One),
+        KeyCommand::Rotate { id, overlap } => {
+            let body = json!({ "overlap": overlap });
+            post(&format!("/keys/{id}/rotate"), body, Shape::NewKey)
+        }
+    }
+}
+
+fn usage(asked: &UsageArgs) -> Ask {
+    let mut path = "/usage".to_owned();
+    let period = asked.period.to_possible_value();
+    let period = period.as_ref().map(|value| value.get_name());
+    parameter(&mut path, "period", period);
+    parameter(&mut path, "client", asked.client.as_deref());
+    get(&path, Shape::Usage(USAGE))
+}
+
+fn get(path: &str, shape: Shape) -> Ask {
+    Ask { method: Method::GET, path: format!("/admin/v1{path}"), body: None, shape }
+}
+
+fn post(path: &str, mut body: Value, shape: Shape) -> Ask {
+    // What was not given is left out.
+    if let Some(fields) = body.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    Ask { method: Method::POST, path: format!("/admin/v1{path}"), body: Some(body), shape }
+}
+
+fn parameter(path: &mut String, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        path.extend([separator.to_string().as_str(), name, "=", &escape(value)]);
+    }
+}
+
+/// Percent-encodes all but the unreserved characters (RFC 3986 §2.3).
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            write!(escaped, "%{byte:02X}").unwrap_or_default();
+        }
+    }
+    escaped
+}

@@ -1,0 +1,179 @@
+//! `gatepost doctor`: a line per thing that the gateway needs, and what to do where it fails.
+
+mod data;
+
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::failure::{self, Failure};
+use super::output::Output;
+use crate::config::{Config, Loaded};
+use crate::gateway::{self, PostgresFacts};
+
+/// Beyond this, expiries and last-seen stamps are visibly off.
+const SKEW_WARN_SECONDS: f64 = 1.0;
+/// Beyond this, hours and expiries are wrong.
+const SKEW_FAIL_SECONDS: f64 = 60.0;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line.
+#[derive(Debug, Serialize)]
+pub(super) struct Check {
+    status: Level,
+    check: &'static str,
+    message: String,
+}
+
+impl Check {
+    fn ok(check: &'static str, message: impl Into<String>) -> Self {
+        Self { status: Level::Ok, check, message: message.into() }
+    }
+
+    fn warn(check: &'static str, message: impl Into<String>) -> Self {
+        Self { status: Level::Warn, check, message: message.into() }
+    }
+
+    fn fail(check: &'static str, message: impl Into<String>) -> Self {
+        Self { status: Level::Fail, check, message: message.into() }
+    }
+
+    fn line(&self) -> String {
+        let status = match self.status {
+            Level::Ok => "ok",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        // A message of several lines stays in its column.
+        let message = self.message.replace('\n', &format!("\n{:24}", ""));
+        format!("{status:<5} {:<17} {message}\n", self.check)
+    }
+}
+
+/// All checks; without a configuration there is nothing more to look at.
+pub(super) async fn run(loaded: Result<Loaded, Failure>) -> Vec<Check> {
+    let mut checks = vec![Check::ok("version", env!("CARGO_PKG_VERSION"))];
+    let loaded = match loaded {
+        Ok(loaded) => loaded,
+        Err(failure) => {
+            checks.push(Check::fail("configuration", failure.to_string()));
+            return checks;
+        }
+    };
+    let file = loaded.file.as_ref().map(|path| path.display().to_string());
+    let file = file.unwrap_or("no file, defaults and environment".into());
+    checks.push(Check::ok("configuration", file));
+    let config = &loaded.config;
+    if config.declares_development_key() {
+        let message = "the development key is accepted; remove it before others reach the gateway";
+        checks.push(Check::warn("development key", message));
+    }
+    checks.extend(data::checks(config));
+    checks.extend(postgres(config).await);
+    checks
+}
+
+/// Prints the lines; the exit code is 1 when one failed.
+pub(super) fn report(checks: &[Check], output: &Output) -> Result<ExitCode, Failure> {
+    if output.is_json() {
+        let value = serde_json::to_value(checks);
+        output.json(&value.map_err(|error| Failure::Failed(error.to_string()))?)?;
+    } else {
+        output.text(&checks.iter().map(Check::line).collect::<String>())?;
+    }
+    let failed = checks.iter().any(|check| check.status == Level::Fail);
+    Ok(if failed { ExitCode::from(failure::FAILED) } else { ExitCode::SUCCESS })
+}
+
+async fn postgres(config: &Config) -> Vec<Check> {
+    if config.postgres.is_none() {
+        return vec![Check::ok("postgres", "none is configured: embedded")];
+    }
+    match gateway::postgres_facts(config).await {
+        Ok(facts) => judge(&facts),
+        Err(error) => {
+            let hint = "known keys keep working and counts wait in the journal";
+            vec![Check::fail("postgres", format!("{error} ({hint})"))]
+        }
+    }
+}
+
+fn judge(facts: &PostgresFacts) -> Vec<Check> {
+    let migrations = match (facts.migrations_pending, facts.migrations_unknown) {
+        (0, 0) => Check::ok("migrations", "all are applied"),
+        (pending, 0) => {
+            Check::fail("migrations", format!("{pending} not applied; run `gatepost migrate`"))
+        }
+        (_, unknown) => Check::fail(
+            "migrations",
+            format!("the database has {unknown} that this version does not know; update gatepost"),
+        ),
+    };
+    let (wanted, max) = (facts.connections_wanted, facts.connections_max);
+    let room = format!("this gateway opens up to {wanted} of {max} connections");
+    let connections = if wanted > max {
+        let hint = "lower postgres.auth_pool_max, or raise max_connections";
+        Check::fail("connections", format!("{room}; {hint}"))
+    } else if wanted.saturating_mul(2) > max {
+        Check::warn("connections", format!("{room}: more than half"))
+    } else {
+        Check::ok("connections", room)
+    };
+    let skew = facts.clock_skew_seconds;
+    let message = format!("the clock of Postgres is {skew:+.3} s from ours");
+    let clock = if skew.abs() > SKEW_FAIL_SECONDS {
+        Check::fail("clock", format!("{message}; synchronise them (NTP)"))
+    } else if skew.abs() > SKEW_WARN_SECONDS {
+        Check::warn("clock", format!("{message}; synchronise them (NTP)"))
+    } else {
+        Check::ok("clock", message)
+    };
+    vec![Check::ok("postgres", &*facts.version), migrations, connections, clock]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn levels(facts: &PostgresFacts) -> Vec<(&'static str, Level)> {
+        judge(facts).iter().map(|check| (check.check, check.status)).collect()
+    }
+
+    fn fine() -> PostgresFacts {
+        PostgresFacts {
+            version: "15.14".into(),
+            connections_max: 97,
+            connections_wanted: 14,
+            ..PostgresFacts::default()
+        }
+    }
+
+    #[test]
+    fn a_fitting_database_is_fine() {
+        assert!(levels(&fine()).iter().all(|(_, level)| *level == Level::Ok));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let pending = PostgresFacts { migrations_pending: 2, ..fine() };
+        assert!(levels(&pending).contains(&("migrations", Level::Fail)));
+        let newer = PostgresFacts { migrations_unknown: 1, ..fine() };
+        assert!(levels(&newer).contains(&("migrations", Level::Fail)));
+        let many = PostgresFacts { connections_wanted: 98, ..fine() };
+        assert!(levels(&many).contains(&("connections", Level::Fail)));
+        let half = PostgresFacts { connections_wanted: 49, ..fine() };
+        assert!(levels(&half).contains(&("connections", Level::Warn)));
+        let slow = PostgresFacts { clock_skew_seconds: -2.0, ..fine() };
+        assert!(levels(&slow).contains(&("clock", Level::Warn)));
+        let lost = PostgresFacts { clock_skew_seconds: 3600.0, ..fine() };
+        assert!(levels(&lost).contains(&("clock", Level::Fail)));
+    }
+}

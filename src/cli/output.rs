@@ -1,0 +1,152 @@
+//! The one place that writes: data to stdout, talk to stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{Cell, Table, presets};
+use serde_json::Value;
+
+use super::args::Format;
+use super::failure::Failure;
+
+/// A column of a list: its title, and the JSON pointer (RFC 6901) of its value.
+pub(super) type Column = (&'static str, &'static str);
+
+/// How an answer looks as a table.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    /// A row per element.
+    List(&'static [Column]),
+    /// A row per field.
+    One,
+    /// As `One`, and a reminder that the key is shown this once.
+    NewKey,
+    /// A row per client, and a word when Postgres could not be asked.
+    Usage(&'static [Column]),
+    /// A row per lane, then a row per other field.
+    Log(&'static [Column]),
+}
+
+/// Writes data.
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(super) fn new(asked: Option<Format>) -> Self {
+        let json = match asked {
+            Some(format) => format == Format::Json,
+            None => !io::stdout().is_terminal(),
+        };
+        Self { json }
+    }
+
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Writes text as it is.
+    pub(super) fn text(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            // `gatepost key list | head` is no failure.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            done => done.map_err(Failure::from),
+        }
+    }
+
+    pub(super) fn json(&self, value: &Value) -> Result<(), Failure> {
+        self.text(&format!("{value:#}\n"))
+    }
+
+    /// Writes an answer of the admin API.
+    pub(super) fn show(&self, shape: &Shape, answer: &Value) -> Result<(), Failure> {
+        match shape {
+            Shape::NewKey => talk("the key is shown this once: keep it now"),
+            Shape::Usage(_) if has_unknown_settled(answer) => talk(
+                "Postgres cannot be asked: settled counts are not shown, and the unsettled ones \
+                 may hold some that have settled in the last minutes",
+            ),
+            _ => {}
+        }
+        if self.json { self.json(answer) } else { self.text(&as_table(shape, answer)) }
+    }
+}
+
+/// A line for people.
+pub(super) fn talk(line: &str) {
+    // Nobody is left to be told when stderr is gone.
+    writeln!(io::stderr(), "{line}").unwrap_or_default();
+}
+
+pub(super) fn as_table(shape: &Shape, answer: &Value) -> String {
+    match shape {
+        Shape::List(columns) | Shape::Usage(columns) => list(columns, answer),
+        Shape::One | Shape::NewKey => fields(answer),
+        Shape::Log(columns) => {
+            let mut rest = answer.clone();
+            let lanes = rest.as_object_mut().and_then(|fields| fields.remove("lanes"));
+            format!("{}\n{}", list(columns, &lanes.unwrap_or_default()), fields(&rest))
+        }
+    }
+}
+
+fn has_unknown_settled(answer: &Value) -> bool {
+    let rows = answer.as_array().map(Vec::as_slice).unwrap_or_default();
+    rows.iter().any(|row| row["settled"].is_null())
+}
+
+fn bare() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table
+}
+
+fn list(columns: &[Column], answer: &Value) -> String {
+    let mut table = bare();
+    table.set_header(columns.iter().map(|(title, _)| Cell::new(title)));
+    for row in answer.as_array().map(Vec::as_slice).unwrap_or_default() {
+        let cells = columns.iter().map(|(_, at)| plain(row.pointer(at).unwrap_or(&Value::Null)));
+        table.add_row(cells.collect::<Vec<_>>());
+    }
+    printed(table)
+}
+
+fn fields(answer: &Value) -> String {
+    let mut rows = Vec::new();
+    flatten("", answer, &mut rows);
+    let mut table = bare();
+    for (name, value) in rows {
+        table.add_row([name, value]);
+    }
+    printed(table)
+}
+
+fn printed(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// Nested fields by dotted names.
+fn flatten(prefix: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let dot = if prefix.is_empty() { "" } else { "." };
+                flatten(&format!("{prefix}{dot}{name}"), value, rows);
+            }
+        }
+        value => rows.push((prefix.to_owned(), plain(value))),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.is_empty() => "-".into(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
