@@ -59,7 +59,7 @@ fn control(dir: &Path, clock: Arc<ManualClock>, directory: Option<Arc<dyn Direct
     let tasks = TaskTracker::new();
     let shared: SharedClock = clock;
     let (journal, _) = Journal::open(
-        &dir.join("journal"),
+        dir,
         journal::Config::default(),
         Arc::clone(&shared),
         Arc::clone(&entropy),

@@ -69,6 +69,11 @@ pub(super) fn load_from(
     }
     let mut config: Config =
         built.try_deserialize().map_err(|error| told(&origin, &overrides, error))?;
+    for policy in &mut config.policies {
+        // The library hands tables over in any order; the document must not change by itself.
+        policy.spec.sort_keys();
+        policy.spec.values_mut().for_each(serde_json::Value::sort_all_objects);
+    }
     config.admin.token = secret(environment, "GATEPOST_ADMIN_TOKEN")?.map(SecretString::from);
 
     let problems = validate::problems(&config, |key| origin_of(key, &overrides, &origin));

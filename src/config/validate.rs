@@ -15,6 +15,9 @@ const BATCH_ROWS_MAX: usize = 100_000;
 /// A node's name stands in every row that it drains.
 const NODE_MAX: usize = 64;
 
+/// The upstream that `server.echo` brings with it.
+const ECHO: &str = "echo";
+
 /// Everything that is wrong. `origin` tells which file or variable set a key.
 pub(super) fn problems(config: &Config, origin: impl Fn(&str) -> String) -> Vec<Problem> {
     let mut found = Found(Vec::new());
@@ -142,6 +145,8 @@ fn drain(config: &Config, found: &mut Found) {
 fn routing(config: &Config, found: &mut Found) {
     let upstreams = config.upstreams.iter().map(|upstream| upstream.name.as_str());
     found.names(upstreams.clone(), "upstreams");
+    // The built-in echo can be routed to like any other.
+    let upstreams = upstreams.chain(config.server.echo.then_some(ECHO));
     for (at, upstream) in config.upstreams.iter().enumerate() {
         let key = format!("upstreams[{at}].targets");
         found.unless(!upstream.targets.is_empty(), key, "must name at least one URL");
