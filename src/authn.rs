@@ -71,7 +71,7 @@ pub fn strip(headers: &mut HeaderMap) {
 
 /// The entry of a credential. Answers at once when the key is in memory; otherwise waits for the
 /// cache, which bounds the wait itself.
-pub async fn identify(cache: &Cache, credential: &str) -> Result<Arc<Entry>, AuthnError> {
+pub async fn identify(cache: &Arc<Cache>, credential: &str) -> Result<Arc<Entry>, AuthnError> {
     if !api_key::is_well_formed(credential) {
         return Err(AuthnError::Invalid);
     }

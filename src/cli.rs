@@ -97,13 +97,10 @@ fn migrate(loaded: &Loaded) -> Result<(), Failure> {
         let hint = "no Postgres is configured; set DATABASE_URL, or `postgres.url` in the file";
         return Err(Failure::Config(hint.into()));
     }
-    let migrated = commanding()?.block_on(gateway::migrate(&loaded.config))?;
-    for name in &migrated.applied {
-        output::talk(&format!("applied {name}"));
-    }
-    if migrated.applied.is_empty() {
-        output::talk("nothing to do: every migration is applied");
-    }
+    output::talk(&match commanding()?.block_on(gateway::migrate(&loaded.config))? {
+        0 => "nothing to do: every migration is applied".to_owned(),
+        applied => format!("applied {applied} migrations"),
+    });
     Ok(())
 }
 

@@ -11,20 +11,19 @@ mod environment;
 mod error;
 mod known;
 mod load;
-mod placeholder;
 mod print;
 mod sections;
 mod validate;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cache, drainer, journal};
+use crate::{cache, drainer, journal, postgres, proxy, server};
 
+pub use crate::postgres::DatabaseUrl;
 pub use declared::{DECLARED_PREFIX, declared_key_id, development_key};
 pub use environment::Environment;
 pub use error::{Error, Problem};
 pub use load::{Loaded, load};
-pub use placeholder::{DatabaseUrl, Postgres, Route, Server, Upstream};
 pub use print::{redacted_toml, schema};
 pub use sections::{Admin, Data, DeclaredClient, DeclaredKey, DeclaredPolicy, Log, LogFormat};
 
@@ -33,7 +32,7 @@ pub use sections::{Admin, Data, DeclaredClient, DeclaredKey, DeclaredPolicy, Log
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The data plane's listener.
-    pub server: Server,
+    pub server: server::Config,
     /// The control plane's listener.
     pub admin: Admin,
     /// What this gateway keeps on disk.
@@ -41,7 +40,7 @@ pub struct Config {
     /// What it tells.
     pub log: Log,
     /// The global truth; absent: embedded, without a Postgres.
-    pub postgres: Option<Postgres>,
+    pub postgres: Option<postgres::Config>,
     /// Tiers and their bounds.
     pub cache: cache::Config,
     /// The write-behind log.
@@ -49,9 +48,9 @@ pub struct Config {
     /// Journal → Postgres.
     pub drain: drainer::Config,
     /// Where requests are forwarded to.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<proxy::UpstreamConfig>,
     /// Which requests are forwarded.
-    pub routes: Vec<Route>,
+    pub routes: Vec<server::RouteConfig>,
     /// Clients that are there without anybody creating them.
     pub clients: Vec<DeclaredClient>,
     /// Their keys, as digests.

@@ -1,10 +1,26 @@
-//! The composition root as the command line calls it. A stub: what each call has to do is written
-//! beside it, and its room is built elsewhere.
+//! The composition root: builds the parts, wires them, spawns what runs, and takes it down in order.
+
+mod data;
+mod directory;
+mod parts;
+mod serve;
+
+use std::sync::Arc;
 
 use axum::Router;
 use secrecy::SecretString;
 
-use crate::config::{Config, Loaded};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::entropy::SystemEntropy;
+use crate::metrics::Metrics;
+use crate::model::Timestamp;
+use crate::model::units::Span;
+use crate::postgres::{MigrationState, Postgres};
+use crate::{admin, drainer};
+use parts::Parts;
+
+pub use serve::serve;
 
 /// Why a gateway did not start or a command could not be done; the command line turns each kind
 /// into its exit code.
@@ -24,25 +40,13 @@ pub enum Error {
     Failed(String),
 }
 
-/// Runs until SIGTERM or SIGINT, shuts down in order, and returns.
-///
-/// Makes the data directory, its node id and `admin-token`; binds both listeners; prints on stderr
-/// where it listens, a `curl` line to try, and, when `Config::declares_development_key`, the
-/// development key once (on the first start). Logging is set up already.
-///
-/// # Errors
-/// `Locked` when another process has the data directory, `Config` for addresses that cannot be
-/// bound.
-pub async fn serve(_loaded: Loaded) -> Result<(), Error> {
-    unimplemented!()
-}
-
 /// The parts of a gateway that commands work on while none is running.
 pub struct LocalGateway {
     /// `admin::router` over cache and journal, with `actor` = `cli`.
     pub router: Router,
     /// What opens it.
     pub token: SecretString,
+    parts: Parts,
 }
 
 impl LocalGateway {
@@ -51,43 +55,52 @@ impl LocalGateway {
     /// # Errors
     /// When what was recorded could not be written.
     pub async fn close(self) -> Result<(), Error> {
-        unimplemented!()
+        drop(self.router);
+        self.parts.close().await
     }
 }
 
-/// Takes the data directory's lock and opens what is in it, without listeners and without a drainer
-/// (with Postgres configured: with the directory, and a drainer that drains on `drain_now` only).
+/// Takes the data directory's lock and opens what is in it, without listeners and feed. With Postgres
+/// configured, `log drain` works, and nothing drains by itself while the command runs.
 ///
 /// # Errors
-/// `Locked` when another process has it.
-pub async fn open_local(_config: &Config) -> Result<LocalGateway, Error> {
-    unimplemented!()
+/// [`Error::Locked`] when another process has it.
+pub async fn open_local(config: &Config) -> Result<LocalGateway, Error> {
+    let only_when_asked = drainer::Config { interval: Span::secs(3600), ..config.drain.clone() };
+    let parts = Parts::open(config, only_when_asked).await?;
+    let control = Arc::new(parts.control("cli", true, None));
+    Ok(LocalGateway { router: admin::router(control), token: parts.token.clone(), parts })
 }
 
-/// What `migrate` did.
-#[derive(Clone, Debug, Default)]
-pub struct Migrated {
-    /// The migrations that were applied now, in order, `0001_init`; empty when all were there.
-    pub applied: Vec<String>,
+fn postgres(config: &Config) -> Result<Postgres, Error> {
+    let section = config.postgres.clone().unwrap_or_default();
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
+    Ok(Postgres::new(section, clock, entropy, Arc::new(Metrics::new()))?)
 }
 
-/// Applies the migrations under an advisory lock, over `direct_url` when it is set.
+/// Applies the migrations under an advisory lock, over `direct_url` when it is set. Returns how many
+/// were missing.
 ///
 /// # Errors
-/// `Unavailable` when Postgres cannot be reached, `Failed` when it is newer than this program.
-pub async fn migrate(_config: &Config) -> Result<Migrated, Error> {
-    unimplemented!()
+/// [`Error::Unavailable`] when Postgres cannot be reached, [`Error::Failed`] when it is newer than this
+/// program.
+pub async fn migrate(config: &Config) -> Result<usize, Error> {
+    let postgres = postgres(config)?;
+    let before = match postgres.migrations().await? {
+        MigrationState::Pending(missing) => missing,
+        MigrationState::Current | MigrationState::Newer(_) | MigrationState::Altered(_) => 0,
+    };
+    postgres.migrate().await?;
+    Ok(before)
 }
 
 /// What `doctor` wants to know of Postgres.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct PostgresFacts {
     /// `server_version`.
     pub version: String,
-    /// Migrations that this program has and the database lacks.
-    pub migrations_pending: usize,
-    /// Migrations that the database has and this program does not know.
-    pub migrations_unknown: usize,
+    /// How its migrations compare with those of this program.
+    pub migrations: MigrationState,
     /// `max_connections` without what is reserved for superusers.
     pub connections_max: u32,
     /// All connections that this gateway may open: pools, feed, drainer.
@@ -100,6 +113,22 @@ pub struct PostgresFacts {
 ///
 /// # Errors
 /// `Unavailable` when it cannot be reached; the message never holds the password.
-pub async fn postgres_facts(_config: &Config) -> Result<PostgresFacts, Error> {
-    unimplemented!()
+pub async fn postgres_facts(config: &Config) -> Result<PostgresFacts, Error> {
+    let clock = SystemClock::new();
+    let postgres = postgres(config)?;
+    let directory = postgres.directory();
+    // Connects and warms up, so that the round trip below is one.
+    let version = directory.server_version().await?;
+    let asked = clock.now();
+    let server = directory.server_time().await?;
+    let middle = Timestamp(asked.0.midpoint(clock.now().0));
+    #[expect(clippy::cast_precision_loss, reason = "a skew is shown to the millisecond")]
+    let skew = server.0.saturating_sub(middle.0) as f64 / 1e6;
+    Ok(PostgresFacts {
+        version,
+        migrations: postgres.migrations().await?,
+        connections_max: directory.max_connections().await?,
+        connections_wanted: postgres.connections_at_most(),
+        clock_skew_seconds: skew,
+    })
 }

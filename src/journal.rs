@@ -402,12 +402,12 @@ impl Journal {
     }
 
     /// Merges counts into the window. No I/O.
-    pub fn count(&self, _room: Room, counter: Counter, counts: &Counts) -> Ticket {
+    pub fn count(&self, _room: Room, counter: Counter, counts: Counts) -> Ticket {
         if !self.rejects() && !self.has_room() {
             self.metrics.journal.dropped.get_or_create(&LaneLabel::of(Lane::Usage)).inc();
             return self.ticket(0);
         }
-        let (round, new) = self.shared.window.count(counter, counts);
+        let (round, new) = self.shared.window.count(counter, &counts);
         if new {
             self.shared.pending.fetch_add(1, Ordering::Relaxed);
         }

@@ -61,7 +61,7 @@ impl From<Counts> for Shown {
 }
 
 /// One client's counts. While Postgres cannot be asked, `settled` and `sum` are null, and
-/// `unsettled` is all that is on disk: it may contain what has settled within the journal's retention.
+/// `unsettled` is what is on disk and not known to be settled.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Row {
     client: Name,
@@ -77,16 +77,20 @@ pub(super) async fn show(
     Params(asked): Params<Asked>,
 ) -> Result<Json<Vec<Row>>, Problem> {
     let client = asked.client.map(|text| name(&text, "client")).transpose()?;
+    // What was counted a moment ago shall be in it; a failing disk shows what it has.
+    if control.journal.flush().durable().await.is_err() {
+        tracing::warn!("usage is shown without what waits in memory: the journal cannot commit");
+    }
     let from_hour = start(asked.period, control.clock.now()).map(Timestamp::hour);
     // The ledger first: what settles while the journal is read counts as unsettled, not twice.
     let settled = settled(&control, from_hour, client.clone()).await?;
-    let ledger = settled.as_ref().map(|settled| settled.ledger.clone()).unwrap_or_default();
+    let ledger = settled.as_ref().map(|settled| settled.ledger.clone());
 
     let tasks = control.tasks.clone();
     let only = client.clone();
     let read = move || {
         let mut sums = BTreeMap::<Name, Counts>::new();
-        control.journal.unsettled_usage(&ledger, &mut |fact| {
+        let read = control.journal.unsettled_usage(ledger.as_ref(), &mut |fact| {
             let counter = fact.counter;
             let asked_for = from_hour.is_none_or(|hour| counter.hour >= hour)
                 && only.as_ref().is_none_or(|only| *only == counter.client);
@@ -94,10 +98,11 @@ pub(super) async fn show(
                 sums.entry(counter.client).or_insert(Counts::ZERO).merge(&fact.counts);
             }
         });
-        sums
+        read.map(|()| sums)
     };
     let unsettled = tasks.spawn_blocking(read).await;
-    let unsettled = unsettled.map_err(|_| Problem::internal("the journal could not be read"))?;
+    let unreadable = || Problem::internal("the journal cannot be read; see `gatepost log status`");
+    let unsettled = unsettled.map_err(|_| unreadable())?.map_err(|_| unreadable())?;
     let settled = settled.map(|settled| settled.rows);
     Ok(Json(rows(asked.period, from_hour.map(Timestamp::from_hour), settled, unsettled)))
 }

@@ -10,6 +10,7 @@ use super::failure::{self, Failure};
 use super::output::Output;
 use crate::config::{Config, Loaded};
 use crate::gateway::{self, PostgresFacts};
+use crate::postgres::MigrationState;
 
 /// Beyond this, expiries and last-seen stamps are visibly off.
 const SKEW_WARN_SECONDS: f64 = 1.0;
@@ -107,14 +108,20 @@ async fn postgres(config: &Config) -> Vec<Check> {
 }
 
 fn judge(facts: &PostgresFacts) -> Vec<Check> {
-    let migrations = match (facts.migrations_pending, facts.migrations_unknown) {
-        (0, 0) => Check::ok("migrations", "all are applied"),
-        (pending, 0) => {
-            Check::fail("migrations", format!("{pending} not applied; run `gatepost migrate`"))
+    let migrations = match facts.migrations {
+        MigrationState::Current => Check::ok("migrations", "all are applied"),
+        MigrationState::Pending(missing) => {
+            Check::fail("migrations", format!("{missing} not applied; run `gatepost migrate`"))
         }
-        (_, unknown) => Check::fail(
+        MigrationState::Newer(version) => Check::fail(
             "migrations",
-            format!("the database has {unknown} that this version does not know; update gatepost"),
+            format!(
+                "the database has {version}, which is newer than this program; update gatepost"
+            ),
+        ),
+        MigrationState::Altered(version) => Check::fail(
+            "migrations",
+            format!("{version} was applied with another text; restore the migrations table"),
         ),
     };
     let (wanted, max) = (facts.connections_wanted, facts.connections_max);
@@ -152,7 +159,8 @@ mod tests {
             version: "15.14".into(),
             connections_max: 97,
             connections_wanted: 14,
-            ..PostgresFacts::default()
+            migrations: MigrationState::Current,
+            clock_skew_seconds: 0.0,
         }
     }
 
@@ -163,9 +171,9 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_named() {
-        let pending = PostgresFacts { migrations_pending: 2, ..fine() };
+        let pending = PostgresFacts { migrations: MigrationState::Pending(2), ..fine() };
         assert!(levels(&pending).contains(&("migrations", Level::Fail)));
-        let newer = PostgresFacts { migrations_unknown: 1, ..fine() };
+        let newer = PostgresFacts { migrations: MigrationState::Newer(9), ..fine() };
         assert!(levels(&newer).contains(&("migrations", Level::Fail)));
         let many = PostgresFacts { connections_wanted: 98, ..fine() };
         assert!(levels(&many).contains(&("connections", Level::Fail)));

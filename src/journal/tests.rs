@@ -49,7 +49,7 @@ async fn a_durable_count_is_read_back_after_a_restart() {
     assert!(state.is_empty());
     for n in 0..300 {
         let room = journal.reserve().expect("empty");
-        journal.count(room, counter(n % 100), &ONE);
+        journal.count(room, counter(n % 100), ONE);
     }
     journal.flush().durable().await.expect("a working disk");
     assert_eq!(usage_on_disk(&journal), 300);
@@ -94,7 +94,7 @@ async fn a_tail_beyond_the_end_is_never_read() {
     let data = TempDir::new().expect("temporary directory");
     let (journal, _) = open(&data, Config::default());
     for n in 0..3 {
-        journal.count(journal.reserve().expect("empty"), counter(n), &ONE);
+        journal.count(journal.reserve().expect("empty"), counter(n), ONE);
         journal.flush().durable().await.expect("a working disk");
     }
     journal.shutdown().expect("a working disk");
@@ -113,7 +113,7 @@ async fn a_full_journal_refuses_before_anything_is_done_but_still_revokes() {
     let config = Config { max_pending: 2, interval: Span::secs(3600), ..Config::default() };
     let (journal, _) = open(&data, config);
     for n in 0..2 {
-        journal.count(journal.reserve().expect("room"), counter(n), &ONE);
+        journal.count(journal.reserve().expect("room"), counter(n), ONE);
     }
     assert_eq!(journal.reserve().expect_err("full"), Full);
     let ticket = journal.append(vec![revocation("a")]).expect("the state lane has its own room");
@@ -132,7 +132,7 @@ async fn drop_and_count_passes_and_counts_what_it_drops() {
     };
     let (journal, _) = open(&data, config);
     for n in 0..5 {
-        journal.count(journal.reserve().expect("always"), counter(n), &ONE);
+        journal.count(journal.reserve().expect("always"), counter(n), ONE);
     }
     journal.flush().durable().await.expect("a working disk");
     assert_eq!(usage_on_disk(&journal), 1);
@@ -147,7 +147,7 @@ async fn a_large_segment_is_closed_and_all_of_it_stays_readable() {
     let (journal, _) = open(&data, config);
     for round in 0..10 {
         for n in 0..100 {
-            journal.count(journal.reserve().expect("room"), counter(round * 100 + n), &ONE);
+            journal.count(journal.reserve().expect("room"), counter(round * 100 + n), ONE);
         }
         journal.flush().durable().await.expect("a working disk");
     }
@@ -160,7 +160,7 @@ async fn settled_segments_go_after_their_retention_and_not_before() {
     let data = TempDir::new().expect("temporary directory");
     let config = Config { retention: Span::secs(0), ..Config::default() };
     let (journal, _) = open(&data, config.clone());
-    journal.count(journal.reserve().expect("room"), counter(1), &ONE);
+    journal.count(journal.reserve().expect("room"), counter(1), ONE);
     journal.shutdown().expect("a working disk");
     drop(journal);
 

@@ -176,13 +176,14 @@ impl Gateway {
         self.tasks.wait().await;
         self.journal.shutdown().expect("a clean end");
         let mut all = HashMap::<String, [u64; 6]>::new();
-        self.journal.unsettled_usage(&HashMap::new(), &mut |fact| {
+        let read = self.journal.unsettled_usage(None, &mut |fact| {
             let name = format!("{}:{}", fact.counter.table, fact.counter.operation);
             let sums = all.entry(name).or_default();
             let c = fact.counts;
             let more = [c.requests, c.succeeded, c.failed, c.denied, c.bytes_in, c.bytes_out];
             sums.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
         });
+        read.expect("a readable journal");
         all
     }
 }

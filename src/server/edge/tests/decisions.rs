@@ -1,8 +1,6 @@
 //! Forward-auth, verification and health.
 
 use super::*;
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn forward_auth_allows_and_says_who() {
     let gateway = Gateway::start(echo(), &[], &orders());
@@ -35,8 +33,6 @@ async fn forward_auth_allows_and_says_who() {
     assert_eq!(counted[":access"], [1, 1, 0, 0, 0, 0]);
     assert_eq!(counted["orders:read"], [1, 1, 0, 0, 0, 0]);
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_say_why_and_count_the_identified() {
     let gateway = Gateway::start(Config::default(), &[], &[]);
@@ -67,8 +63,6 @@ async fn refusals_say_why_and_count_the_identified() {
     let counted = gateway.counted().await;
     assert_eq!(counted[":access"], [6, 0, 0, 6, 0, 0], "three identified keys, asked for twice");
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_malformed_and_wrong_keys_are_one_answer() {
     let gateway = Gateway::start(Config::default(), &[], &[]);
@@ -85,8 +79,6 @@ async fn unknown_malformed_and_wrong_keys_are_one_answer() {
     assert_eq!(seen[0], seen[1]);
     assert_eq!(seen[0], seen[2]);
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn unsafe_original_paths_are_bad_requests() {
     let gateway = Gateway::start(echo(), &[], &orders());
@@ -96,8 +88,6 @@ async fn unsafe_original_paths_are_bad_requests() {
     let answer = gateway.get("/authz/forward-auth", &headers).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "bad_request"));
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_answers_200_about_every_key() {
     let gateway = Gateway::start(Config::default(), &[], &[]);
@@ -121,8 +111,6 @@ async fn verify_answers_200_about_every_key() {
     assert_eq!(counted["orders:read"], [1, 1, 0, 0, 0, 0]);
     assert_eq!(counted[":access"], [2, 0, 0, 2, 0, 0]);
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_is_for_trusted_peers_and_keys_with_the_scope() {
     let gateway = Gateway::start(Config::default(), &[], &[]);
@@ -136,8 +124,6 @@ async fn verify_is_for_trusted_peers_and_keys_with_the_scope() {
     assert_eq!(ask(&[stranger, ("x-api-key", key(1).reveal())]).await, 403);
     assert_eq!(ask(&[stranger, ("x-api-key", key(5).reveal())]).await, 200);
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn health_follows_the_phase() {
     let gateway = Gateway::start(Config::default(), &[], &[]);

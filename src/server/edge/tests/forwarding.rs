@@ -1,8 +1,6 @@
 //! Requests on routes, with friendly and hostile clients and upstreams.
 
 use super::*;
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxied_request_reaches_the_upstream_clean_and_is_counted() {
     let gateway = Gateway::start(echo(), &[], &orders());
@@ -32,8 +30,6 @@ async fn a_proxied_request_reaches_the_upstream_clean_and_is_counted() {
     let counted = gateway.counted().await;
     assert_eq!(counted["orders:write"], [1, 1, 0, 0, 5, length]);
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn upstream_failures_are_told_apart_and_counted_as_failed() {
     let tasks = TaskTracker::new();
@@ -58,8 +54,6 @@ async fn upstream_failures_are_told_apart_and_counted_as_failed() {
     assert_eq!(gateway.get("/500", &headers).await.status.as_u16(), 500);
     assert_eq!(gateway.counted().await[":read"], [3, 0, 3, 0, 0, 0]);
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_stream_both_ways_and_are_bounded() {
     let tasks = TaskTracker::new();
@@ -80,8 +74,6 @@ async fn bodies_stream_both_ways_and_are_bounded() {
     assert_eq!(counted[":write"][..3], [2, 2, 0]);
     assert_eq!(counted[":write"][4..], [1 << 20, 1 << 20]);
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_and_stalled_bodies_are_cut_off() {
     let tasks = TaskTracker::new();
@@ -106,8 +98,6 @@ async fn endless_and_stalled_bodies_are_cut_off() {
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("request_timeout"), "{answer}");
     assert_eq!(gateway.metrics.http.bodies_too_large.get(), 1);
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_length_beside_chunked_smuggles_nothing() {
     let gateway = Gateway::start(echo(), &[], &orders());
@@ -118,8 +108,6 @@ async fn a_length_beside_chunked_smuggles_nothing() {
     assert!(!answer.contains("\"content-length\""), "{answer}");
     assert!(!gateway.counted().await.contains_key("smuggled:read"));
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_is_counted_to_the_end() {
     let tasks = TaskTracker::new();
@@ -134,8 +122,6 @@ async fn a_client_that_leaves_is_counted_to_the_end() {
     gateway.until_proxied(0).await;
     assert_eq!(gateway.counted().await[":read"], [1, 0, 1, 0, 0, 0]);
 }
-
-#[ignore = "needs the rooms of cache and journal"]
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_without_bodies_keep_their_length() {
     let tasks = TaskTracker::new();

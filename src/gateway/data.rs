@@ -1,0 +1,143 @@
+//! The data directory: one process at a time, one format, one node.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Error;
+use crate::disk;
+use crate::entropy::SharedEntropy;
+use crate::model::{Name, Timestamp};
+
+/// The format of everything below the data directory. A later version that changes it counts up.
+const FORMAT: u32 = 1;
+
+/// A data directory whose lock this process holds for as long as the value lives.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is missing, takes its lock and checks its format.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process has it, [`Error::Config`] when it cannot be used.
+    pub fn take(path: &Path) -> Result<Self, Error> {
+        let unusable = |error: io::Error| {
+            let hint = "check its owner, mode and free space, or set `data.dir`";
+            Error::Config(format!(
+                "the data directory {} cannot be used: {error}; {hint}",
+                path.display()
+            ))
+        };
+        disk::make_private_dir(path).map_err(unusable)?;
+        let lock = File::options().create(true).append(true).open(path.join("lock"));
+        let lock = lock.map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Locked(format!(
+                    "the data directory {} is in use by another gatepost; stop it, or give this one a \
+                     `data.dir` of its own",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        let data = Self { path: path.to_owned(), _lock: lock };
+        data.check_format().map_err(unusable)?;
+        Ok(data)
+    }
+
+    fn check_format(&self) -> io::Result<()> {
+        let file = self.path.join("format");
+        match fs::read_to_string(&file) {
+            Ok(text) => match text.trim().parse::<u32>() {
+                Ok(format) if format <= FORMAT => Ok(()),
+                Ok(format) => Err(io::Error::other(format!(
+                    "its format is {format} and this version knows {FORMAT}; start the version that \
+                     wrote it, or a later one"
+                ))),
+                Err(_) => Err(io::Error::other(format!("{} is not a number", file.display()))),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                disk::write_whole(&file, format!("{FORMAT}\n").as_bytes())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// This gateway's name: the configured one, or one that is made once and kept.
+    pub fn node(
+        &self,
+        configured: Option<&str>,
+        entropy: &SharedEntropy,
+        now: Timestamp,
+    ) -> Result<Name, Error> {
+        if let Some(node) = configured {
+            return Ok(node.into());
+        }
+        let file = self.path.join("node");
+        let unusable =
+            |error: io::Error| Error::Config(format!("{} cannot be used: {error}", file.display()));
+        match fs::read_to_string(&file) {
+            Ok(text) if crate::model::is_name(text.trim()) => Ok(text.trim().into()),
+            Ok(_) => Err(unusable(io::Error::other("it holds no name; set `data.node`"))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let id = entropy.uuid_v7(now).simple().to_string();
+                let node = format!("gw-{}", &id[20..]);
+                disk::write_whole(&file, format!("{node}\n").as_bytes()).map_err(unusable)?;
+                Ok(node.into())
+            }
+            Err(error) => Err(unusable(error)),
+        }
+    }
+
+    /// `true` once per data directory: for what is said on the first start only.
+    pub fn is_first_start(&self) -> bool {
+        !self.path.join("journal").exists()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    #[test]
+    fn the_second_process_is_told_to_go_elsewhere() {
+        let dir = tempfile::TempDir::new().expect("temporary directory");
+        let first = DataDir::take(dir.path()).expect("free");
+        assert!(matches!(DataDir::take(dir.path()), Err(Error::Locked(_))));
+        drop(first);
+        DataDir::take(dir.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_directory_of_a_newer_version_is_refused() {
+        let dir = tempfile::TempDir::new().expect("temporary directory");
+        fs::write(dir.path().join("format"), "99\n").expect("writable");
+        let Err(Error::Config(message)) = DataDir::take(dir.path()) else { panic!("taken") };
+        assert!(message.contains("format is 99"), "{message}");
+    }
+
+    #[test]
+    fn the_node_is_made_once_and_a_configured_one_wins() {
+        let dir = tempfile::TempDir::new().expect("temporary directory");
+        let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
+        let data = DataDir::take(dir.path()).expect("free");
+        let node = data.node(None, &entropy, Timestamp::EPOCH).expect("made");
+        assert_eq!(data.node(None, &entropy, Timestamp::EPOCH).expect("kept"), node);
+        let named = data.node(Some("gw-1"), &entropy, Timestamp::EPOCH).expect("configured");
+        assert_eq!(&*named, "gw-1");
+    }
+}

@@ -1,0 +1,60 @@
+//! What the control plane asks of Postgres, answered by the `postgres` room.
+
+use uuid::Uuid;
+
+use crate::admin::{Answered, Directory, DirectoryError, SettledUsage};
+use crate::journal::Journal;
+use crate::model::fact::Lane;
+use crate::model::{Name, Timestamp};
+use crate::postgres::{self, PostgresError};
+
+/// Direct reads and writes, and the streams whose ledger rows matter here.
+pub struct PostgresDirectory {
+    pub directory: postgres::Directory,
+    pub journal: Journal,
+}
+
+impl From<PostgresError> for DirectoryError {
+    fn from(error: PostgresError) -> Self {
+        if error.is_unavailable() {
+            Self::Unavailable(error.to_string())
+        } else {
+            Self::Other(error.to_string())
+        }
+    }
+}
+
+fn there(found: bool) -> Result<(), DirectoryError> {
+    if found { Ok(()) } else { Err(DirectoryError::NotFound) }
+}
+
+impl Directory for PostgresDirectory {
+    fn set_client_enabled(&self, name: Name, enabled: bool) -> Answered<'_, ()> {
+        Box::pin(async move { there(self.directory.set_client_enabled(&name, enabled).await?) })
+    }
+
+    fn set_key_enabled(&self, id: Uuid, enabled: bool) -> Answered<'_, ()> {
+        Box::pin(async move { there(self.directory.set_key_enabled(id, enabled).await?) })
+    }
+
+    fn settled_usage(
+        &self,
+        from_hour: Option<i64>,
+        client: Option<Name>,
+    ) -> Answered<'_, SettledUsage> {
+        Box::pin(async move {
+            let segments = self.journal.segments(Lane::Usage);
+            let streams: Vec<Uuid> = segments.iter().map(|segment| segment.stream).collect();
+            let since = from_hour.map(Timestamp::from_hour);
+            let report = self.directory.usage(client.as_deref(), since, &streams).await?;
+            Ok(SettledUsage {
+                rows: report
+                    .rows
+                    .into_iter()
+                    .map(|(name, counts)| (name.to_string(), counts))
+                    .collect(),
+                ledger: report.ledger,
+            })
+        })
+    }
+}

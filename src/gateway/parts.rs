@@ -1,0 +1,247 @@
+//! The parts that `serve` and commands in process have in common, built in the order in which they
+//! need each other: lock, journal (state facts first), cache, Postgres, drainer.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Error;
+use super::data::DataDir;
+use super::directory::PostgresDirectory;
+use crate::admin::{self, Contact, Control, Directory};
+use crate::cache::{Cache, CacheError, Source};
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::Config;
+use crate::drainer::{self, Drainer};
+use crate::entropy::{SharedEntropy, SystemEntropy};
+use crate::journal::{Journal, JournalError};
+use crate::metrics::Metrics;
+use crate::model::Name;
+use crate::postgres::feed::FeedHandle;
+use crate::postgres::{Feed, Postgres, PostgresError};
+
+impl From<PostgresError> for Error {
+    fn from(error: PostgresError) -> Self {
+        match error {
+            PostgresError::Url(_) => Self::Config(error.to_string()),
+            error if error.is_unavailable() => Self::Unavailable(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<JournalError> for Error {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Locked(_) => Self::Locked(error.to_string()),
+            JournalError::Io { .. } | JournalError::Newer(_) => Self::Config(error.to_string()),
+            JournalError::Thread(_) | JournalError::Unwritten(_) => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<CacheError> for Error {
+    fn from(error: CacheError) -> Self {
+        match error {
+            CacheError::Locked => Self::Locked(error.to_string()),
+            CacheError::Io(_) | CacheError::Store(_) => Self::Config(error.to_string()),
+        }
+    }
+}
+
+/// Postgres, as far as it is configured.
+pub struct Linked {
+    pub postgres: Postgres,
+    pub drainer: Drainer,
+}
+
+/// Everything but the listeners.
+pub struct Parts {
+    pub clock: SharedClock,
+    pub entropy: SharedEntropy,
+    pub metrics: Arc<Metrics>,
+    pub tasks: TaskTracker,
+    /// Cancelled when the listeners shall stop.
+    pub stopping: CancellationToken,
+    /// Cancelled when the listeners have stopped: feed and drainer end.
+    pub closing: CancellationToken,
+    /// Held to the end: nobody else may open what is in it.
+    _data: DataDir,
+    pub node: Name,
+    pub first_start: bool,
+    pub journal: Journal,
+    pub cache: Arc<Cache>,
+    pub linked: Option<Linked>,
+    pub token: SecretString,
+    started: Duration,
+}
+
+impl Parts {
+    /// Takes the data directory and opens what is in it. Postgres is not waited for.
+    pub async fn open(config: &Config, drain: drainer::Config) -> Result<Self, Error> {
+        // Whatever sled and we make belongs to us alone.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        let clock: SharedClock = Arc::new(SystemClock::new());
+        let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
+        let metrics = Arc::new(Metrics::new());
+        let tasks = TaskTracker::new();
+        let data = DataDir::take(&config.data.dir)?;
+        let first_start = data.is_first_start();
+        let node = data.node(config.data.node.as_deref(), &entropy, clock.now())?;
+        let token = token(config, data.path(), &entropy)?;
+        let postgres = match &config.postgres {
+            Some(section) => Some(Postgres::new(
+                section.clone(),
+                clock.clone(),
+                entropy.clone(),
+                metrics.clone(),
+            )?),
+            None => None,
+        };
+        let source = postgres.as_ref().map(|postgres| postgres.source() as Arc<dyn Source>);
+        let (journal, cache) = {
+            let (dir, config) = (data.path().to_owned(), config.clone());
+            let (clock, entropy) = (clock.clone(), entropy.clone());
+            let (metrics, tasks) = (metrics.clone(), tasks.clone());
+            // sled blocks while it opens.
+            let opened = tokio::task::spawn_blocking(move || -> Result<_, Error> {
+                let (journal, state) = Journal::open(
+                    &dir,
+                    config.journal.clone(),
+                    clock.clone(),
+                    entropy,
+                    metrics.clone(),
+                )?;
+                let declared = config.declared();
+                let cache =
+                    Cache::open(&dir, config.cache, declared, source, clock, metrics, tasks)?;
+                // In force before the first answer.
+                state.iter().for_each(|fact| cache.pin(fact));
+                Ok((journal, cache))
+            });
+            opened.await.map_err(|error| Error::Failed(error.to_string()))??
+        };
+        let closing = CancellationToken::new();
+        let linked = postgres.map(|postgres| {
+            let sink = postgres.sink(node.clone(), drain.deadline.0);
+            let (drainer, worker) = drainer::new(drainer::Parts {
+                journal: journal.clone(),
+                cache: cache.clone(),
+                sink,
+                config: drain,
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+                metrics: metrics.clone(),
+            });
+            tasks.spawn(worker.run(closing.clone()));
+            Linked { postgres, drainer }
+        });
+        let started = clock.monotonic();
+        Ok(Self {
+            stopping: CancellationToken::new(),
+            clock,
+            entropy,
+            metrics,
+            tasks,
+            closing,
+            _data: data,
+            node,
+            first_start,
+            journal,
+            cache,
+            linked,
+            token,
+            started,
+        })
+    }
+
+    /// The control plane over these parts; `open` when its listener is on loopback.
+    pub fn control(
+        &self,
+        actor: &str,
+        open: bool,
+        feed: Option<(FeedHandle, Duration)>,
+    ) -> Control {
+        let directory = self.linked.as_ref().map(|linked| {
+            let directory = linked.postgres.directory();
+            let journal = self.journal.clone();
+            Arc::new(PostgresDirectory { directory, journal }) as Arc<dyn Directory>
+        });
+        let contact = feed.zip(self.linked.as_ref()).map(|((feed, patience), linked)| {
+            let (source, clock) = (linked.postgres.source(), self.clock.clone());
+            Arc::new(move || contact(&feed, patience, clock.monotonic(), source.breaker_open()))
+                as admin::AskContact
+        });
+        Control {
+            cache: self.cache.clone(),
+            journal: self.journal.clone(),
+            drainer: self.linked.as_ref().map(|linked| linked.drainer.clone()),
+            directory,
+            contact,
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            metrics: self.metrics.clone(),
+            tasks: self.tasks.clone(),
+            stopping: self.stopping.clone(),
+            token: self.token.clone(),
+            open,
+            node: self.node.clone(),
+            actor: actor.into(),
+            started: self.started,
+            turn: Arc::new(Mutex::new(())),
+        }
+    }
+
+    /// Runs the feed until `closing`; revocations that Postgres turns out to lack are sent again.
+    pub fn follow(&self, feed: Feed) {
+        let (journal, cache) = (self.journal.clone(), self.cache.clone());
+        let missing = move |lacking| resend(&journal, &cache, lacking);
+        let follower = self.cache.clone();
+        self.tasks.spawn(feed.run(follower, Arc::new(missing), self.closing.clone()));
+    }
+
+    /// Ends feed and drainer, brings the journal to the disk, and frees the data directory.
+    pub async fn close(self) -> Result<(), Error> {
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        let journal = self.journal.clone();
+        let stopped = tokio::task::spawn_blocking(move || journal.shutdown());
+        stopped.await.map_err(|error| Error::Failed(error.to_string()))??;
+        Ok(())
+    }
+}
+
+/// A full resync found revocations here that Postgres lacks: it was restored to before them.
+fn resend(journal: &Journal, cache: &Cache, lacking: Vec<crate::model::fact::Revocation>) {
+    use crate::model::fact::StateFact;
+    tracing::warn!(revocations = lacking.len(), "Postgres lacks revocations: they are sent again");
+    let facts: Vec<_> = lacking.into_iter().map(StateFact::Revoked).collect();
+    match journal.append(facts.clone()) {
+        Ok(_on_its_way) => facts.iter().for_each(|fact| cache.pin(fact)),
+        // They stay in force from the disk tier; the next full resync finds them again.
+        Err(error) => tracing::error!(%error, "revocations cannot be sent again now"),
+    }
+}
+
+fn contact(feed: &FeedHandle, patience: Duration, now: Duration, breaker_open: bool) -> Contact {
+    let since = feed.last_contact().map(|at| now.saturating_sub(at));
+    Contact {
+        last_contact_seconds: since.map(|since| since.as_secs_f64()),
+        breaker_open,
+        away: breaker_open || feed.error().is_some() || since.is_none_or(|since| since > patience),
+    }
+}
+
+fn token(config: &Config, dir: &Path, entropy: &SharedEntropy) -> Result<SecretString, Error> {
+    match &config.admin.token {
+        Some(token) => Ok(token.clone()),
+        None => admin::read_or_make_token(dir, &**entropy)
+            .map_err(|error| Error::Config(format!("the admin token cannot be used: {error}"))),
+    }
+}

@@ -1,0 +1,178 @@
+//! `gatepost serve`: both listeners from start to an orderly end.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::Error;
+use super::parts::Parts;
+use crate::admin;
+use crate::config::{Config, Loaded, development_key};
+use crate::metrics::Metrics;
+use crate::server::{self, Readiness, RouteTable, ServerParts};
+use crate::usage::Meter;
+
+/// How many polls of the feed may be missed before Postgres counts as away.
+const POLLS_MISSED_MAX: u32 = 2;
+
+/// Connections to the control plane at a time.
+const ADMIN_CONNECTIONS_MAX: usize = 256;
+
+/// Runs until SIGTERM or SIGINT, shuts down in order, and returns. A second signal ends it at once.
+///
+/// # Errors
+/// [`Error::Locked`] when another process has the data directory, [`Error::Config`] for addresses that
+/// cannot be bound and a directory that cannot be used.
+pub async fn serve(loaded: Loaded) -> Result<(), Error> {
+    let config = loaded.config;
+    let routes = RouteTable::build(&config.upstreams, &config.routes, config.server.echo)
+        .map_err(|error| Error::Config(error.to_string()))?;
+    let mut signals = Signals::new()?;
+    let data_listener = bind(config.server.listen, "server.listen")?;
+    let admin_listener = bind(config.admin.listen, "admin.listen")?;
+    let addresses = Addresses::of(&data_listener, &admin_listener)?;
+    let parts = Parts::open(&config, config.drain.clone()).await?;
+
+    let feed = parts.linked.as_ref().map(|linked| linked.postgres.feed());
+    let handle = feed.as_ref().map(|feed| {
+        let poll = config.postgres.as_ref().map_or_else(Default::default, |p| p.poll_interval.0);
+        (feed.handle(), poll * (POLLS_MISSED_MAX + 1))
+    });
+    let control = Arc::new(parts.control("admin", config.admin.listen.ip().is_loopback(), handle));
+    if let Some(feed) = feed {
+        parts.follow(feed);
+    }
+    let readiness = readiness(&control);
+    let router = server::router(ServerParts {
+        config: config.server.clone(),
+        routes,
+        cache: parts.cache.clone(),
+        meter: Arc::new(Meter::new(parts.journal.clone(), parts.clock.clone())),
+        clock: parts.clock.clone(),
+        entropy: parts.entropy.clone(),
+        metrics: parts.metrics.clone(),
+        readiness: readiness.clone(),
+    });
+    let journal = parts.journal.clone();
+    parts.tasks.spawn_blocking(move || journal.examine());
+    readiness.ready();
+    announce(&config, &addresses, parts.first_start);
+
+    let data = {
+        let (config, metrics) = (config.server.clone(), parts.metrics.clone());
+        let stop = parts.stopping.clone();
+        parts.tasks.spawn(async move {
+            server::serve(data_listener, router, &config, metrics, stop).await
+        })
+    };
+    let admin = {
+        let config =
+            server::Config { max_connections: ADMIN_CONNECTIONS_MAX, ..config.server.clone() };
+        let (router, stop) = (admin::router(control), parts.stopping.clone());
+        // Metrics of its own: the gauges are those of the data plane.
+        let metrics = Arc::new(Metrics::new());
+        parts.tasks.spawn(async move {
+            server::serve(admin_listener, router, &config, metrics, stop).await
+        })
+    };
+    let (mut data, mut admin) = (data, admin);
+    let early = tokio::select! {
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopping: finishing requests, then the journal");
+            None
+        }
+        ended = &mut data => Some(ended),
+        ended = &mut admin => Some(ended),
+    };
+    readiness.drain();
+    parts.stopping.cancel();
+    let orderly = async {
+        if early.is_none() {
+            drop(tokio::join!(data, admin));
+        }
+        parts.close().await
+    };
+    tokio::select! {
+        closed = orderly => closed?,
+        _ = signals.next() => return Err(Error::Failed("a second signal: stopped at once".into())),
+    }
+    match early {
+        None => Ok(()),
+        Some(ended) => Err(Error::Failed(format!("a listener ended: {ended:?}"))),
+    }
+}
+
+fn readiness(control: &Arc<admin::Control>) -> Arc<Readiness> {
+    let contact = control.contact.clone();
+    Arc::new(Readiness::new(move || contact.as_ref().is_some_and(|ask| ask().away)))
+}
+
+fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).map_err(|error| {
+        Error::Config(format!("{key}: {address} cannot be bound: {error}; choose another address"))
+    })
+}
+
+struct Addresses {
+    data: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Addresses {
+    fn of(data: &TcpListener, admin: &TcpListener) -> Result<Self, Error> {
+        let local = |listener: &TcpListener| {
+            listener.local_addr().map_err(|error| Error::Failed(error.to_string()))
+        };
+        Ok(Self { data: local(data)?, admin: local(admin)? })
+    }
+}
+
+/// Says where it listens and what to try.
+fn announce(config: &Config, addresses: &Addresses, first_start: bool) {
+    let Addresses { data, admin } = addresses;
+    let mut said =
+        format!("gatepost: listening on http://{data}, control plane on http://{admin}\n");
+    let key = config.declares_development_key().then(development_key);
+    if let Some(key) = &key
+        && first_start
+    {
+        said += &format!(
+            "gatepost: development key, shown this once: {}\ngatepost: remove it from the \
+             configuration before others can reach this gateway\n",
+            key.reveal()
+        );
+    }
+    let shown = match &key {
+        Some(key) if first_start => key.reveal(),
+        _ => "$KEY",
+    };
+    let path = if config.server.echo { "/echo/hello" } else { "/authz/forward-auth" };
+    said +=
+        &format!("gatepost: try  curl -i -H 'Authorization: Bearer {shown}' http://{data}{path}\n");
+    // Nobody may be listening to stderr; that is no reason not to serve.
+    drop(std::io::stderr().write_all(said.as_bytes()));
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Error> {
+        let on = |kind| signal(kind).map_err(|error| Error::Failed(error.to_string()));
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
