@@ -244,10 +244,8 @@ impl Worker {
     }
 
     async fn asked_pass(&mut self, asked: bool) -> Result<(), DrainError> {
-        if asked {
-            if self.journal.flush().durable().await.is_err() {
-                tracing::warn!("the journal cannot commit; draining what it committed before");
-            }
+        if asked && self.journal.flush().durable().await.is_err() {
+            tracing::warn!("the journal cannot commit; draining what it committed before");
         }
         self.pass().await
     }

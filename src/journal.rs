@@ -23,7 +23,7 @@
 //!     sent                   written and synced before the first transaction that carries it
 //! ```
 //!
-//! - One thread writes ([`committer`]). sled's `flush` is no fsync on Linux, so each commit ends with
+//! - One thread writes (`committer`). sled's `flush` is no fsync on Linux, so each commit ends with
 //!   `sync_data` on a handle of our own; only then is `durable_seq` published and a ticket woken.
 //! - Nobody reads beyond `durable_seq`. A process never appends to a segment of another process.
 //! - An I/O error ends a segment at what is durable. Its `end` is written *before* its uncommitted

@@ -7,7 +7,7 @@
 //! | [`directory`] | pool `admin`, on `url` | the operator's reads and writes |
 //! | [`feed`] | two of its own, on `direct_url` | a snapshot over many pages, and `LISTEN` |
 //! | [`sink`] | one of its own, on `direct_url` | a transaction is never cancelled and reused |
-//! | [`migrate`] | one of its own, on `direct_url` | a session's advisory lock |
+//! | `migrate` | one of its own, on `direct_url` | a session's advisory lock |
 //!
 //! sqlx 0.9.0 can hand a connection on with a transaction still open when a future is dropped
 //! during `BEGIN`. So a pooled connection returns to its pool only when what was asked of it was
