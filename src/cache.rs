@@ -330,8 +330,7 @@ impl Cache {
 
     fn key_by_digest(&self, overlay: &Overlay, digest: &Digest) -> Option<Key> {
         if let Some(at) = self.declared_keys.get(digest) {
-            let decidable =
-                self.source.is_none() || self.freshness.age(self.clock.monotonic()).is_some();
+            let decidable = self.source.is_none() || self.freshness.ever_caught_up();
             return decidable.then(|| self.declared.keys[*at].clone());
         }
         let stored = self.or_count(self.store.key(digest)).map(|row| row.key);
@@ -400,6 +399,29 @@ impl Cache {
     /// The change counter that the disk tier has caught up with and is synced to.
     pub fn synced_revision(&self) -> i64 {
         self.revision.load(Ordering::Acquire)
+    }
+
+    /// Revocations that have come into force by now but still carry their moment: written again as "at
+    /// once", no clock can undo them. Blocks on disk.
+    pub fn reached(&self) -> Vec<Revocation> {
+        let now = self.clock.now();
+        let pending = |at: Timestamp| at > Timestamp::NEG_INFINITY && at <= now;
+        let at = Timestamp::NEG_INFINITY;
+        let stored = self.store.revocations().filter_map(Result::ok);
+        let stored = stored.filter(|(_, _, at)| pending(*at));
+        let mut reached: Vec<_> =
+            stored.map(|(kind, id, _)| Revocation { kind, id: id.into(), at }).collect();
+        let overlay = self.overlay();
+        let pinned = overlay.revocations().filter(|revocation| pending(revocation.at));
+        reached.extend(pinned.map(|revocation| Revocation { at, ..revocation }));
+        // What is in force for ever already, here or there, needs no more words.
+        reached.retain(|Revocation { kind: RevocationKind::Key, id, .. }| {
+            let id = id.parse().ok();
+            id.and_then(|id| self.revoked_at(&overlay, id)) != Some(Timestamp::NEG_INFINITY)
+        });
+        reached.sort_unstable();
+        reached.dedup();
+        reached
     }
 
     /// A client by name: declared, disk, overlay.
