@@ -470,13 +470,11 @@ impl Cache {
         keys.into_values().take(limit).map(view).collect()
     }
 
-    /// For `status`; sets the gauges on the way.
+    /// For `status`.
     pub fn status(&self) -> CacheStatus {
         let age = self.freshness.age(self.clock.monotonic()).filter(|_| self.source.is_some());
         let age_seconds = age.map(|age| age.as_secs_f64());
         let hot = self.hot.len();
-        self.metrics.cache.hot_entries.set(i64::try_from(hot).unwrap_or(i64::MAX));
-        self.metrics.cache.age.set(age_seconds.unwrap_or(0.0));
         CacheStatus {
             revision: age.map(|_| self.synced_revision()),
             age_seconds,
@@ -485,5 +483,13 @@ impl Cache {
             overlay_entries: self.overlay().len() as u64,
             removals_held: self.removals_held() as u64,
         }
+    }
+
+    /// Brings the gauges up to date that are looked up rather than kept.
+    pub fn observe(&self) {
+        let status = self.status();
+        let entries = i64::try_from(status.hot_entries).unwrap_or(i64::MAX);
+        self.metrics.cache.hot_entries.set(entries);
+        self.metrics.cache.age.set(status.age_seconds.unwrap_or(0.0));
     }
 }

@@ -57,7 +57,7 @@ impl From<CacheError> for Error {
 
 /// Postgres, as far as it is configured.
 pub struct Linked {
-    pub postgres: Postgres,
+    pub postgres: Arc<Postgres>,
     pub drainer: Drainer,
 }
 
@@ -141,7 +141,7 @@ impl Parts {
                 metrics: metrics.clone(),
             });
             tasks.spawn(worker.run(closing.clone()));
-            Linked { postgres, drainer }
+            Linked { postgres: Arc::new(postgres), drainer }
         });
         let started = clock.monotonic();
         Ok(Self {
@@ -179,7 +179,16 @@ impl Parts {
             Arc::new(move || contact(&feed, patience, clock.monotonic(), source.breaker_open()))
                 as admin::AskContact
         });
+        let (cache, postgres) =
+            (self.cache.clone(), self.linked.as_ref().map(|linked| linked.postgres.clone()));
+        let observe = move || {
+            cache.observe();
+            if let Some(postgres) = &postgres {
+                postgres.observe();
+            }
+        };
         Control {
+            observe: Arc::new(observe),
             cache: self.cache.clone(),
             journal: self.journal.clone(),
             drainer: self.linked.as_ref().map(|linked| linked.drainer.clone()),
