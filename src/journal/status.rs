@@ -1,7 +1,5 @@
 //! What the journal says of itself, for `status` and `log status`.
 
-use std::sync::atomic::Ordering;
-
 use serde::Serialize;
 
 use super::{Commit, Journal};
@@ -57,7 +55,7 @@ impl Journal {
             full: !self.has_room(),
             failing: self.shared.progress.borrow().failing,
             quarantined: self.quarantined(),
-            pending: self.shared.pending.load(Ordering::Relaxed) as u64,
+            pending: self.pending() as u64,
             worst_case_loss_seconds: match self.config.commit {
                 Commit::BeforeReply => 0.0,
                 Commit::Interval => self.config.interval.0.as_secs_f64(),
