@@ -56,6 +56,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/log", get(log::status))
         .route("/log/drain", post(log::drain))
         .route("/status", get(status::show))
+        .route("/cache/removals", post(status::accept_removals))
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_MAX_BYTES))

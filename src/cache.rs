@@ -330,8 +330,7 @@ impl Cache {
 
     fn key_by_digest(&self, overlay: &Overlay, digest: &Digest) -> Option<Key> {
         if let Some(at) = self.declared_keys.get(digest) {
-            let decidable =
-                self.source.is_none() || self.freshness.age(self.clock.monotonic()).is_some();
+            let decidable = self.source.is_none() || self.freshness.ever_caught_up();
             return decidable.then(|| self.declared.keys[*at].clone());
         }
         let stored = self.or_count(self.store.key(digest)).map(|row| row.key);
@@ -402,6 +401,29 @@ impl Cache {
         self.revision.load(Ordering::Acquire)
     }
 
+    /// Revocations that have come into force by now but still carry their moment: written again as "at
+    /// once", no clock can undo them. Blocks on disk.
+    pub fn reached(&self) -> Vec<Revocation> {
+        let now = self.clock.now();
+        let pending = |at: Timestamp| at > Timestamp::NEG_INFINITY && at <= now;
+        let at = Timestamp::NEG_INFINITY;
+        let stored = self.store.revocations().filter_map(Result::ok);
+        let stored = stored.filter(|(_, _, at)| pending(*at));
+        let mut reached: Vec<_> =
+            stored.map(|(kind, id, _)| Revocation { kind, id: id.into(), at }).collect();
+        let overlay = self.overlay();
+        let pinned = overlay.revocations().filter(|revocation| pending(revocation.at));
+        reached.extend(pinned.map(|revocation| Revocation { at, ..revocation }));
+        // What is in force for ever already, here or there, needs no more words.
+        reached.retain(|Revocation { kind: RevocationKind::Key, id, .. }| {
+            let id = id.parse().ok();
+            id.and_then(|id| self.revoked_at(&overlay, id)) != Some(Timestamp::NEG_INFINITY)
+        });
+        reached.sort_unstable();
+        reached.dedup();
+        reached
+    }
+
     /// A client by name: declared, disk, overlay.
     pub fn client(&self, name: &str) -> Option<Client> {
         self.client_in(&self.overlay(), name)
@@ -448,13 +470,11 @@ impl Cache {
         keys.into_values().take(limit).map(view).collect()
     }
 
-    /// For `status`; sets the gauges on the way.
+    /// For `status`.
     pub fn status(&self) -> CacheStatus {
         let age = self.freshness.age(self.clock.monotonic()).filter(|_| self.source.is_some());
         let age_seconds = age.map(|age| age.as_secs_f64());
         let hot = self.hot.len();
-        self.metrics.cache.hot_entries.set(i64::try_from(hot).unwrap_or(i64::MAX));
-        self.metrics.cache.age.set(age_seconds.unwrap_or(0.0));
         CacheStatus {
             revision: age.map(|_| self.synced_revision()),
             age_seconds,
@@ -463,5 +483,13 @@ impl Cache {
             overlay_entries: self.overlay().len() as u64,
             removals_held: self.removals_held() as u64,
         }
+    }
+
+    /// Brings the gauges up to date that are looked up rather than kept.
+    pub fn observe(&self) {
+        let status = self.status();
+        let entries = i64::try_from(status.hot_entries).unwrap_or(i64::MAX);
+        self.metrics.cache.hot_entries.set(entries);
+        self.metrics.cache.age.set(status.age_seconds.unwrap_or(0.0));
     }
 }

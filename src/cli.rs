@@ -80,7 +80,11 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             logging::init_quiet(environment);
             migrate(&load()?)?;
         }
-        Command::Client { .. } | Command::Key { .. } | Command::Usage(_) | Command::Log { .. } => {
+        Command::Client { .. }
+        | Command::Key { .. }
+        | Command::Usage(_)
+        | Command::Log { .. }
+        | Command::Cache { .. } => {
             logging::init_quiet(environment);
             let ask = commands::ask(&cli.command);
             let loaded = load()?;

@@ -291,7 +291,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends one batch of a lane; whether there was anything.
+    /// Sends one batch of a lane; whether it was full, so that more may wait. What is committed meanwhile
+    /// is left for the next pass: small batches, one after the other, would wear Postgres out.
     async fn drain_batch(&mut self, lane: Lane) -> Result<bool, DrainError> {
         let bounds = Bounds { rows: self.batch_rows };
         let journal = self.journal.clone();
@@ -308,8 +309,9 @@ impl Worker {
         self.metrics.drain.duration.observe((now - started).as_secs_f64());
         self.told.lock().unwrap_or_else(PoisonError::into_inner).last_commit = Some(now);
         self.batch_rows = (self.batch_rows * 2).min(self.config.batch_rows);
+        let full = gathered.full;
         self.applied(gathered, applied);
-        Ok(true)
+        Ok(full)
     }
 
     fn applied(&mut self, gathered: Gathered, applied: Applied) {

@@ -18,6 +18,7 @@ use crate::model::Timestamp;
 use crate::model::units::Span;
 use crate::postgres::{MigrationState, Postgres};
 use crate::{admin, drainer};
+use data::DataDir;
 use parts::Parts;
 
 pub use serve::serve;
@@ -67,7 +68,8 @@ impl LocalGateway {
 /// [`Error::Locked`] when another process has it.
 pub async fn open_local(config: &Config) -> Result<LocalGateway, Error> {
     let only_when_asked = drainer::Config { interval: Span::secs(3600), ..config.drain.clone() };
-    let parts = Parts::open(config, only_when_asked).await?;
+    let data = DataDir::take(&config.data.dir)?;
+    let parts = Parts::open(config, data, only_when_asked).await?;
     let control = Arc::new(parts.control("cli", true, None));
     Ok(LocalGateway { router: admin::router(control), token: parts.token.clone(), parts })
 }

@@ -41,7 +41,7 @@ mod window;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
@@ -179,7 +179,8 @@ struct Shared {
     urgent: AtomicBool,
     stopping: AtomicBool,
     full: AtomicBool,
-    pending: AtomicUsize,
+    /// Signed: a commit may take a counter away a moment before it is added here.
+    pending: AtomicI64,
     disk_bytes: AtomicU64,
     segments: Mutex<Vec<Arc<Segment>>>,
 }
@@ -266,7 +267,7 @@ impl Journal {
             urgent: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             full: AtomicBool::new(false),
-            pending: AtomicUsize::new(0),
+            pending: AtomicI64::new(0),
             disk_bytes: AtomicU64::new(0),
             segments: Mutex::default(),
         });
@@ -383,8 +384,11 @@ impl Journal {
     }
 
     fn has_room(&self) -> bool {
-        !self.shared.full.load(Ordering::Relaxed)
-            && self.shared.pending.load(Ordering::Relaxed) < self.config.max_pending
+        !self.shared.full.load(Ordering::Relaxed) && self.pending() < self.config.max_pending
+    }
+
+    fn pending(&self) -> usize {
+        usize::try_from(self.shared.pending.load(Ordering::Acquire)).unwrap_or(0)
     }
 
     fn rejects(&self) -> bool {
@@ -463,7 +467,7 @@ impl Journal {
                 None => segment.applied_seq(),
             };
             loop {
-                let page = segment.read(after, PAGE)?;
+                let page = patiently(|| segment.read(after, PAGE))?;
                 for fact in page.chunks.into_iter().flat_map(|chunk| chunk.facts) {
                     if let Fact::Usage(fact) = fact {
                         each(fact);
@@ -481,15 +485,16 @@ impl Journal {
     /// Removes segments that are settled and past their retention; `settled` says which are. Blocks.
     pub fn reclaim(&self, settled: &dyn Fn(&Segment) -> bool) {
         let now = self.clock.0.monotonic();
-        let due = |segment: &Arc<Segment>| {
+        let due = |segment: &&Arc<Segment>| {
             if !settled(segment) {
                 segment.unsettle();
                 return false;
             }
             now.saturating_sub(segment.settled(now)) >= self.config.retention.0
         };
-        let gone: Vec<_> = self.shared.streams().iter().filter(|s| due(s)).cloned().collect();
-        for segment in gone {
+        // A copy: the journal thread must not wait for the list while segments are looked at.
+        let known = self.shared.streams().clone();
+        for segment in known.iter().filter(due) {
             self.shared.streams().retain(|known| known.stream != segment.stream);
             segment.release();
             if let Err(error) = fs::remove_dir_all(segment.dir()) {
@@ -508,7 +513,7 @@ impl Journal {
         if let Some(thread) = thread {
             thread.join().map_err(|_| JournalError::Thread("it panicked".into()))?;
         }
-        match self.shared.pending.load(Ordering::Acquire) {
+        match self.pending() {
             0 => Ok(()),
             lost => Err(JournalError::Unwritten(lost)),
         }

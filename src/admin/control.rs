@@ -45,6 +45,8 @@ pub struct Control {
     pub directory: Option<Arc<dyn Directory>>,
     /// The connection to Postgres; none when embedded.
     pub contact: Option<AskContact>,
+    /// Brings gauges up to date that are looked up rather than kept, before they are shown.
+    pub observe: Arc<dyn Fn() + Send + Sync>,
     /// For stamps and ages.
     pub clock: SharedClock,
     /// For keys and ids.

@@ -41,6 +41,7 @@ pub(super) async fn readyz(
 }
 
 pub(super) async fn metrics(State(control): State<Arc<Control>>) -> Response {
+    (control.observe)();
     ([(header::CONTENT_TYPE, METRICS_TYPE)], control.metrics.encode()).into_response()
 }
 

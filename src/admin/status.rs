@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use super::{Contact, Control};
+use super::{Contact, Control, Problem};
 use crate::cache::CacheStatus;
 use crate::drainer::DrainStatus;
 use crate::journal::JournalStatus;
@@ -41,4 +41,22 @@ pub(super) async fn show(State(control): State<Arc<Control>>) -> Json<Shown> {
         journal,
         drain: control.drainer.as_ref().map(|drainer| drainer.status()),
     })
+}
+
+/// What was accepted.
+#[derive(Serialize)]
+pub(super) struct Accepted {
+    removed_keys: usize,
+}
+
+/// The operator's word: keys that a full resync did not find in Postgres are forgotten here too.
+pub(super) async fn accept_removals(
+    State(control): State<Arc<Control>>,
+) -> Result<Json<Accepted>, Problem> {
+    let cache = Arc::clone(&control.cache);
+    let removed = control.tasks.spawn_blocking(move || cache.confirm_removals()).await;
+    let failed = || Problem::internal("the cache's disk failed; its directory may be deleted");
+    let removed_keys = removed.map_err(|_| failed())?.map_err(|_| failed())?;
+    control.note("cache.accept_removals", removed_keys.to_string().into());
+    Ok(Json(Accepted { removed_keys }))
 }

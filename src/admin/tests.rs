@@ -82,6 +82,7 @@ fn control(dir: &Path, clock: Arc<ManualClock>, directory: Option<Arc<dyn Direct
         drainer: None,
         directory,
         contact: None,
+        observe: Arc::new(|| ()),
         started: shared.monotonic(),
         clock: shared,
         entropy,

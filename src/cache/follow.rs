@@ -75,6 +75,7 @@ impl Cache {
             }
             None => self.absent.insert(digest, self.clock.monotonic()),
         }
+        self.freshness.filled(self.clock.monotonic());
         Some(self.load(&digest))
     }
 

@@ -9,10 +9,13 @@ use crate::model::Timestamp;
 
 const NEVER: i64 = i64::MIN;
 
-/// The moment of the last catch-up on the monotonic clock, in microseconds. Negative when it lies
-/// before this process began.
+/// Moments on the monotonic clock, in microseconds. Negative when they lie before this process began.
 #[derive(Debug)]
-pub struct Freshness(AtomicI64);
+pub struct Freshness {
+    caught_up: AtomicI64,
+    /// The first fill by a miss: what stands for a catch-up while there never was one.
+    filled: AtomicI64,
+}
 
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
@@ -27,19 +30,34 @@ impl Freshness {
             let stored = i64::try_from(left.age_us).unwrap_or(i64::MAX);
             micros(monotonic).saturating_sub(passed.max(stored)).max(NEVER + 1)
         });
-        Self(AtomicI64::new(caught_up))
+        Self { caught_up: AtomicI64::new(caught_up), filled: AtomicI64::new(NEVER) }
     }
 
     /// A catch-up was completed just now.
     pub fn caught_up(&self, monotonic: Duration) {
-        self.0.store(micros(monotonic), Ordering::Release);
+        self.caught_up.store(micros(monotonic), Ordering::Release);
     }
 
-    /// How old the cache is; `None` when there never was a catch-up.
+    /// A miss was filled just now: while the first catch-up is under way, that is as fresh as it gets.
+    pub fn filled(&self, monotonic: Duration) {
+        let first = self.filled.load(Ordering::Relaxed);
+        if first == NEVER {
+            self.filled.store(micros(monotonic), Ordering::Release);
+        }
+    }
+
+    /// Whether there ever was a catch-up, in this process or one before.
+    pub fn ever_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire) != NEVER
+    }
+
+    /// How old the oldest thing is that may be answered from; `None` when nothing was ever read.
     pub fn age(&self, monotonic: Duration) -> Option<Duration> {
-        let caught_up = self.0.load(Ordering::Acquire);
-        let age = micros(monotonic).saturating_sub(caught_up);
-        (caught_up != NEVER).then(|| Duration::from_micros(u64::try_from(age).unwrap_or(0)))
+        let caught_up = self.caught_up.load(Ordering::Acquire);
+        let since =
+            if caught_up == NEVER { self.filled.load(Ordering::Acquire) } else { caught_up };
+        let age = micros(monotonic).saturating_sub(since);
+        (since != NEVER).then(|| Duration::from_micros(u64::try_from(age).unwrap_or(0)))
     }
 }
 
@@ -65,5 +83,14 @@ mod tests {
         assert_eq!(never.age(HOUR), None);
         never.caught_up(HOUR);
         assert_eq!(never.age(HOUR * 2), Some(HOUR));
+    }
+
+    #[test]
+    fn before_the_first_catch_up_the_first_fill_counts() {
+        let never = Freshness::resume(None, START, Duration::ZERO);
+        never.filled(HOUR);
+        never.filled(HOUR * 2);
+        assert_eq!(never.age(HOUR * 3), Some(HOUR * 2));
+        assert!(!never.ever_caught_up());
     }
 }

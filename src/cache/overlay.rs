@@ -110,6 +110,15 @@ impl Overlay {
         self.revocations.get(&id).map(|pinned| pinned.value)
     }
 
+    /// Everything that was revoked here.
+    pub fn revocations(&self) -> impl Iterator<Item = Revocation> {
+        self.revocations.iter().map(|((kind, id), pinned)| Revocation {
+            kind: *kind,
+            id: id.clone(),
+            at: pinned.value,
+        })
+    }
+
     /// How many ids are pinned.
     pub fn len(&self) -> usize {
         self.clients.len() + self.keys.len() + self.revocations.len()

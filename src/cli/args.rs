@@ -72,6 +72,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: LogCommand,
     },
+    /// What the cache must not do by itself
+    Cache {
+        #[command(subcommand)]
+        command: CacheCommand,
+    },
     /// Print a completion script
     Completions { shell: Shell },
 }
@@ -188,6 +193,12 @@ pub(super) enum LogCommand {
     Status,
     /// Send everything recorded until now to Postgres
     Drain,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Forget the keys that a full resync did not find in Postgres (`status` shows how many wait)
+    AcceptRemovals,
 }
 
 fn duration(text: &str) -> Result<String, String> {

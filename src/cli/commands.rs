@@ -6,7 +6,7 @@ use axum::http::Method;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::args::{ClientCommand, Command, KeyCommand, LogCommand, UsageArgs};
+use super::args::{CacheCommand, ClientCommand, Command, KeyCommand, LogCommand, UsageArgs};
 use super::output::{Column, Shape};
 
 /// One request to the admin API.
@@ -61,6 +61,9 @@ pub(super) fn ask(command: &Command) -> Ask {
             post("/log/drain", json!({}), Shape::Log(LANES))
         }
         Command::Usage(asked) => usage(asked),
+        Command::Cache { command: CacheCommand::AcceptRemovals } => {
+            post("/cache/removals", json!({}), Shape::One)
+        }
         _ => get("/log", Shape::Log(LANES)),
     }
 }

@@ -26,6 +26,8 @@ pub struct Bounds {
 pub struct Gathered {
     pub batch: Batch,
     pub segments: Vec<(Arc<Segment>, StreamRange, u64)>,
+    /// A bound was met: there may be more.
+    pub full: bool,
 }
 
 #[derive(Default)]
@@ -46,8 +48,9 @@ impl Merged {
         }
     }
 
-    fn rows(&self, batch: &Batch) -> usize {
-        self.usage.len() + batch.state.len() + batch.events.len()
+    fn is_full(&self, batch: &Batch, bounds: Bounds) -> bool {
+        let rows = self.usage.len() + batch.state.len() + batch.events.len();
+        rows >= bounds.rows || self.chunks >= BATCH_CHUNKS_MAX
     }
 }
 
@@ -57,7 +60,7 @@ pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered,
     let mut gathered = Gathered::default();
     let mut merged = Merged::default();
     for segment in journal.segments(lane) {
-        if merged.rows(&gathered.batch) >= bounds.rows || merged.chunks >= BATCH_CHUNKS_MAX {
+        if merged.is_full(&gathered.batch, bounds) {
             break;
         }
         match gather_segment(&segment, bounds, &mut merged, &mut gathered.batch) {
@@ -103,8 +106,7 @@ fn gather_segment(
             facts += 1;
             merged.add(batch, fact);
         }
-        let full = merged.rows(batch) >= bounds.rows || merged.chunks >= BATCH_CHUNKS_MAX;
-        if full || to >= segment.durable_seq() {
+        if merged.is_full(batch, bounds) || to >= segment.durable_seq() {
             break;
         }
     }

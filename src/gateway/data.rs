@@ -32,6 +32,8 @@ impl DataDir {
                 path.display()
             ))
         };
+        // Whatever sled and we make belongs to us alone.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         disk::make_private_dir(path).map_err(unusable)?;
         let lock = File::options().create(true).append(true).open(path.join("lock"));
         let lock = lock.map_err(unusable)?;

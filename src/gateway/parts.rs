@@ -22,6 +22,7 @@ use crate::entropy::{SharedEntropy, SystemEntropy};
 use crate::journal::{Journal, JournalError};
 use crate::metrics::Metrics;
 use crate::model::Name;
+use crate::model::fact::{Revocation, StateFact};
 use crate::postgres::feed::FeedHandle;
 use crate::postgres::{Feed, Postgres, PostgresError};
 
@@ -56,7 +57,7 @@ impl From<CacheError> for Error {
 
 /// Postgres, as far as it is configured.
 pub struct Linked {
-    pub postgres: Postgres,
+    pub postgres: Arc<Postgres>,
     pub drainer: Drainer,
 }
 
@@ -82,15 +83,16 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Takes the data directory and opens what is in it. Postgres is not waited for.
-    pub async fn open(config: &Config, drain: drainer::Config) -> Result<Self, Error> {
-        // Whatever sled and we make belongs to us alone.
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    /// Opens what is in the data directory. Postgres is not waited for.
+    pub async fn open(
+        config: &Config,
+        data: DataDir,
+        drain: drainer::Config,
+    ) -> Result<Self, Error> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
-        let data = DataDir::take(&config.data.dir)?;
         let first_start = data.is_first_start();
         let node = data.node(config.data.node.as_deref(), &entropy, clock.now())?;
         let token = token(config, data.path(), &entropy)?;
@@ -139,7 +141,7 @@ impl Parts {
                 metrics: metrics.clone(),
             });
             tasks.spawn(worker.run(closing.clone()));
-            Linked { postgres, drainer }
+            Linked { postgres: Arc::new(postgres), drainer }
         });
         let started = clock.monotonic();
         Ok(Self {
@@ -177,7 +179,16 @@ impl Parts {
             Arc::new(move || contact(&feed, patience, clock.monotonic(), source.breaker_open()))
                 as admin::AskContact
         });
+        let (cache, postgres) =
+            (self.cache.clone(), self.linked.as_ref().map(|linked| linked.postgres.clone()));
+        let observe = move || {
+            cache.observe();
+            if let Some(postgres) = &postgres {
+                postgres.observe();
+            }
+        };
         Control {
+            observe: Arc::new(observe),
             cache: self.cache.clone(),
             journal: self.journal.clone(),
             drainer: self.linked.as_ref().map(|linked| linked.drainer.clone()),
@@ -200,9 +211,29 @@ impl Parts {
     /// Runs the feed until `closing`; revocations that Postgres turns out to lack are sent again.
     pub fn follow(&self, feed: Feed) {
         let (journal, cache) = (self.journal.clone(), self.cache.clone());
-        let missing = move |lacking| resend(&journal, &cache, lacking);
+        let missing = move |lacking| record(&journal, &cache, lacking);
         let follower = self.cache.clone();
         self.tasks.spawn(feed.run(follower, Arc::new(missing), self.closing.clone()));
+    }
+
+    /// Once a minute, and at the start: an overlap that has ended becomes a revocation "at once".
+    pub fn end_overlaps(&self) {
+        const EVERY: Duration = Duration::from_secs(60);
+        let (journal, cache) = (self.journal.clone(), self.cache.clone());
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let (journal, seen) = (journal.clone(), cache.clone());
+                let look = move || record(&journal, &seen, seen.reached());
+                if let Err(error) = tokio::task::spawn_blocking(look).await {
+                    tracing::error!(%error, "ended overlaps cannot be looked for");
+                }
+                tokio::select! {
+                    () = closing.cancelled() => return,
+                    () = tokio::time::sleep(EVERY) => {}
+                }
+            }
+        });
     }
 
     /// Ends feed and drainer, brings the journal to the disk, and frees the data directory.
@@ -217,15 +248,16 @@ impl Parts {
     }
 }
 
-/// A full resync found revocations here that Postgres lacks: it was restored to before them.
-fn resend(journal: &Journal, cache: &Cache, lacking: Vec<crate::model::fact::Revocation>) {
-    use crate::model::fact::StateFact;
-    tracing::warn!(revocations = lacking.len(), "Postgres lacks revocations: they are sent again");
-    let facts: Vec<_> = lacking.into_iter().map(StateFact::Revoked).collect();
+/// Revocations that stand here already are recorded (again), to settle in Postgres.
+fn record(journal: &Journal, cache: &Cache, revocations: Vec<Revocation>) {
+    if revocations.is_empty() {
+        return;
+    }
+    let facts: Vec<_> = revocations.into_iter().map(StateFact::Revoked).collect();
     match journal.append(facts.clone()) {
+        // Nobody waits for it: they are in force from the disk tier, and are found again if it fails.
         Ok(_on_its_way) => facts.iter().for_each(|fact| cache.pin(fact)),
-        // They stay in force from the disk tier; the next full resync finds them again.
-        Err(error) => tracing::error!(%error, "revocations cannot be sent again now"),
+        Err(error) => tracing::error!(%error, "revocations cannot be recorded now"),
     }
 }
 

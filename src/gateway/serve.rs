@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Error;
+use super::data::DataDir;
 use super::parts::Parts;
 use crate::admin;
 use crate::config::{Config, Loaded, development_key};
@@ -30,10 +31,12 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
     let routes = RouteTable::build(&config.upstreams, &config.routes, config.server.echo)
         .map_err(|error| Error::Config(error.to_string()))?;
     let mut signals = Signals::new()?;
+    // First, so that a second gateway on the same directory is told that, and not of a taken port.
+    let data = DataDir::take(&config.data.dir)?;
     let data_listener = bind(config.server.listen, "server.listen")?;
     let admin_listener = bind(config.admin.listen, "admin.listen")?;
     let addresses = Addresses::of(&data_listener, &admin_listener)?;
-    let parts = Parts::open(&config, config.drain.clone()).await?;
+    let parts = Parts::open(&config, data, config.drain.clone()).await?;
 
     let feed = parts.linked.as_ref().map(|linked| linked.postgres.feed());
     let handle = feed.as_ref().map(|feed| {
@@ -55,6 +58,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
         metrics: parts.metrics.clone(),
         readiness: readiness.clone(),
     });
+    parts.end_overlaps();
     let journal = parts.journal.clone();
     parts.tasks.spawn_blocking(move || journal.examine());
     readiness.ready();

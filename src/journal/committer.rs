@@ -122,7 +122,8 @@ impl Committer {
             self.commit_lane(Lane::Usage, || collected.usage_facts())?;
             collected.usage = Tally::default();
             let taken = std::mem::take(&mut collected.taken);
-            self.shared.pending.fetch_sub(taken, Ordering::Relaxed);
+            let taken = i64::try_from(taken).unwrap_or(i64::MAX);
+            self.shared.pending.fetch_sub(taken, Ordering::AcqRel);
         }
         if !collected.events.is_empty() {
             self.commit_lane(Lane::Events, || collected.event_facts())?;

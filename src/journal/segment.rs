@@ -63,14 +63,14 @@ pub struct Segment {
     /// Its stream id: random, and tells its age.
     pub stream: Uuid,
     dir: PathBuf,
-    /// Written by this process.
-    own: bool,
     handle: Mutex<Handle>,
     durable_seq: AtomicU64,
     applied_seq: AtomicU64,
     facts: AtomicU64,
     facts_applied: AtomicU64,
     closed: AtomicBool,
+    /// Its end is known: true of its own segments, and of inherited ones that were looked through.
+    examined: AtomicBool,
     sent: AtomicBool,
     settled_at: Mutex<Option<Duration>>,
 }
@@ -78,8 +78,6 @@ pub struct Segment {
 #[derive(Debug, Default)]
 struct Handle {
     db: Option<sled::Db>,
-    /// An inherited segment has been looked through: its end is known.
-    examined: bool,
     missing: u64,
 }
 
@@ -93,13 +91,13 @@ impl Segment {
             lane,
             stream,
             dir,
-            own,
             handle: Mutex::default(),
             durable_seq: AtomicU64::new(0),
             applied_seq: AtomicU64::new(0),
             facts: AtomicU64::new(0),
             facts_applied: AtomicU64::new(0),
             closed: AtomicBool::new(!own),
+            examined: AtomicBool::new(own),
             sent: AtomicBool::new(false),
             settled_at: Mutex::new(None),
         }
@@ -133,7 +131,7 @@ impl Segment {
 
     /// Opens an inherited segment on first use, finds its end, and counts what is missing.
     fn examine(&self, handle: &mut Handle) -> Result<(), SegmentError> {
-        if handle.examined || self.own {
+        if self.examined.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut end = End { last_seq: 0, facts: 0 };
@@ -166,9 +164,9 @@ impl Segment {
             }
         };
         handle.missing = end.last_seq.saturating_sub(present);
-        handle.examined = true;
         self.facts.store(end.facts, Ordering::Relaxed);
         self.durable_seq.store(end.last_seq, Ordering::Release);
+        self.examined.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -245,8 +243,9 @@ impl Segment {
 
     /// Whether it is closed, and all of it is in Postgres.
     pub fn is_finished(&self) -> bool {
-        let examined = self.own || lock(&self.handle).examined;
-        self.is_closed() && examined && self.applied_seq() >= self.durable_seq()
+        self.is_closed()
+            && self.examined.load(Ordering::Acquire)
+            && self.applied_seq() >= self.durable_seq()
     }
 
     /// Facts that are not known to be in Postgres.
@@ -341,11 +340,20 @@ impl Writer {
     pub fn write(&mut self, facts: impl Iterator<Item = Fact>) -> Result<(u64, u64), SegmentError> {
         let (mut chunks, before) = (0, self.facts);
         for fact in facts {
-            self.facts += 1;
-            if let Some(full) = self.packer.push(&fact)? {
-                self.insert(full)?;
-                chunks += 1;
+            match self.packer.push(&fact) {
+                Ok(None) => {}
+                Ok(Some(full)) => {
+                    self.insert(full)?;
+                    chunks += 1;
+                }
+                // Its maker should have checked; one such fact must not hold up all others.
+                Err(CodecError::TooLarge) => {
+                    tracing::error!(?fact, "a fact of more than 1 KiB cannot be recorded");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
             }
+            self.facts += 1;
         }
         if let Some(last) = self.packer.finish()? {
             self.insert(last)?;

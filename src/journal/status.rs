@@ -1,7 +1,5 @@
 //! What the journal says of itself, for `status` and `log status`.
 
-use std::sync::atomic::Ordering;
-
 use serde::Serialize;
 
 use super::{Commit, Journal};
@@ -37,6 +35,8 @@ pub struct JournalStatus {
     pub full: bool,
     /// Whether the disk fails at the moment.
     pub failing: bool,
+    /// What was set aside as damaged, by directory name below `quarantine/`.
+    pub quarantined: Vec<String>,
     /// Counters that wait for their commit.
     pub pending: u64,
     /// The longest that a counted request may not be on disk yet, while the disk works.
@@ -54,12 +54,19 @@ impl Journal {
             bytes_left: self.config.max_bytes.0.saturating_sub(bytes),
             full: !self.has_room(),
             failing: self.shared.progress.borrow().failing,
-            pending: self.shared.pending.load(Ordering::Relaxed) as u64,
+            quarantined: self.quarantined(),
+            pending: self.pending() as u64,
             worst_case_loss_seconds: match self.config.commit {
                 Commit::BeforeReply => 0.0,
                 Commit::Interval => self.config.interval.0.as_secs_f64(),
             },
         }
+    }
+
+    fn quarantined(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.dir.with_file_name("quarantine"));
+        let entries = entries.into_iter().flatten().filter_map(Result::ok);
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
     fn lane_status(&self, lane: Lane) -> LaneStatus {
