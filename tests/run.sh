@@ -21,8 +21,12 @@ step() {
 }
 
 find_initdb() {
-  command -v initdb || ls /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb \
-    /opt/homebrew/opt/postgresql*/bin/initdb /usr/local/opt/postgresql*/bin/initdb 2>/dev/null
+  local path
+  for path in "$(command -v initdb)" /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb \
+    /opt/homebrew/opt/postgresql*/bin/initdb /usr/local/opt/postgresql*/bin/initdb; do
+    [ ! -x "$path" ] || { echo "$path"; return; }
+  done
+  return 1
 }
 
 find_nginx() {
@@ -57,7 +61,7 @@ needs() {
   { find_initdb && command -v psql; } >/dev/null || missing+=(postgresql)
   find_nginx >/dev/null || missing+=(nginx)
   [ ${#missing[@]} = 0 ] || install "${missing[@]}"
-  find_initdb | tail -n 1
+  find_initdb
   find_nginx
 }
 
