@@ -63,7 +63,8 @@ pub struct Config {
     pub absent_for: Span,
     /// Callers that may wait for Postgres at a time; beyond it they get 503.
     pub max_waiting: usize,
-    /// A full resync that would remove more than this share of the keys waits for the operator's word.
+    /// A full resync that would remove more than this share of the keys waits for the operator's
+    /// word.
     pub max_removed_share: f64,
 }
 

@@ -4,8 +4,9 @@
 //! kind (1) · version (1) · payload · crc32 of all before it (4, little-endian)
 //! ```
 //!
-//! The check sum is looked at first, so that nothing of a damaged frame is ever interpreted; then kind and
-//! version; then the payload, which must be used up exactly. CRC-32 (IEEE) is what sled brings with it.
+//! The check sum is looked at first, so that nothing of a damaged frame is ever interpreted; then
+//! kind and version; then the payload, which must be used up exactly. CRC-32 (IEEE) is what sled
+//! brings with it.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::{Decode, Encode};
@@ -114,6 +115,7 @@ pub fn unseal<T: Decode<()>>(kind: Kind, version: u8, frame: &[u8]) -> Result<T,
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
 
@@ -122,11 +124,12 @@ mod tests {
         fn what_was_sealed_is_read_back(value: (u64, String)) {
             let frame = seal(Kind::Row, 1, &value);
             prop_assume!(frame.is_ok());
-            prop_assert_eq!(unseal::<(u64, String)>(Kind::Row, 1, &frame.expect("sealed")), Ok(value));
+            let frame = frame.expect("sealed");
+            prop_assert_eq!(unseal::<(u64, String)>(Kind::Row, 1, &frame), Ok(value));
         }
 
         #[test]
-        fn every_flipped_bit_is_noticed(value: (u64, u64), at: prop::sample::Index, bit in 0u32..8) {
+        fn every_flipped_bit_is_noticed(value: (u64, u64), at: Index, bit in 0u32..8) {
             let mut frame = seal(Kind::Row, 1, &value).expect("small");
             let at = at.index(frame.len());
             frame[at] ^= 1u8 << bit;

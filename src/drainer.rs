@@ -195,8 +195,8 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
 }
 
 impl Worker {
-    /// Drains until told to stop. Dropping a pass is safe: its connection goes with it, and what became
-    /// of its transaction is read from the ledger.
+    /// Drains until told to stop. Dropping a pass is safe: its connection goes with it, and what
+    /// became of its transaction is read from the ledger.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut failures = 0;
         loop {
@@ -263,7 +263,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes over what the ledger says of every stream of sums. A pending fact is only ever sent after this.
+    /// Takes over what the ledger says of every stream of sums. A pending fact is only ever sent
+    /// after this.
     async fn read_ledger(&mut self) -> Result<(), DrainError> {
         let segments: Vec<_> = [Lane::Usage, Lane::Events]
             .into_iter()
@@ -330,7 +331,8 @@ impl Worker {
         }
     }
 
-    /// Lets go of what is settled: overlay pins that the feed has confirmed, segments past retention.
+    /// Lets go of what is settled: overlay pins that the feed has confirmed, segments past
+    /// retention.
     async fn settle(&mut self) {
         let synced = self.cache.synced_revision();
         let cache = &self.cache;

@@ -1,4 +1,5 @@
-//! The composition root: builds the parts, wires them, spawns what runs, and takes it down in order.
+//! The composition root: builds the parts, wires them, spawns what runs, and takes it down in
+//! order.
 
 mod data;
 mod directory;
@@ -16,11 +17,12 @@ use crate::entropy::SystemEntropy;
 use crate::metrics::Metrics;
 use crate::model::Timestamp;
 use crate::model::units::Span;
-use crate::postgres::{MigrationState, Postgres};
+use crate::postgres::Postgres;
 use crate::{admin, drainer};
 use data::DataDir;
 use parts::Parts;
 
+pub use crate::postgres::MigrationState;
 pub use serve::serve;
 
 /// Why a gateway did not start or a command could not be done; the command line turns each kind
@@ -61,8 +63,8 @@ impl LocalGateway {
     }
 }
 
-/// Takes the data directory's lock and opens what is in it, without listeners and feed. With Postgres
-/// configured, `log drain` works, and nothing drains by itself while the command runs.
+/// Takes the data directory's lock and opens what is in it, without listeners and feed. With
+/// Postgres configured, `log drain` works, and nothing drains by itself while the command runs.
 ///
 /// # Errors
 /// [`Error::Locked`] when another process has it.
@@ -80,12 +82,12 @@ fn postgres(config: &Config) -> Result<Postgres, Error> {
     Ok(Postgres::new(section, clock, entropy, Arc::new(Metrics::new()))?)
 }
 
-/// Applies the migrations under an advisory lock, over `direct_url` when it is set. Returns how many
-/// were missing.
+/// Applies the migrations under an advisory lock, over `direct_url` when it is set. Returns how
+/// many were missing.
 ///
 /// # Errors
-/// [`Error::Unavailable`] when Postgres cannot be reached, [`Error::Failed`] when it is newer than this
-/// program.
+/// [`Error::Unavailable`] when Postgres cannot be reached, [`Error::Failed`] when it is newer than
+/// this program.
 pub async fn migrate(config: &Config) -> Result<usize, Error> {
     let postgres = postgres(config)?;
     let before = match postgres.migrations().await? {

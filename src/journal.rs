@@ -2,8 +2,8 @@
 //!
 //! # Promise
 //!
-//! - `commit = "before_reply"`: an answered request is on disk; `kill -9` or power loss (on a disk that
-//!   honours flush) loses none of it. State facts are always committed this way.
+//! - `commit = "before_reply"`: an answered request is on disk; `kill -9` or power loss (on a disk
+//!   that honours flush) loses none of it. State facts are always committed this way.
 //! - `commit = "interval"`: at most the last interval is lost.
 //! - Nothing is counted twice: not by retries, unknown commits, crashes, two drainers, clones, or a
 //!   data directory restored from an old backup.
@@ -14,13 +14,14 @@
 //! # How
 //!
 //! ```text
-//! request ─► window (merged in memory, by round) ─► chunks (≤ 4 KiB, dense sequence) ─► sled ─► fdatasync
+//! request ─► window (merged in memory, by round) ─► chunks (≤ 4 KiB, dense sequence) ─► sled ─►
+//! fdatasync
 //!                                                                                         │
 //! drainer ◄── segments: chunks up to the published durable_seq ◄──────────────────────────┘
 //!
 //! journal/<lane>/<stream>/   one sled database per segment; the stream id is a uuid v7
-//!     end                    written and synced when the segment closes: last sequence number, facts
-//!     sent                   written and synced before the first transaction that carries it
+//!     end                    written and synced when the segment closes: last sequence number,
+//!     facts sent                   written and synced before the first transaction that carries it
 //! ```
 //!
 //! - One thread writes (`committer`). sled's `flush` is no fsync on Linux, so each commit ends with
@@ -250,8 +251,9 @@ impl std::fmt::Debug for HandedClock {
 }
 
 impl Journal {
-    /// Opens the journal in `data/journal`, and returns with it the state facts of earlier processes:
-    /// they must be in force before the first answer. Blocks. Damaged segments go to `data/quarantine`.
+    /// Opens the journal in `data/journal`, and returns with it the state facts of earlier
+    /// processes: they must be in force before the first answer. Blocks. Damaged segments go to
+    /// `data/quarantine`.
     pub fn open(
         data: &Path,
         config: Config,
@@ -482,7 +484,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes segments that are settled and past their retention; `settled` says which are. Blocks.
+    /// Removes segments that are settled and past their retention; `settled` says which are.
+    /// Blocks.
     pub fn reclaim(&self, settled: &dyn Fn(&Segment) -> bool) {
         let now = self.clock.0.monotonic();
         let due = |segment: &&Arc<Segment>| {
@@ -498,7 +501,8 @@ impl Journal {
             self.shared.streams().retain(|known| known.stream != segment.stream);
             segment.release();
             if let Err(error) = fs::remove_dir_all(segment.dir()) {
-                tracing::warn!(%error, stream = %segment.stream, "settled segment cannot be removed");
+                let stream = segment.stream;
+                tracing::warn!(%error, %stream, "settled segment cannot be removed");
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Every metric of the gateway, as one struct of handles made once. Doc comments are the help texts.
+//! Every metric of the gateway, as one struct of handles made once. Doc comments are the help
+//! texts.
 //!
 //! Labels come from closed sets: never a key id, a path or a user.
 
@@ -11,7 +12,10 @@ macro_rules! metrics {
     (
         $(#[$about:meta])*
         pub struct $name:ident {
-            $( $(#[doc = $help:literal])+ pub $field:ident: $kind:ty = $init:expr => $metric:literal, )*
+            $(
+                $(#[doc = $help:literal])+
+                pub $field:ident: $kind:ty = $init:expr => $metric:literal,
+            )*
         }
     ) => {
         $(#[$about])*

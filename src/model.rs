@@ -14,7 +14,8 @@ use bincode::{Decode, Encode};
 pub use timestamp::Timestamp;
 use uuid::Uuid;
 
-/// A client's, policy's, table's or operation's name: at most [`NAME_MAX`] bytes, no control characters.
+/// A client's, policy's, table's or operation's name: at most [`NAME_MAX`] bytes, no control
+/// characters.
 pub type Name = Arc<str>;
 
 /// The longest name in bytes; together with the other fields of a fact it stays below 1 KiB.
@@ -23,7 +24,8 @@ pub const NAME_MAX: usize = 128;
 /// The policy of a client or key that names none.
 pub const DEFAULT_POLICY: &str = "default";
 
-/// Whether `text` can be a [`Name`]: not empty, not long, nothing that Postgres or a log cannot hold.
+/// Whether `text` can be a [`Name`]: not empty, not long, nothing that Postgres or a log cannot
+/// hold.
 pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= NAME_MAX && !text.chars().any(char::is_control)
 }

@@ -1,12 +1,14 @@
 #!/bin/sh
 # Refreshes .sqlx/, the answers that the compile-time checked queries are built against: starts a
 # throw-away Postgres, applies the migrations, and has the compiler ask it about every query.
+# `--check` changes nothing, and fails when .sqlx/ is not fresh.
 set -eu
 cd "$(dirname "$0")/.."
 
-bin=$(dirname "$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb \
+initdb=$(command -v initdb || ls /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb \
   /opt/homebrew/opt/postgresql*/bin/initdb /usr/local/opt/postgresql*/bin/initdb 2>/dev/null \
-  | tail -n 1)")
+  | tail -n 1)
+bin=$(dirname "$initdb")
 dir=$(mktemp -d)
 as_owner() { "$@"; }
 if [ "$(id -u)" = 0 ]; then
@@ -27,9 +29,18 @@ for file in migrations/*.sql; do
     "postgres://postgres@127.0.0.1:$port/postgres"
 done
 
-mkdir -p .sqlx
-rm -f .sqlx/query-*.json
+mkdir "$dir/sqlx"
 touch src/lib.rs
-SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$PWD/.sqlx" \
+SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$dir/sqlx" \
   DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres" cargo check --lib
-ls .sqlx | wc -l
+if [ "${1-}" = --check ]; then
+  diff -r .sqlx "$dir/sqlx" || {
+    echo ".sqlx is not what the queries and migrations say; run tests/sqlx-prepare.sh" >&2
+    exit 1
+  }
+else
+  mkdir -p .sqlx
+  rm -f .sqlx/query-*.json
+  cp "$dir"/sqlx/query-*.json .sqlx/
+fi
+find .sqlx -name 'query-*.json' | wc -l

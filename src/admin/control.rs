@@ -91,8 +91,8 @@ impl Control {
         let control = Arc::clone(self);
         let change = self.tasks.spawn(async move {
             let ticket = control.journal.append(facts.clone())?;
-            // Pinned first: the drainer must not settle a fact before it is pinned. Should the disk fail
-            // now, a revocation is in force all the same, and nobody was given the new key.
+            // Pinned first: the drainer must not settle a fact before it is pinned. Should the disk
+            // fail now, a revocation is in force all the same, and nobody was given the new key.
             for fact in &facts {
                 control.cache.pin(fact);
             }

@@ -1,4 +1,5 @@
-//! Entries of the hot tier: a decoded key, and cells that it shares with the other keys of its client.
+//! Entries of the hot tier: a decoded key, and cells that it shares with the other keys of its
+//! client.
 
 use std::sync::Arc;
 

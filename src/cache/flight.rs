@@ -1,5 +1,5 @@
-//! Misses: one lookup per digest however many wait for it, a bounded number of waiters, and fills that
-//! the feed has overtaken thrown away.
+//! Misses: one lookup per digest however many wait for it, a bounded number of waiters, and fills
+//! that the feed has overtaken thrown away.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};

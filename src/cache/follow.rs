@@ -1,5 +1,5 @@
-//! What changes the disk tier: the feed, and the fills of misses. Both hold the writing lock, and both
-//! make what they wrote visible in one step under the overlay's lock.
+//! What changes the disk tier: the feed, and the fills of misses. Both hold the writing lock, and
+//! both make what they wrote visible in one step under the overlay's lock.
 
 use std::collections::HashSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -205,8 +205,8 @@ impl Cache {
                 seen.note(change);
             }
         }
-        // Loads hold the overlay's reading lock from disk to hot tier: none of them can put back what
-        // is taken out here.
+        // Loads hold the overlay's reading lock from disk to hot tier: none of them can put back
+        // what is taken out here.
         let _overlay = self.overlay_mut();
         for digest in &digests {
             self.hot.remove(digest);
@@ -260,7 +260,8 @@ impl Follower for Cache {
     }
 
     fn still_current(&self) {
-        // Written down now and then only: what a kill loses makes the cache look older, never fresher.
+        // Written down now and then only: what a kill loses makes the cache look older, never
+        // fresher.
         const NOTE_EVERY_US: i64 = 30_000_000;
         let age = self.fresh_now();
         let noted = self.noted.load(std::sync::atomic::Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! What the cache asks of Postgres, and what Postgres tells the cache: traits that the `postgres` room implements or calls.
+//! What the cache asks of Postgres, and what Postgres tells the cache: traits that the `postgres`
+//! room implements or calls.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -125,13 +126,13 @@ pub struct FollowError(pub String);
 
 /// What the feed tells. All calls block on sled: call them where blocking is allowed.
 ///
-/// The order is `begin`, any number of `apply`, then `complete`; a snapshot that breaks off is simply
-/// begun again. Nothing but `complete` moves the stored position.
+/// The order is `begin`, any number of `apply`, then `complete`; a snapshot that breaks off is
+/// simply begun again. Nothing but `complete` moves the stored position.
 pub trait Follower: Send + Sync + 'static {
     /// Where the last completed catch-up ended; `None` when there never was one.
     fn position(&self) -> Option<Position>;
-    /// A snapshot at `revision` is about to be applied; `full` when it will carry every row there is.
-    /// From here on, fills from older snapshots are thrown away.
+    /// A snapshot at `revision` is about to be applied; `full` when it will carry every row there
+    /// is. From here on, fills from older snapshots are thrown away.
     fn begin(&self, revision: i64, full: bool);
     /// Applies a page of rows: on disk first, then in memory.
     fn apply(&self, changes: Vec<Change>) -> Result<(), FollowError>;

@@ -1,7 +1,7 @@
 //! The disk tier: what the feed and the misses brought, in sled, one frame per row.
 //!
-//! Single inserts only: a batch would stall every other user of sled in the process. A kill between two
-//! of them leaves a position that is too old, and the feed brings the same rows again.
+//! Single inserts only: a batch would stall every other user of sled in the process. A kill between
+//! two of them leaves a position that is too old, and the feed brings the same rows again.
 
 use std::fs::File;
 use std::path::Path;

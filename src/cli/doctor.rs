@@ -9,8 +9,7 @@ use serde::Serialize;
 use super::failure::{self, Failure};
 use super::output::Output;
 use crate::config::{Config, Loaded};
-use crate::gateway::{self, PostgresFacts};
-use crate::postgres::MigrationState;
+use crate::gateway::{self, MigrationState, PostgresFacts};
 
 /// Beyond this, expiries and last-seen stamps are visibly off.
 const SKEW_WARN_SECONDS: f64 = 1.0;

@@ -54,8 +54,9 @@ impl Merged {
     }
 }
 
-/// Reads what is durable and not applied, oldest stream first, and marks its segments as sent. Blocks.
-/// Segments that cannot be read are set aside; those held by another handle wait for the next pass.
+/// Reads what is durable and not applied, oldest stream first, and marks its segments as sent.
+/// Blocks. Segments that cannot be read are set aside; those held by another handle wait for the
+/// next pass.
 pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered, SegmentError> {
     let mut gathered = Gathered::default();
     let mut merged = Merged::default();

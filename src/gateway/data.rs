@@ -41,8 +41,8 @@ impl DataDir {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::Locked(format!(
-                    "the data directory {} is in use by another gatepost; stop it, or give this one a \
-                     `data.dir` of its own",
+                    "the data directory {} is in use by another gatepost; stop it, or give this \
+                     one a `data.dir` of its own",
                     path.display()
                 )));
             }
@@ -59,8 +59,8 @@ impl DataDir {
             Ok(text) => match text.trim().parse::<u32>() {
                 Ok(format) if format <= FORMAT => Ok(()),
                 Ok(format) => Err(io::Error::other(format!(
-                    "its format is {format} and this version knows {FORMAT}; start the version that \
-                     wrote it, or a later one"
+                    "its format is {format} and this version knows {FORMAT}; start the version \
+                     that wrote it, or a later one"
                 ))),
                 Err(_) => Err(io::Error::other(format!("{} is not a number", file.display()))),
             },

@@ -111,20 +111,8 @@ impl Parts {
             let (clock, entropy) = (clock.clone(), entropy.clone());
             let (metrics, tasks) = (metrics.clone(), tasks.clone());
             // sled blocks while it opens.
-            let opened = tokio::task::spawn_blocking(move || -> Result<_, Error> {
-                let (journal, state) = Journal::open(
-                    &dir,
-                    config.journal.clone(),
-                    clock.clone(),
-                    entropy,
-                    metrics.clone(),
-                )?;
-                let declared = config.declared();
-                let cache =
-                    Cache::open(&dir, config.cache, declared, source, clock, metrics, tasks)?;
-                // In force before the first answer.
-                state.iter().for_each(|fact| cache.pin(fact));
-                Ok((journal, cache))
+            let opened = tokio::task::spawn_blocking(move || {
+                open_storage(&dir, config, source, clock, entropy, metrics, tasks)
             });
             opened.await.map_err(|error| Error::Failed(error.to_string()))??
         };
@@ -246,6 +234,24 @@ impl Parts {
         stopped.await.map_err(|error| Error::Failed(error.to_string()))??;
         Ok(())
     }
+}
+
+/// Journal, then cache, with what the journal's state lane says in force before the first answer.
+fn open_storage(
+    dir: &Path,
+    config: Config,
+    source: Option<Arc<dyn Source>>,
+    clock: SharedClock,
+    entropy: SharedEntropy,
+    metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+) -> Result<(Journal, Arc<Cache>), Error> {
+    let declared = config.declared();
+    let (journal, state) =
+        Journal::open(dir, config.journal, clock.clone(), entropy, metrics.clone())?;
+    let cache = Cache::open(dir, config.cache, declared, source, clock, metrics, tasks)?;
+    state.iter().for_each(|fact| cache.pin(fact));
+    Ok((journal, cache))
 }
 
 /// Revocations that stand here already are recorded (again), to settle in Postgres.

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
+use axum::Router;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Error;
@@ -24,8 +25,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 256;
 /// Runs until SIGTERM or SIGINT, shuts down in order, and returns. A second signal ends it at once.
 ///
 /// # Errors
-/// [`Error::Locked`] when another process has the data directory, [`Error::Config`] for addresses that
-/// cannot be bound and a directory that cannot be used.
+/// [`Error::Locked`] when another process has the data directory, [`Error::Config`] for addresses
+/// that cannot be bound and a directory that cannot be used.
 pub async fn serve(loaded: Loaded) -> Result<(), Error> {
     let config = loaded.config;
     let routes = RouteTable::build(&config.upstreams, &config.routes, config.server.echo)
@@ -48,16 +49,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
         parts.follow(feed);
     }
     let readiness = readiness(&control);
-    let router = server::router(ServerParts {
-        config: config.server.clone(),
-        routes,
-        cache: parts.cache.clone(),
-        meter: Arc::new(Meter::new(parts.journal.clone(), parts.clock.clone())),
-        clock: parts.clock.clone(),
-        entropy: parts.entropy.clone(),
-        metrics: parts.metrics.clone(),
-        readiness: readiness.clone(),
-    });
+    let router = data_plane(&parts, config.server.clone(), routes, readiness.clone());
     parts.end_overlaps();
     let journal = parts.journal.clone();
     parts.tasks.spawn_blocking(move || journal.examine());
@@ -106,6 +98,24 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
         None => Ok(()),
         Some(ended) => Err(Error::Failed(format!("a listener ended: {ended:?}"))),
     }
+}
+
+fn data_plane(
+    parts: &Parts,
+    config: server::Config,
+    routes: RouteTable,
+    readiness: Arc<Readiness>,
+) -> Router {
+    server::router(ServerParts {
+        config,
+        routes,
+        cache: parts.cache.clone(),
+        meter: Arc::new(Meter::new(parts.journal.clone(), parts.clock.clone())),
+        clock: parts.clock.clone(),
+        entropy: parts.entropy.clone(),
+        metrics: parts.metrics.clone(),
+        readiness,
+    })
 }
 
 fn readiness(control: &Arc<admin::Control>) -> Arc<Readiness> {

@@ -1,7 +1,8 @@
 //! Chunks: what stands under one sequence number of a stream.
 //!
 //! ```text
-//! frame(Chunk): stream (16) · seq (8, big-endian) · count (2, little-endian) · count facts (bincode)
+//! frame(Chunk): stream (16) · seq (8, big-endian) · count (2, little-endian) · count facts
+//! (bincode)
 //! ```
 //!
 //! A chunk is at most [`CHUNK_MAX`] bytes: larger sled values may land in blob files that are never
@@ -31,7 +32,8 @@ pub struct Chunk {
     pub facts: Vec<Fact>,
 }
 
-/// Checks that a fact can be written. Call it where a fact is made, so that committing cannot fail on it.
+/// Checks that a fact can be written. Call it where a fact is made, so that committing cannot fail
+/// on it.
 pub fn fits(fact: &Fact) -> bool {
     let mut bytes = Vec::new();
     codec::append(&mut bytes, fact).is_ok() && bytes.len() <= FACT_MAX
@@ -63,7 +65,8 @@ impl Packer {
         self.count = 0;
     }
 
-    /// Adds a fact; returns the chunk before it when that one is full. A fact that does not fit into
+    /// Adds a fact; returns the chunk before it when that one is full. A fact that does not fit
+    /// into
     /// [`FACT_MAX`] is an error.
     pub fn push(&mut self, fact: &Fact) -> Result<Option<(u64, Vec<u8>)>, CodecError> {
         let before = self.frame.len();

@@ -108,7 +108,8 @@ impl Committer {
         self.shared.progress.send_modify(|progress| progress.stopped = true);
     }
 
-    /// Commits lane by lane, and empties each as it is done: what is on disk must never be written twice.
+    /// Commits lane by lane, and empties each as it is done: what is on disk must never be written
+    /// twice.
     fn commit(&mut self, collected: &mut Collected) -> Result<(), SegmentError> {
         if collected.is_empty() {
             return Ok(());
@@ -144,7 +145,8 @@ impl Committer {
         let first = self.try_lane(lane, facts());
         let Err(error) = first else { return Ok(()) };
         self.metrics.journal.segments_failed.inc();
-        tracing::error!(%error, lane = lane.as_str(), "segment ended early; its facts go to a new one");
+        let name = lane.as_str();
+        tracing::error!(%error, lane = name, "segment ended early; its facts go to a new one");
         self.try_lane(lane, facts())
     }
 

@@ -1,7 +1,8 @@
 //! Segments: one sled database each, written by one process only, read by the drainer.
 //!
 //! The directory's name is the stream id. Beside sled's files stand `end` (last sequence number and
-//! totals, written when the segment closes) and `sent` (made before the first transaction that carries it).
+//! totals, written when the segment closes) and `sent` (made before the first transaction that
+//! carries it).
 
 use std::fs::{self, File};
 use std::io;
@@ -311,7 +312,8 @@ impl Writer {
         let db = disk::open_sled(&dir, SLED_CACHE_BYTES)?;
         disk::secure(&dir)?;
         disk::sync_dir(lane_dir)?;
-        // sled's flush is sync_file_range, which no power cut respects: our own handle does the syncing.
+        // sled's flush is sync_file_range, which no power cut respects: our own handle does the
+        // syncing.
         let data = File::options().write(true).open(dir.join("db"))?;
         let segment = Segment::new(lane, stream, dir, true);
         lock(&segment.handle).db = Some(db.clone());
@@ -335,8 +337,8 @@ impl Writer {
         self.born
     }
 
-    /// Writes facts as chunks. Nothing of it counts before [`Writer::sync`]. Returns how many chunks
-    /// and facts were written.
+    /// Writes facts as chunks. Nothing of it counts before [`Writer::sync`]. Returns how many
+    /// chunks and facts were written.
     pub fn write(&mut self, facts: impl Iterator<Item = Fact>) -> Result<(u64, u64), SegmentError> {
         let (mut chunks, before) = (0, self.facts);
         for fact in facts {

@@ -1,8 +1,8 @@
-//! The window: what was recorded since the last commit, merged, so that a hot counter costs one entry
-//! however many requests hit it.
+//! The window: what was recorded since the last commit, merged, so that a hot counter costs one
+//! entry however many requests hit it.
 //!
-//! Each worker thread has a shard of its own; its lock is contended only for the moment in which the
-//! journal thread takes the shard's map away. A shard carries the number of the round that will
+//! Each worker thread has a shard of its own; its lock is contended only for the moment in which
+//! the journal thread takes the shard's map away. A shard carries the number of the round that will
 //! commit what it holds: that number is the ticket.
 
 use std::cell::Cell;

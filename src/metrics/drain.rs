@@ -18,7 +18,8 @@ metrics! {
         /// Times that the ledger had moved backwards.
         pub regressions: Counter = Counter::default() => "drain_ledger_regressions",
         /// Time of one drain transaction.
-        pub duration: Histogram = Histogram::new(exponential_buckets(0.001, 2.0, 15)) => "drain_duration_seconds",
+        pub duration: Histogram = Histogram::new(exponential_buckets(0.001, 2.0, 15))
+            => "drain_duration_seconds",
         /// Chunks that wait for their transaction.
         pub pending_chunks: Gauge = Gauge::default() => "drain_pending_chunks",
     }

@@ -21,7 +21,8 @@ metrics! {
         /// Answers by endpoint and code.
         pub requests: Family<RequestLabels, Counter> = Family::default() => "http_requests",
         /// Time from the request's head to the answer's head, proxied requests only.
-        pub upstream_duration: Histogram = Histogram::new(exponential_buckets(0.0005, 2.0, 15)) => "http_upstream_duration_seconds",
+        pub upstream_duration: Histogram = Histogram::new(exponential_buckets(0.0005, 2.0, 15))
+            => "http_upstream_duration_seconds",
         /// Open connections on the data plane.
         pub connections: Gauge = Gauge::default() => "http_connections",
         /// Times that accepting paused because `max_connections` were open.

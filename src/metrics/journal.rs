@@ -34,7 +34,8 @@ metrics! {
         /// Commits that reached the disk.
         pub commits: Counter = Counter::default() => "journal_commits",
         /// Time of one commit: write, flush and sync.
-        pub commit_duration: Histogram = Histogram::new(exponential_buckets(0.000_05, 2.0, 16)) => "journal_commit_duration_seconds",
+        pub commit_duration: Histogram = Histogram::new(exponential_buckets(0.000_05, 2.0, 16))
+            => "journal_commit_duration_seconds",
         /// Segments ended early because of an I/O error.
         pub segments_failed: Counter = Counter::default() => "journal_segments_failed",
         /// Bytes of all segments on disk.

@@ -22,7 +22,8 @@ metrics! {
         /// Callers that wait for a connection.
         pub pool_waiting: Family<PoolLabel, Gauge> = Family::default() => "pool_waiting",
         /// Acquires that took longer than 50 ms.
-        pub pool_slow_acquires: Family<PoolLabel, Counter> = Family::default() => "pool_slow_acquires",
+        pub pool_slow_acquires: Family<PoolLabel, Counter> = Family::default()
+            => "pool_slow_acquires",
         /// Lookups that failed.
         pub lookup_failures: Counter = Counter::default() => "lookup_failures",
         /// 1 while the breaker refuses lookups.

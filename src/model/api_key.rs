@@ -13,7 +13,8 @@ const RANDOM_CHARS: usize = 30;
 const CHECK_CHARS: usize = 6;
 const ENV_MAX: usize = 16;
 
-/// How many random bytes [`ApiKey::make`] is given: each character takes one, rejecting 248 and above.
+/// How many random bytes [`ApiKey::make`] is given: each character takes one, rejecting 248 and
+/// above.
 pub const SEED_BYTES: usize = 64;
 
 /// A well-formed API key in plain text. `Debug` does not show it.

@@ -151,10 +151,12 @@ impl Feed {
                 ceiling = BACKOFF_MIN;
             }
             self.metrics.postgres.feed_failures.inc();
-            if self.handle.error().is_none() {
-                tracing::warn!(%error, "the feed from Postgres stopped; trying again");
+            let reason = Some(error.to_string());
+            // Once for each reason: it is tried every few seconds.
+            if self.handle.error() != reason {
+                tracing::warn!(%error, "there is no feed from Postgres; trying again");
             }
-            self.handle.set_error(Some(error.to_string()));
+            self.handle.set_error(reason);
             let pause = BACKOFF_MIN / 2 + self.entropy.jitter(ceiling);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# Every check, in the order in which they fail fastest; what the tests need is installed if it is
+# missing. `--long` runs the long variants of the tests too.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+for argument in "$@"; do
+  case "$argument" in
+    --long) export GATEPOST_LONG=1 ;;
+    *) echo "usage: tests/run.sh [--long]" >&2; exit 2 ;;
+  esac
+done
+# The queries are checked against .sqlx; nothing but the refresh check may ask a database.
+export SQLX_OFFLINE=true
+unset DATABASE_URL
+
+step() {
+  printf '\n== [%4d s] %s\n' "$SECONDS" "$1"
+  shift
+  "$@"
+}
+
+find_initdb() {
+  local path
+  for path in "$(command -v initdb)" /usr/lib/postgresql/*/bin/initdb /usr/pgsql-*/bin/initdb \
+    /opt/homebrew/opt/postgresql*/bin/initdb /usr/local/opt/postgresql*/bin/initdb; do
+    [ ! -x "$path" ] || { echo "$path"; return; }
+  done
+  return 1
+}
+
+find_nginx() {
+  PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/bin" command -v nginx
+}
+
+# The package manager's words for what is missing. Names differ from one to the next.
+install() {
+  local sudo=() manager
+  [ "$(id -u)" = 0 ] || sudo=(sudo -n)
+  for manager in apt-get dnf brew ""; do
+    [ -z "$manager" ] || ! command -v "$manager" >/dev/null || break
+  done
+  case "$manager" in
+    apt-get)
+      "${sudo[@]}" apt-get update -qq </dev/null &&
+        "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+          apt-get install -y -qq --no-install-recommends "$@" </dev/null
+      ;;
+    dnf) "${sudo[@]}" dnf install -y -q "${@/#postgresql/postgresql-server}" </dev/null ;;
+    brew) brew install -q "$@" </dev/null ;;
+    *) false ;;
+  esac || {
+    echo "cannot install: $*" >&2
+    echo "install the Postgres server binaries (initdb) and nginx, then run this again" >&2
+    exit 1
+  }
+}
+
+needs() {
+  local missing=()
+  { find_initdb && command -v psql; } >/dev/null || missing+=(postgresql)
+  find_nginx >/dev/null || missing+=(nginx)
+  [ ${#missing[@]} = 0 ] || install "${missing[@]}"
+  find_initdb
+  find_nginx
+}
+
+rustdoc() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps; }
+
+step "what the tests need" needs
+step "format" cargo fmt --check
+step "queries are those in .sqlx" tests/sqlx-prepare.sh --check
+step "clippy" cargo clippy --all-targets -- -D warnings
+step "documentation" rustdoc
+if command -v cargo-deny >/dev/null; then
+  step "dependencies" cargo deny check
+fi
+step "unit tests" cargo test --lib --bins
+if grep -rqE '^ *//[/!] ```' src; then
+  step "examples in the documentation" cargo test --doc
+fi
+step "tidy" cargo test --test tidy
+step "suite" cargo test --test suite
