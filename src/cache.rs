@@ -171,6 +171,7 @@ impl Absent {
     }
 }
 
+type Stored<T> = Result<Option<T>, disk::StoreError>;
 type Cells = HashMap<Name, Arc<ClientCell>>;
 
 /// The cache. All methods but [`Cache::find`] answer without waiting for Postgres.
@@ -322,8 +323,9 @@ impl Cache {
     fn load(&self, digest: &Digest) -> Option<Arc<Entry>> {
         let overlay = self.overlay();
         let key = self.key_by_digest(&overlay, digest)?;
-        let revoked_at = self.revoked_at(&overlay, key.id);
-        let cell = self.cell(&overlay, &key.client);
+        // Deny wins: a key whose revocation or client cannot be read is not known to be good.
+        let revoked_at = self.or_count(self.revoked_at(&overlay, key.id).map(Some))?;
+        let cell = self.or_count(self.cell(&overlay, &key.client).map(Some))?;
         let entry = Arc::new(Entry::new(key, revoked_at, cell));
         self.hot.insert(*digest, entry.clone());
         Some(entry)
@@ -338,62 +340,81 @@ impl Cache {
         stored.or_else(|| overlay.key_by_digest(digest).cloned())
     }
 
-    fn revoked_at(&self, overlay: &Overlay, id: Uuid) -> Option<Timestamp> {
-        let stored = self.store.revoked_at(RevocationKind::Key, &id.to_string());
-        self.or_count(stored).into_iter().chain(overlay.revoked_at(id)).min()
+    fn revoked_at(&self, overlay: &Overlay, id: Uuid) -> Stored<Timestamp> {
+        let stored = self.store.revoked_at(RevocationKind::Key, &id.to_string())?;
+        Ok(stored.into_iter().chain(overlay.revoked_at(id)).min())
     }
 
-    fn client_in(&self, overlay: &Overlay, name: &str) -> Option<Client> {
+    fn client_in(&self, overlay: &Overlay, name: &str) -> Stored<Client> {
         if let Some(client) = self.declared.client(name) {
-            return Some(client.clone());
+            return Ok(Some(client.clone()));
         }
-        let stored = self.or_count(self.store.client(name)).map(|row| row.client);
-        stored.or_else(|| overlay.client(name).cloned())
+        let stored = self.store.client(name)?.map(|row| row.client);
+        Ok(stored.or_else(|| overlay.client(name).cloned()))
     }
 
-    fn cell(&self, overlay: &Overlay, name: &Name) -> Arc<ClientCell> {
+    fn cell(&self, overlay: &Overlay, name: &Name) -> Result<Arc<ClientCell>, disk::StoreError> {
         let mut cells = self.cells();
         if let Some(cell) = cells.get(name) {
-            return cell.clone();
+            return Ok(cell.clone());
         }
-        let cell = Arc::new(ClientCell::new(self.client_in(overlay, name)));
+        let cell = Arc::new(ClientCell::new(self.client_in(overlay, name)?));
         cells.insert(name.clone(), cell.clone());
-        cell
+        Ok(cell)
     }
 
-    fn digest_of(&self, id: Uuid) -> Option<Digest> {
+    /// Shows all keys of a client what is known of it now; whoever changed it has written that first.
+    fn show_client(&self, overlay: &Overlay, name: &str) {
+        let cells = self.cells();
+        let Some(cell) = cells.get(name) else { return };
+        match self.client_in(overlay, name) {
+            Ok(client) => cell.set(client),
+            Err(error) => {
+                self.metrics.cache.disk_errors.inc();
+                tracing::error!(%error, client = name, "a client cannot be read");
+            }
+        }
+    }
+
+    fn digest_in(&self, overlay: &Overlay, id: Uuid) -> Option<Digest> {
         let declared = self.declared.key_by_id(id).map(|key| key.digest);
         let digest = declared.or_else(|| self.or_count(self.store.digest(id)));
-        digest.or_else(|| self.overlay().key(id).map(|key| key.digest))
+        digest.or_else(|| overlay.key(id).map(|key| key.digest))
+    }
+
+    /// Takes what a fact of the overlay concerns out of memory: it is loaded again when it is asked for.
+    fn unload(&self, overlay: &Overlay, fact: &StateFact) {
+        let digest = match fact {
+            StateFact::KeyCreated(key) => Some(key.digest),
+            StateFact::Revoked(Revocation { id, .. }) => {
+                id.parse().ok().and_then(|id| self.digest_in(overlay, id))
+            }
+            StateFact::ClientCreated(client) => {
+                self.show_client(overlay, &client.name);
+                None
+            }
+        };
+        if let Some(digest) = digest {
+            self.hot.remove(&digest);
+            self.absent.remove(&digest);
+        }
     }
 
     /// Puts a committed state fact in force at once, until [`Cache::settle`].
     pub fn pin(&self, fact: &StateFact) {
-        let concerned = match fact {
-            StateFact::KeyCreated(key) => Some(key.digest),
-            StateFact::Revoked(Revocation { id, .. }) => {
-                id.parse().ok().and_then(|id| self.digest_of(id))
-            }
-            StateFact::ClientCreated(_) => None,
-        };
         let mut overlay = self.overlay_mut();
         overlay.pin(fact);
+        // Under the lock: a fill that lands right now has either stored its key, or will see the pin.
+        self.unload(&overlay, fact);
         self.metrics.cache.overlay_entries.set(i64::try_from(overlay.len()).unwrap_or(i64::MAX));
-        if let Some(digest) = concerned {
-            self.hot.remove(&digest);
-            self.absent.remove(&digest);
-        }
-        if let StateFact::ClientCreated(client) = fact
-            && let Some(cell) = self.cells().get(&client.name)
-        {
-            cell.set(self.client_in(&overlay, &client.name));
-        }
     }
 
     /// The fact is in Postgres, the feed has passed it, and the disk tier is synced: let go of it.
     pub fn settle(&self, fact: &StateFact) {
         let mut overlay = self.overlay_mut();
         overlay.settle(fact);
+        // What the disk tier says holds from here on: the row may be gone again by now.
+        self.unload(&overlay, fact);
         self.metrics.cache.overlay_entries.set(i64::try_from(overlay.len()).unwrap_or(i64::MAX));
     }
 
@@ -418,7 +439,8 @@ impl Cache {
         // What is in force for ever already, here or there, needs no more words.
         reached.retain(|Revocation { kind: RevocationKind::Key, id, .. }| {
             let id = id.parse().ok();
-            id.and_then(|id| self.revoked_at(&overlay, id)) != Some(Timestamp::NEG_INFINITY)
+            let known = id.and_then(|id| self.or_count(self.revoked_at(&overlay, id)));
+            known != Some(Timestamp::NEG_INFINITY)
         });
         reached.sort_unstable();
         reached.dedup();
@@ -427,7 +449,7 @@ impl Cache {
 
     /// A client by name: declared, disk, overlay.
     pub fn client(&self, name: &str) -> Option<Client> {
-        self.client_in(&self.overlay(), name)
+        self.or_count(self.client_in(&self.overlay(), name))
     }
 
     /// All clients, by name. Blocks on disk.
@@ -451,23 +473,25 @@ impl Cache {
         };
         let key = self.declared.key_by_id(id).cloned().or_else(stored);
         let key = key.or_else(|| overlay.key(id).cloned())?;
-        Some(KeyView { revoked_at: self.revoked_at(&overlay, id), key })
+        Some(KeyView { revoked_at: self.or_count(self.revoked_at(&overlay, id)), key })
     }
 
     /// Up to `limit` keys, of one client or all, by id beyond `after`. Blocks on disk.
     pub fn keys(&self, client: Option<&str>, after: Option<Uuid>, limit: usize) -> Vec<KeyView> {
-        let overlay = self.overlay();
         let wanted = |key: &Key| {
             client.is_none_or(|client| *key.client == *client)
                 && after.is_none_or(|after| key.id > after)
         };
-        let here = overlay.keys().chain(&self.declared.keys);
-        let mut keys: BTreeMap<Uuid, Key> =
-            here.filter(|key| wanted(key)).map(|key| (key.id, key.clone())).collect();
+        let mut keys: BTreeMap<Uuid, Key> = BTreeMap::new();
+        let pick = |key: &Key| wanted(key).then(|| (key.id, key.clone()));
+        keys.extend(self.overlay().keys().chain(&self.declared.keys).filter_map(pick));
+        // Without the lock: a long walk must not keep loads and revocations waiting.
         let stored = self.store.ids(after).filter_map(Result::ok);
         let stored = stored.filter_map(|(_, digest)| Some(self.store.key(&digest).ok()??.key));
         keys.extend(stored.filter(wanted).take(limit).map(|key| (key.id, key)));
-        let view = |key: Key| KeyView { revoked_at: self.revoked_at(&overlay, key.id), key };
+        let overlay = self.overlay();
+        let revoked_at = |id| self.or_count(self.revoked_at(&overlay, id));
+        let view = |key: Key| KeyView { revoked_at: revoked_at(key.id), key };
         keys.into_values().take(limit).map(view).collect()
     }
 

@@ -500,7 +500,15 @@ impl Journal {
         for segment in known.iter().filter(due) {
             self.shared.streams().retain(|known| known.stream != segment.stream);
             segment.release();
-            if let Err(error) = fs::remove_dir_all(segment.dir()) {
+            if segment.missing() > 0 {
+                // What is left of it is in Postgres; the rest may yet be found in the files.
+                self.set_aside(
+                    segment.lane,
+                    segment.stream,
+                    segment.dir(),
+                    &SegmentError::Missing(segment.missing()),
+                );
+            } else if let Err(error) = fs::remove_dir_all(segment.dir()) {
                 let stream = segment.stream;
                 tracing::warn!(%error, %stream, "settled segment cannot be removed");
             }

@@ -135,6 +135,8 @@ impl Proxy {
             }
         })?;
 
+        // The client's connection has a version of its own.
+        *answer.version_mut() = Version::HTTP_11;
         headers::clean_answer(answer.headers_mut());
         record.tally().answered(answer.status().as_u16());
         Ok(answer.map(|body| Body::new(Outbound::new(body, record, running))))

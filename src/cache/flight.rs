@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,10 +16,12 @@ const FILLS_MAX: usize = 3;
 
 type Answer = Result<Option<Arc<Entry>>, Undecidable>;
 
+type UnderWay = HashMap<Digest, watch::Receiver<Option<Answer>>>;
+
 /// Lookups on their way.
 #[derive(Debug, Default)]
 pub struct Flights {
-    under_way: Mutex<HashMap<Digest, watch::Receiver<Option<Answer>>>>,
+    under_way: Mutex<UnderWay>,
     waiting: AtomicUsize,
 }
 
@@ -32,7 +34,29 @@ impl Drop for Place<'_> {
     }
 }
 
+/// Ends a flight, whatever becomes of its task: the next caller must be able to ask again.
+struct Landing {
+    cache: Arc<Cache>,
+    digest: Digest,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        self.cache.flights.under_way().remove(&self.digest);
+    }
+}
+
 impl Flights {
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many are under way.
+    #[cfg(test)]
+    pub fn under_way_len(&self) -> usize {
+        self.under_way().len()
+    }
+
     fn place(&self, max: usize) -> Option<Place<'_>> {
         let place = Place(&self.waiting);
         (self.waiting.fetch_add(1, Ordering::AcqRel) < max).then_some(place)
@@ -53,28 +77,34 @@ impl Cache {
             self.metrics.cache.waiting_full.inc();
             return Err(busy);
         };
-        let mut flight = self.join(digest);
+        let Some(mut flight) = self.join(digest) else {
+            self.metrics.cache.waiting_full.inc();
+            return Err(busy);
+        };
         // The sender is dropped without an answer only if its task dies.
         let landed = flight.wait_for(Option::is_some).await;
         landed.ok().and_then(|answer| answer.clone()).unwrap_or(Err(busy))
     }
 
-    fn join(self: &Arc<Self>, digest: Digest) -> watch::Receiver<Option<Answer>> {
-        let mut flights = self.flights.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+    /// `None`: as many are under way as may be. (They outlive callers that leave.)
+    fn join(self: &Arc<Self>, digest: Digest) -> Option<watch::Receiver<Option<Answer>>> {
+        let mut flights = self.flights.under_way();
         if let Some(flight) = flights.get(&digest) {
             self.metrics.cache.joined.inc();
-            return flight.clone();
+            return Some(flight.clone());
+        }
+        if flights.len() >= self.config.max_waiting {
+            return None;
         }
         let (landed, flight) = watch::channel(None);
         flights.insert(digest, flight.clone());
-        let cache = self.clone();
+        let landing = Landing { cache: self.clone(), digest };
         self.tasks.spawn(async move {
-            let answer = cache.ask(digest).await;
-            let under_way = &cache.flights.under_way;
-            under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+            let answer = landing.cache.ask(digest).await;
+            drop(landing);
             landed.send_replace(Some(answer));
         });
-        flight
+        Some(flight)
     }
 
     async fn ask(self: &Arc<Self>, digest: Digest) -> Answer {

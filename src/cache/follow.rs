@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
+use super::overlay::Overlay;
 use super::source::{Change, ClientRow, Deleted, FollowError, Follower, Lookup, Position};
 use super::store::Age;
 use super::{Cache, Entry};
@@ -21,7 +22,7 @@ pub struct Writing {
     /// During a full resync: everything that Postgres has.
     seen: Option<Seen>,
     /// Keys that the last full resync would remove, waiting for the operator's word.
-    held: Vec<Uuid>,
+    held: HashSet<Uuid>,
 }
 
 #[derive(Debug, Default)]
@@ -66,8 +67,7 @@ impl Cache {
         }
         match lookup.found {
             Some(found) => {
-                let stored = self.store_found(found);
-                if let Err(error) = stored {
+                if let Err(error) = self.store_found(found) {
                     self.metrics.cache.disk_errors.inc();
                     tracing::error!(%error, "a filled key could not be stored on disk");
                     return None;
@@ -85,33 +85,29 @@ impl Cache {
         }
         if let Some(client) = found.client {
             self.store.put_client(&client)?;
-            self.show_client(&client.client);
+            self.show_client(&self.overlay(), &client.client.name);
         }
         for policy in &found.policies {
             self.store.put_policy(policy)?;
         }
-        self.store.put_key(&found.key)
-    }
-
-    fn show_client(&self, client: &Client) {
-        if self.declared.client(&client.name).is_none()
-            && let Some(cell) = self.cells().get(&client.name)
-        {
-            cell.set(Some(client.clone()));
+        if let Some(before) = self.store.put_key(&found.key)? {
+            let _overlay = self.overlay_mut();
+            self.hot.remove(&before);
         }
+        Ok(())
     }
 
-    /// Writes a change to disk; returns the digest of the key that it concerns.
+    /// Writes a change to disk; returns a digest that it has taken away from a key. What else it
+    /// concerns is found with [`Cache::concerned`], once it is written.
     fn write_change(&self, full: bool, change: &Change) -> Result<Option<Digest>, StoreError> {
         match change {
             Change::Client(row) if full => self.store.replace_client(row).map(|()| None),
             Change::Client(row) => self.store.put_client(row).map(|()| None),
             Change::Policy(row) => self.store.put_policy(row).map(|()| None),
-            Change::Key(row) if full => self.store.replace_key(row).map(|()| Some(row.key.digest)),
-            Change::Key(row) => self.store.put_key(row).map(|()| Some(row.key.digest)),
+            Change::Key(row) if full => self.store.replace_key(row),
+            Change::Key(row) => self.store.put_key(row),
             Change::Revocation(Revocation { kind, id, at }) => {
-                self.store.revoke(*kind, id, *at)?;
-                Ok(id.parse().ok().and_then(|id| self.digest_of(id)))
+                self.store.revoke(*kind, id, *at).map(|()| None)
             }
             Change::Deleted(Deleted::Key(id)) => self.store.remove_key(*id),
             Change::Deleted(Deleted::Client(name)) => {
@@ -123,10 +119,21 @@ impl Cache {
         }
     }
 
-    /// Removes what a full resync found to be gone. Returns how many keys that were.
-    fn remove_keys(&self, ids: &[Uuid]) -> Result<(), StoreError> {
+    /// The key that a change concerns.
+    fn concerned(&self, overlay: &Overlay, change: &Change) -> Option<Digest> {
+        match change {
+            Change::Key(row) => Some(row.key.digest),
+            Change::Revocation(Revocation { id, .. }) => {
+                id.parse().ok().and_then(|id| self.digest_in(overlay, id))
+            }
+            _ => None,
+        }
+    }
+
+    /// Removes what a full resync found to be gone.
+    fn remove_keys(&self, ids: impl IntoIterator<Item = Uuid>) -> Result<(), StoreError> {
         for id in ids {
-            if let Some(digest) = self.store.remove_key(*id)? {
+            if let Some(digest) = self.store.remove_key(id)? {
                 let _overlay = self.overlay_mut();
                 self.hot.remove(&digest);
             }
@@ -137,11 +144,11 @@ impl Cache {
     /// The operator's word: removals held back by the last full resync are made. Blocks.
     pub fn confirm_removals(&self) -> Result<usize, FollowError> {
         let mut writing = self.writing();
-        let held = std::mem::take(&mut writing.held);
-        self.metrics.cache.removals_held.set(0);
-        self.remove_keys(&held)?;
+        self.remove_keys(writing.held.iter().copied())?;
+        self.store.put_held(false)?;
         self.store.sync()?;
-        Ok(held.len())
+        self.metrics.cache.removals_held.set(0);
+        Ok(std::mem::take(&mut writing.held).len())
     }
 
     /// How many removals wait.
@@ -167,19 +174,19 @@ impl Cache {
                 total,
                 "a full resync would remove many keys: held until the operator confirms it"
             );
-            writing.held = missing;
+            writing.held = missing.into_iter().collect();
         } else {
             writing.held.clear();
-            self.remove_keys(&missing)?;
+            self.remove_keys(missing)?;
         }
+        self.store.put_held(!writing.held.is_empty())?;
         let held = i64::try_from(writing.held.len()).unwrap_or(i64::MAX);
         self.metrics.cache.removals_held.set(held);
         for client in self.store.clients() {
             let name = client?.client.name;
             if !seen.clients.contains(&name) {
-                let gone = gone(name);
-                self.store.replace_client(&gone)?;
-                self.show_client(&gone.client);
+                self.store.replace_client(&gone(name.clone()))?;
+                self.show_client(&self.overlay(), &name);
             }
         }
         let mut lacking = Vec::new();
@@ -204,20 +211,23 @@ impl Cache {
             if let Some(seen) = &mut writing.seen {
                 seen.note(change);
             }
+            if let Change::Key(row) = change {
+                // It has come back: no word of the operator is asked for any more.
+                writing.held.remove(&row.key.id);
+            }
         }
         // Loads hold the overlay's reading lock from disk to hot tier: none of them can put back
         // what is taken out here.
-        let _overlay = self.overlay_mut();
+        let overlay = self.overlay_mut();
+        digests.extend(changes.iter().filter_map(|change| self.concerned(&overlay, change)));
         for digest in &digests {
             self.hot.remove(digest);
             self.absent.remove(digest);
         }
         for change in changes {
             match change {
-                Change::Client(row) => self.show_client(&row.client),
-                Change::Deleted(Deleted::Client(name)) => {
-                    self.show_client(&gone(name.clone()).client);
-                }
+                Change::Client(row) => self.show_client(&overlay, &row.client.name),
+                Change::Deleted(Deleted::Client(name)) => self.show_client(&overlay, name),
                 _ => {}
             }
         }

@@ -83,6 +83,7 @@ impl Store {
         // A store whose own notes cannot be read is damaged, or of another version: found out here.
         store.position()?;
         store.age()?;
+        store.find_held_again()?;
         Ok(store)
     }
 
@@ -112,29 +113,44 @@ impl Store {
         })
     }
 
-    /// Stores a key unless a newer row of it is there.
-    pub fn put_key(&self, row: &KeyRow) -> Result<(), StoreError> {
-        if self.key(&row.key.digest)?.is_some_and(|known| known.revision > row.revision) {
-            return Ok(());
+    /// Stores a key unless a newer row of it is there. Returns the digest that it had before, if that
+    /// was another: nothing opens with it any more.
+    pub fn put_key(&self, row: &KeyRow) -> Result<Option<Digest>, StoreError> {
+        let place = self.digest(row.key.id)?.unwrap_or(row.key.digest);
+        if self.key(&place)?.is_some_and(|known| known.revision > row.revision) {
+            return Ok(None);
         }
-        write(&self.keys, Kind::Row, &row.key.digest.0, row)?;
-        guarded(|| self.ids.insert(row.key.id.as_bytes(), &row.key.digest.0)).map(drop)
+        self.replace_key(row)
     }
 
     /// Stores a key whatever is there: after a restore of Postgres, revisions start from below.
-    pub fn replace_key(&self, row: &KeyRow) -> Result<(), StoreError> {
+    pub fn replace_key(&self, row: &KeyRow) -> Result<Option<Digest>, StoreError> {
+        let id = row.key.id;
+        let before = self.digest(id)?.filter(|before| *before != row.key.digest);
+        if let Some(before) = before {
+            self.remove_row(&before, id)?;
+        }
         write(&self.keys, Kind::Row, &row.key.digest.0, row)?;
-        guarded(|| self.ids.insert(row.key.id.as_bytes(), &row.key.digest.0)).map(drop)
+        guarded(|| self.ids.insert(id.as_bytes(), &row.key.digest.0))?;
+        Ok(before)
     }
 
     /// Forgets a key; returns its digest.
     pub fn remove_key(&self, id: Uuid) -> Result<Option<Digest>, StoreError> {
         let digest = self.digest(id)?;
         if let Some(digest) = digest {
-            guarded(|| self.keys.remove(digest.0))?;
+            self.remove_row(&digest, id)?;
             guarded(|| self.ids.remove(id.as_bytes()))?;
         }
         Ok(digest)
+    }
+
+    /// A digest may have gone over to another id; that one's row stays.
+    fn remove_row(&self, digest: &Digest, id: Uuid) -> Result<(), StoreError> {
+        if self.key(digest)?.is_some_and(|row| row.key.id == id) {
+            guarded(|| self.keys.remove(digest.0))?;
+        }
+        Ok(())
     }
 
     /// A client by name.
@@ -209,6 +225,21 @@ impl Store {
         read(Kind::Meta, guarded(|| self.meta.get("position"))?)
     }
 
+    /// Notes whether removals wait for the operator's word.
+    pub fn put_held(&self, held: bool) -> Result<(), StoreError> {
+        write(&self.meta, Kind::Meta, b"held", &held)
+    }
+
+    /// Which removals waited is not written down: the position is forgotten instead, so that the next
+    /// catch-up is a full resync, which finds them again.
+    fn find_held_again(&self) -> Result<(), StoreError> {
+        let held = read(Kind::Meta, guarded(|| self.meta.get("held"))?)?;
+        if held.unwrap_or(false) {
+            guarded(|| self.meta.remove("position"))?;
+        }
+        Ok(())
+    }
+
     /// How old the cache was when that was last written down.
     pub fn age(&self) -> Result<Option<Age>, StoreError> {
         read(Kind::Meta, guarded(|| self.meta.get("age"))?)
@@ -225,6 +256,15 @@ impl Store {
         write(&self.meta, Kind::Meta, b"position", &position)?;
         self.put_age(age)?;
         self.sync()
+    }
+
+    /// Writes over every revocation.
+    #[cfg(test)]
+    pub fn damage_revocations(&self) {
+        for entry in &self.revocations {
+            let (key, _) = entry.expect("readable");
+            self.revocations.insert(key, b"damaged").expect("writable");
+        }
     }
 
     /// Brings everything to the disk.

@@ -45,6 +45,9 @@ pub enum SegmentError {
     /// A record of a later version.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// Damage that was noticed by counting only.
+    #[error("{0} sequence numbers are missing")]
+    Missing(u64),
 }
 
 /// Some chunks of a segment.
@@ -176,6 +179,11 @@ impl Segment {
         let mut handle = lock(&self.handle);
         self.examine(&mut handle)?;
         Ok(handle.missing)
+    }
+
+    /// Sequence numbers that were found missing when it was looked through.
+    pub fn missing(&self) -> u64 {
+        lock(&self.handle).missing
     }
 
     /// Up to `limit` chunks beyond `after`, and never beyond what is durable. Blocks.

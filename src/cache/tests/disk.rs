@@ -1,0 +1,90 @@
+//! The disk tier over restarts and damage.
+
+use super::*;
+
+#[tokio::test]
+async fn position_keys_and_revocations_come_back_from_disk() {
+    let bench = Bench::new();
+    assert_eq!(bench.cache.position(), None);
+    let changes = vec![fed("k", 3), fed("l", 3), Change::Revocation(revocation("l", AT_ONCE))];
+    bench.feed(3, changes);
+    let bench = bench.restart(Config::default(), Duration::from_secs(60));
+    assert_eq!(bench.cache.position(), Some(position(3)));
+    assert_eq!(bench.cache.synced_revision(), 3);
+    assert_eq!(bench.known("k").await, Some(KeyState::Active));
+    assert_eq!(bench.known("l").await, Some(KeyState::Revoked));
+    assert_eq!(bench.cache.keys(None, None, 10).len(), 2);
+    assert_eq!(bench.hand.lookups(), 0);
+}
+
+#[tokio::test]
+async fn the_age_counts_on_over_a_restart_until_the_next_catch_up() {
+    let config = Config { max_stale: Span::secs(3600), ..Config::default() };
+    let bench = Bench::with(config.clone(), Declared::default());
+    assert!(bench.cache.is_stale(), "never caught up with");
+    bench.feed(1, vec![fed("k", 1)]);
+    bench.clock.advance(Duration::from_secs(1800));
+    assert!(!bench.cache.is_stale());
+    let bench = bench.restart(config, Duration::from_secs(1800));
+    assert_eq!(bench.cache.status().age_seconds, Some(3600.0));
+    assert!(!bench.cache.is_stale());
+    bench.clock.advance(Duration::from_millis(1));
+    assert!(bench.cache.is_stale());
+    bench.cache.still_current();
+    assert!(!bench.cache.is_stale());
+    assert_eq!(bench.cache.status().age_seconds, Some(0.0));
+}
+
+#[tokio::test]
+async fn a_damaged_directory_is_set_aside_and_an_empty_cache_starts() {
+    let bench = Bench::new();
+    bench.feed(1, vec![fed("k", 1)]);
+    let Bench { data, clock, hand, cache } = bench;
+    drop(cache);
+    std::fs::write(data.path().join("cache/conf"), b"not what sled wrote").expect("writable");
+    let config = Config::default();
+    let cache = open(&data, config, Declared::default(), Some(hand.clone()), clock.clone());
+    let bench = Bench { data, clock, hand, cache };
+    assert_eq!(bench.cache.metrics.cache.quarantined.get(), 1);
+    assert_eq!(bench.cache.position(), None, "so that the feed reads everything");
+    assert_eq!(bench.known("k").await, None);
+    let aside = bench.data.path().join("quarantine").read_dir().expect("made").count();
+    assert_eq!(aside, 1);
+    bench.feed(2, vec![fed("k", 1)]);
+    assert_eq!(bench.known("k").await, Some(KeyState::Active));
+}
+
+#[tokio::test]
+async fn a_revocation_that_cannot_be_read_is_not_taken_for_none() {
+    let bench = Bench::new();
+    bench.feed(1, vec![fed("k", 1), fed("l", 1), Change::Client(client_row(false, 1))]);
+    bench.feed(2, vec![Change::Revocation(revocation("k", AT_ONCE))]);
+    bench.cache.store.damage_revocations();
+    assert_eq!(bench.known("k").await, None);
+    assert!(bench.known("l").await.is_some(), "the others are not concerned");
+    // Postgres is asked instead, and what it says cannot be kept: nothing is decided.
+    let finding = bench.find("k");
+    for _ in 0..3 {
+        let answer = Found {
+            key: key_row("k", 1),
+            client: None,
+            policies: vec![],
+            revocation: Some(revocation("k", AT_ONCE)),
+        };
+        let answer = Lookup { revision: 2, found: Some(answer) };
+        bench.hand.asked().await.send(Ok(answer)).expect("it waits");
+    }
+    finding.await.expect("no panic").expect_err("undecidable");
+}
+
+#[tokio::test]
+async fn what_a_miss_brought_survives_a_restart() {
+    let bench = Bench::new();
+    let finding = bench.find("k");
+    bench.hand.asked().await.send(found(1, key_row("k", 1))).expect("it waits");
+    assert!(finding.await.expect("no panic").expect("an answer").is_some());
+    bench.cache.still_current();
+    let bench = bench.restart(Config::default(), Duration::from_secs(1));
+    assert_eq!(bench.known("k").await, Some(KeyState::Active));
+    assert_eq!(bench.cache.position(), None, "only a catch-up moves the position");
+}
