@@ -10,6 +10,8 @@
 //! something writes the disk first and then takes the entry out of the hot tier under the writing
 //! lock. So whatever the order, no load leaves an older entry behind than the last change.
 
+mod absent;
+mod config;
 mod entry;
 mod flight;
 mod follow;
@@ -19,14 +21,14 @@ mod source;
 mod store;
 #[cfg(test)]
 mod tests;
+mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -34,8 +36,8 @@ use crate::clock::SharedClock;
 use crate::disk;
 use crate::metrics::Metrics;
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
-use crate::model::units::Span;
-use crate::model::{Client, Digest, Key, Name, Policy, Timestamp};
+use crate::model::{Client, Digest, Key, Name, Timestamp};
+use absent::Absent;
 use entry::ClientCell;
 use flight::Flights;
 use follow::Writing;
@@ -43,132 +45,19 @@ use freshness::Freshness;
 use overlay::Overlay;
 use store::Store;
 
+pub use config::{CacheError, Config, Declared};
 pub use entry::Entry;
 pub use source::{
     Asked, Change, ClientRow, Deleted, FollowError, Follower, Found, KeyRow, Lookup, PolicyRow,
     Position, Source, SourceError,
 };
-
-/// `[cache]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Keys kept decoded in memory.
-    pub hot_entries: usize,
-    /// How long cached keys are good while Postgres cannot be reached.
-    pub max_stale: Span,
-    /// Remembered absences.
-    pub absent_entries: usize,
-    /// How long an absence is remembered.
-    pub absent_for: Span,
-    /// Callers that may wait for Postgres at a time; beyond it they get 503.
-    pub max_waiting: usize,
-    /// A full resync that would remove more than this share of the keys waits for the operator's
-    /// word.
-    pub max_removed_share: f64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            hot_entries: 100_000,
-            max_stale: Span::secs(24 * 3600),
-            absent_entries: 10_000,
-            absent_for: Span::secs(5),
-            max_waiting: 1024,
-            max_removed_share: 0.2,
-        }
-    }
-}
-
-/// Why the cache cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    /// The directory cannot be used.
-    #[error("the cache directory cannot be used: {0}; check its owner, mode and free space")]
-    Io(#[from] std::io::Error),
-    /// Another process has it open.
-    #[error("the cache directory is held by another process; stop that one first")]
-    Locked,
-    /// It was set aside as damaged, and a new one cannot be made either.
-    #[error("an empty cache cannot be made: {0}")]
-    Store(disk::StoreError),
-}
-
-/// What is declared in the configuration.
-#[derive(Clone, Debug, Default)]
-pub struct Declared {
-    /// `[[clients]]`
-    pub clients: Vec<Client>,
-    /// `[[keys]]`
-    pub keys: Vec<Key>,
-    /// `[[policies]]`
-    pub policies: Vec<Policy>,
-}
-
-impl Declared {
-    fn client(&self, name: &str) -> Option<&Client> {
-        self.clients.iter().find(|client| *client.name == *name)
-    }
-
-    fn key_by_id(&self, id: Uuid) -> Option<&Key> {
-        self.keys.iter().find(|key| key.id == id)
-    }
-}
+pub use views::{CacheStatus, KeyView};
 
 /// Why nobody can say whether a key exists: the honest 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undecidable {
     /// When it is worth asking again.
     pub retry_after: Duration,
-}
-
-/// What is known of a key, for lists.
-#[derive(Clone, Debug)]
-pub struct KeyView {
-    /// The key.
-    pub key: Key,
-    /// Its revocation.
-    pub revoked_at: Option<Timestamp>,
-}
-
-/// What `status` says of the cache.
-#[derive(Clone, Debug, Serialize)]
-pub struct CacheStatus {
-    /// The change counter caught up with; none when embedded or never caught up.
-    pub revision: Option<i64>,
-    /// Seconds since the last completed catch-up; none when embedded or never caught up.
-    pub age_seconds: Option<f64>,
-    /// Older than `max_stale`.
-    pub stale: bool,
-    /// Decoded keys in memory.
-    pub hot_entries: u64,
-    /// Unsettled state facts.
-    pub overlay_entries: u64,
-    /// Removals that wait for the operator.
-    pub removals_held: u64,
-}
-
-/// Digests that Postgres did not know, when they were read.
-#[derive(Debug)]
-struct Absent {
-    read_at: quick_cache::sync::Cache<Digest, Duration>,
-    good_for: Duration,
-}
-
-impl Absent {
-    fn insert(&self, digest: Digest, now: Duration) {
-        self.read_at.insert(digest, now);
-    }
-
-    fn remove(&self, digest: &Digest) {
-        self.read_at.remove(digest);
-    }
-
-    fn holds(&self, digest: &Digest, now: Duration) -> bool {
-        let read_at = self.read_at.get(digest);
-        read_at.is_some_and(|read_at| now.saturating_sub(read_at) < self.good_for)
-    }
 }
 
 type Stored<T> = Result<Option<T>, disk::StoreError>;
@@ -234,10 +123,7 @@ impl Cache {
             declared.keys.iter().enumerate().map(|(at, key)| (key.digest, at)).collect();
         Ok(Arc::new(Self {
             hot: quick_cache::sync::Cache::new(config.hot_entries),
-            absent: Absent {
-                read_at: quick_cache::sync::Cache::new(config.absent_entries),
-                good_for: config.absent_for.0,
-            },
+            absent: Absent::new(config.absent_entries, config.absent_for.0),
             overlay: RwLock::default(),
             cells: Mutex::default(),
             writing: Mutex::default(),
@@ -421,100 +307,5 @@ impl Cache {
     /// The change counter that the disk tier has caught up with and is synced to.
     pub fn synced_revision(&self) -> i64 {
         self.revision.load(Ordering::Acquire)
-    }
-
-    /// Revocations that have come into force by now but still carry their moment: written again as "at
-    /// once", no clock can undo them. Blocks on disk.
-    pub fn reached(&self) -> Vec<Revocation> {
-        let now = self.clock.now();
-        let pending = |at: Timestamp| at > Timestamp::NEG_INFINITY && at <= now;
-        let at = Timestamp::NEG_INFINITY;
-        let stored = self.store.revocations().filter_map(Result::ok);
-        let stored = stored.filter(|(_, _, at)| pending(*at));
-        let mut reached: Vec<_> =
-            stored.map(|(kind, id, _)| Revocation { kind, id: id.into(), at }).collect();
-        let overlay = self.overlay();
-        let pinned = overlay.revocations().filter(|revocation| pending(revocation.at));
-        reached.extend(pinned.map(|revocation| Revocation { at, ..revocation }));
-        // What is in force for ever already, here or there, needs no more words.
-        reached.retain(|Revocation { kind: RevocationKind::Key, id, .. }| {
-            let id = id.parse().ok();
-            let known = id.and_then(|id| self.or_count(self.revoked_at(&overlay, id)));
-            known != Some(Timestamp::NEG_INFINITY)
-        });
-        reached.sort_unstable();
-        reached.dedup();
-        reached
-    }
-
-    /// A client by name: declared, disk, overlay.
-    pub fn client(&self, name: &str) -> Option<Client> {
-        self.or_count(self.client_in(&self.overlay(), name))
-    }
-
-    /// All clients, by name. Blocks on disk.
-    pub fn clients(&self) -> Vec<Client> {
-        let overlay = self.overlay();
-        let mut clients: BTreeMap<Name, Client> =
-            overlay.clients().map(|client| (client.name.clone(), client.clone())).collect();
-        let stored = self.store.clients().filter_map(Result::ok).map(|row| row.client);
-        for client in stored.chain(self.declared.clients.iter().cloned()) {
-            clients.insert(client.name.clone(), client);
-        }
-        clients.into_values().collect()
-    }
-
-    /// A key by id. Blocks on disk.
-    pub fn key(&self, id: Uuid) -> Option<KeyView> {
-        let overlay = self.overlay();
-        let stored = || {
-            let digest = self.or_count(self.store.digest(id))?;
-            self.or_count(self.store.key(&digest)).map(|row| row.key)
-        };
-        let key = self.declared.key_by_id(id).cloned().or_else(stored);
-        let key = key.or_else(|| overlay.key(id).cloned())?;
-        Some(KeyView { revoked_at: self.or_count(self.revoked_at(&overlay, id)), key })
-    }
-
-    /// Up to `limit` keys, of one client or all, by id beyond `after`. Blocks on disk.
-    pub fn keys(&self, client: Option<&str>, after: Option<Uuid>, limit: usize) -> Vec<KeyView> {
-        let wanted = |key: &Key| {
-            client.is_none_or(|client| *key.client == *client)
-                && after.is_none_or(|after| key.id > after)
-        };
-        let mut keys: BTreeMap<Uuid, Key> = BTreeMap::new();
-        let pick = |key: &Key| wanted(key).then(|| (key.id, key.clone()));
-        keys.extend(self.overlay().keys().chain(&self.declared.keys).filter_map(pick));
-        // Without the lock: a long walk must not keep loads and revocations waiting.
-        let stored = self.store.ids(after).filter_map(Result::ok);
-        let stored = stored.filter_map(|(_, digest)| Some(self.store.key(&digest).ok()??.key));
-        keys.extend(stored.filter(wanted).take(limit).map(|key| (key.id, key)));
-        let overlay = self.overlay();
-        let revoked_at = |id| self.or_count(self.revoked_at(&overlay, id));
-        let view = |key: Key| KeyView { revoked_at: revoked_at(key.id), key };
-        keys.into_values().take(limit).map(view).collect()
-    }
-
-    /// For `status`.
-    pub fn status(&self) -> CacheStatus {
-        let age = self.freshness.age(self.clock.monotonic()).filter(|_| self.source.is_some());
-        let age_seconds = age.map(|age| age.as_secs_f64());
-        let hot = self.hot.len();
-        CacheStatus {
-            revision: age.map(|_| self.synced_revision()),
-            age_seconds,
-            stale: self.is_stale(),
-            hot_entries: hot as u64,
-            overlay_entries: self.overlay().len() as u64,
-            removals_held: self.removals_held() as u64,
-        }
-    }
-
-    /// Brings the gauges up to date that are looked up rather than kept.
-    pub fn observe(&self) {
-        let status = self.status();
-        let entries = i64::try_from(status.hot_entries).unwrap_or(i64::MAX);
-        self.metrics.cache.hot_entries.set(entries);
-        self.metrics.cache.age.set(status.age_seconds.unwrap_or(0.0));
     }
 }

@@ -1,6 +1,7 @@
 //! The disk tier over restarts and damage.
 
 use super::*;
+use crate::model::units::Span;
 
 #[tokio::test]
 async fn position_keys_and_revocations_come_back_from_disk() {
