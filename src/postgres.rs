@@ -112,7 +112,8 @@ impl Postgres {
 
     /// The operator's direct reads and writes.
     pub fn directory(&self) -> Directory {
-        Directory::new(Arc::clone(&self.admin), self.config.query_deadline.0)
+        let Config { connect_timeout, query_deadline, .. } = &self.config;
+        Directory::new(Arc::clone(&self.admin), connect_timeout.0, query_deadline.0)
     }
 
     /// Applies what is missing of the schema, under an advisory lock. Can be repeated.

@@ -27,12 +27,14 @@ pub struct UsageReport {
 #[derive(Clone)]
 pub struct Directory {
     pool: Arc<Pool>,
+    /// For a connection. The pool would try again and again for as long as it may wait.
+    connect_timeout: Duration,
     deadline: Duration,
 }
 
 impl Directory {
-    pub(super) fn new(pool: Arc<Pool>, deadline: Duration) -> Self {
-        Self { pool, deadline }
+    pub(super) fn new(pool: Arc<Pool>, connect_timeout: Duration, deadline: Duration) -> Self {
+        Self { pool, connect_timeout, deadline }
     }
 
     /// Enables or disables a client; `false` when there is none of that name.
@@ -149,7 +151,8 @@ impl Directory {
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, PostgresError>,
     ) -> Result<T, PostgresError> {
         deadline(self.deadline, async {
-            let mut checkout: Checkout = self.pool.acquire().await?;
+            let acquired = async { Ok(self.pool.acquire().await?) };
+            let mut checkout: Checkout = deadline(self.connect_timeout, acquired).await?;
             let done = work(checkout.conn()).await?;
             checkout.give_back();
             Ok(done)
