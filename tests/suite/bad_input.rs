@@ -1,0 +1,1 @@
+//! What people, clients and disks get wrong, told by the real binary.
