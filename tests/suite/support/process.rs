@@ -18,6 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Program {
     child: Child,
     said: Arc<Mutex<String>>,
+    listener: thread::JoinHandle<()>,
 }
 
 impl Program {
@@ -27,12 +28,12 @@ impl Program {
         let said = Arc::new(Mutex::new(String::new()));
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let heard = Arc::clone(&said);
-        thread::spawn(move || {
+        let listener = thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 heard.lock().expect("no panic").push_str(&(line + "\n"));
             }
         });
-        Self { child, said }
+        Self { child, said, listener }
     }
 
     pub fn pid(&self) -> u32 {
@@ -139,10 +140,8 @@ impl House {
         });
         let code = program.end().code().expect("it was not killed");
         let stdout = reader.join().expect("no panic");
-        // The reader of stderr may still have a line to go.
-        let stderr =
-            until("stderr", || (code == 0 || !program.said().is_empty()).then(|| program.said()));
-        (code, stdout, stderr)
+        until("the last word", || program.listener.is_finished().then_some(()));
+        (code, stdout, program.said())
     }
 
     /// `serve`, once it listens.
