@@ -1,5 +1,6 @@
 //! Data directories that are taken, in the way, from the future, or full.
 
+use std::io::Write;
 use std::process::Command;
 
 use crate::support::process::{House, declared, get, key, until};
@@ -49,7 +50,7 @@ impl Small {
         let dir = tempfile::tempdir().expect("a directory");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs"]).arg(dir.path());
-        mount.output().is_ok_and(|done| done.status.success()).then_some(Self(dir))
+        mount.output().is_ok_and(|done| done.status.success()).then(|| Self(dir))
     }
 }
 
@@ -63,8 +64,8 @@ impl Drop for Small {
 #[test]
 fn a_full_disk_is_said_and_what_was_promised_is_kept() {
     let Some(disk) = Small::mount() else {
-        eprintln!("skipped: a file system of its own can be mounted by root only");
-        return;
+        let skipped = "skipped: only root can mount a small file system\n";
+        return std::io::stderr().write_all(skipped.as_bytes()).expect("stderr");
     };
     let data = disk.0.path().join("data");
     let rest = format!("[journal]\ncommit = \"before_reply\"\n{}", declared("shop", &key(1)));
@@ -104,7 +105,6 @@ fn a_full_disk_is_said_and_what_was_promised_is_kept() {
 
 /// Takes all the room that there is.
 fn fill(dir: &std::path::Path) {
-    use std::io::Write;
     let mut filler = std::fs::File::create(dir.join("filler")).expect("made");
     let block = vec![0; 64 << 10];
     for size in [64 << 10, 4 << 10, 1] {
