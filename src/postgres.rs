@@ -151,6 +151,10 @@ impl Postgres {
 }
 
 fn options(url: &DatabaseUrl) -> Result<PgConnectOptions, PostgresError> {
+    // sqlx takes any scheme.
+    if !["postgres://", "postgresql://"].iter().any(|scheme| url.expose().starts_with(scheme)) {
+        return Err(PostgresError::Url("it does not start with postgres://".into()));
+    }
     let options = PgConnectOptions::from_str(url.expose());
     let options = options.map_err(|error| PostgresError::Url(error.to_string()))?;
     Ok(options.application_name("gatepost").disable_statement_logging())

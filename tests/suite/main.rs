@@ -6,8 +6,11 @@
     reason = "tasks end with their test; the environment is its own"
 )]
 
+mod bad_input;
 mod feed;
 mod migrations;
+mod nginx;
 mod sink;
 mod source;
+mod stream;
 mod support;

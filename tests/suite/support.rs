@@ -5,4 +5,5 @@ pub mod cluster;
 pub mod database;
 pub mod fault_proxy;
 pub mod postgres;
+pub mod process;
 mod wire;
