@@ -7,7 +7,9 @@
 )]
 
 mod feed;
+mod kill;
 mod migrations;
+mod outage;
 mod sink;
 mod source;
 mod support;
