@@ -110,7 +110,7 @@ impl Scene {
              [postgres]\nconnect_timeout = \"300ms\"\npoll_interval = \"200ms\"\n"
         );
         let mut gateway = Gateway::new(Some(&line.url(&db.url)), &settings);
-        gateway.start().await;
+        gateway.start_ready().await;
         gateway.create_client("acme").await;
         let mut keys = Vec::new();
         for _ in 0..KEYS {

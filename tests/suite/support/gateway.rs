@@ -130,6 +130,19 @@ impl Gateway {
         assert_eq!(running.data.get("/livez").await.status, 200);
     }
 
+    /// Starts it and waits until it has caught up with Postgres: before its first time it cannot know
+    /// whether a key was revoked there.
+    pub async fn start_ready(&mut self) {
+        self.start().await;
+        self.is_well().await;
+    }
+
+    /// Waits until it says that all is well.
+    pub async fn is_well(&self) {
+        until("`/readyz` says ok", || async { self.admin().get("/readyz").await.body == "ok\n" })
+            .await;
+    }
+
     /// Starts it and kills it at `moment`, however far it has come.
     pub async fn start_and_kill9_after(&mut self, moment: Duration) {
         assert!(self.running.is_none(), "it runs already");
