@@ -8,8 +8,10 @@
 
 mod bad_input;
 mod feed;
+mod kill;
 mod migrations;
 mod nginx;
+mod outage;
 mod sink;
 mod source;
 mod stream;

@@ -1,9 +1,12 @@
-//! What the tests stand on: a Postgres of their own, a proxy that breaks the way to it, and parts
-//! of the gateway made with a standing clock and repeatable randomness.
+//! What the tests stand on: a Postgres of their own, a proxy that breaks the way to it, the real
+//! gateway as a process, and parts of it made with a standing clock and repeatable randomness.
 
 pub mod cluster;
 pub mod database;
 pub mod fault_proxy;
+pub mod gateway;
+pub mod http;
 pub mod postgres;
 pub mod process;
+mod reaper;
 mod wire;

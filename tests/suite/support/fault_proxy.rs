@@ -38,6 +38,7 @@ struct Shared {
     host: String,
     fault: Mutex<Fault>,
     open: Mutex<Vec<TcpStream>>,
+    refused: Mutex<Option<String>>,
     queries: Mutex<Vec<String>>,
     connections: AtomicU64,
 }
@@ -55,6 +56,7 @@ impl FaultProxy {
             host,
             fault: Mutex::new(Fault::None),
             open: Mutex::default(),
+            refused: Mutex::default(),
             queries: Mutex::default(),
             connections: AtomicU64::new(0),
         });
@@ -79,6 +81,11 @@ impl FaultProxy {
         if fault == Fault::Cut {
             self.shared.cut_all();
         }
+    }
+
+    /// From now on a query with `part` in its text ends its connection, and nothing else does.
+    pub fn refuse(&self, part: &str) {
+        *lock(&self.shared.refused) = Some(part.to_owned());
     }
 
     /// Whether a one-time fault is still to come.
@@ -138,6 +145,9 @@ impl Shared {
                 Fault::CutAfterCommit if commits => *lock(answered) = false,
                 _ => {}
             }
+            if self.refuses(message.query.as_deref()) {
+                break;
+            }
             lock(&self.queries).extend(message.query);
             if server.write_all(&message.bytes).is_err() {
                 break;
@@ -162,6 +172,11 @@ impl Shared {
             }
         }
         end(&client, &server);
+    }
+
+    fn refuses(&self, query: Option<&str>) -> bool {
+        let refused = lock(&self.refused);
+        refused.as_deref().zip(query).is_some_and(|(part, query)| query.contains(part))
     }
 
     fn wait_while_black(&self) -> Fault {

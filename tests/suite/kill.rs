@@ -1,0 +1,252 @@
+//! `kill -9` of the real program at random moments, under load, through outages of Postgres: the law
+//! of the journal, key by key.
+//!
+//! 25 rounds in each commit mode; 250 with `GATEPOST_LONG=1`. `GATEPOST_SEED` repeats the choices of
+//! a run; what the operating system does in between is not repeatable.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use axum::http::Method;
+use gatepost::entropy::{Entropy, SeededEntropy};
+use tokio::task::JoinSet;
+
+use crate::support::database::Database;
+use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::gateway::{Gateway, Made};
+
+const KEYS: usize = 4;
+const CALLERS: usize = 6;
+
+/// Repeatable choices.
+struct Dice(SeededEntropy);
+
+impl Dice {
+    #[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]
+    fn new() -> Self {
+        let given = std::env::var("GATEPOST_SEED").ok().map(|seed| seed.parse().unwrap());
+        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
+        eprintln!("GATEPOST_SEED={seed}");
+        Self(SeededEntropy::new(seed))
+    }
+
+    fn below(&self, bound: u32) -> u32 {
+        let mut bytes = [0; 4];
+        self.0.fill(&mut bytes);
+        u32::from_le_bytes(bytes) % bound
+    }
+
+    fn one_in(&self, bound: u32) -> bool {
+        self.below(bound) == 0
+    }
+
+    fn millis(&self, bound: u32) -> Duration {
+        Duration::from_millis(self.below(bound).into())
+    }
+
+    fn fault(&self) -> Fault {
+        match self.below(8) {
+            0 => Fault::Cut,
+            1 => Fault::BlackHole,
+            2 => Fault::CutBeforeCommit,
+            3 => Fault::CutAfterCommit,
+            4 => Fault::Delay(Duration::from_millis(20)),
+            _ => Fault::None,
+        }
+    }
+}
+
+/// One key, and what its callers know.
+struct Known {
+    made: Made,
+    /// Requests that were sent: I.
+    sent: AtomicU64,
+    /// Requests that were answered.
+    answered: AtomicU64,
+    /// Requests that the gateway has said to be durable, in whichever way: D.
+    durable: AtomicU64,
+}
+
+impl Known {
+    fn counts(&self) -> (u64, u64) {
+        (self.answered.load(SeqCst), self.sent.load(SeqCst))
+    }
+}
+
+/// A gateway, and Postgres behind a bad line.
+struct Scene {
+    db: Database,
+    line: FaultProxy,
+    gateway: Gateway,
+    keys: Arc<Vec<Known>>,
+    dice: Dice,
+}
+
+/// Callers at work.
+struct Load {
+    callers: JoinSet<()>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Load {
+    /// Returns when all callers have stopped of themselves, or have lost the gateway.
+    async fn ended(mut self) {
+        while let Some(caller) = self.callers.join_next().await {
+            caller.unwrap();
+        }
+    }
+}
+
+impl Scene {
+    async fn new(commit: &str) -> Self {
+        let db = Database::new().await;
+        let line = FaultProxy::new(&db.url);
+        let settings = format!(
+            "[journal]\ncommit = \"{commit}\"\nretention = \"2s\"\n\
+             [drain]\ninterval = \"20ms\"\ndeadline = \"1s\"\n\
+             [postgres]\nconnect_timeout = \"300ms\"\npoll_interval = \"200ms\"\n"
+        );
+        let mut gateway = Gateway::new(Some(&line.url(&db.url)), &settings);
+        gateway.start_ready().await;
+        gateway.create_client("acme").await;
+        let mut keys = Vec::new();
+        for _ in 0..KEYS {
+            let made = gateway.create_key("acme").await;
+            let (sent, answered, durable) = Default::default();
+            keys.push(Known { made, sent, answered, durable });
+        }
+        gateway.kill9();
+        Self { db, line, gateway, keys: Arc::new(keys), dice: Dice::new() }
+    }
+
+    /// Callers that ask as fast as they are answered, until told to stop or the gateway is gone.
+    fn load(&self) -> Load {
+        let (mut callers, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
+        for caller in 0..CALLERS {
+            let (http, keys) = (self.gateway.http().clone(), Arc::clone(&self.keys));
+            let stopped = Arc::clone(&stop);
+            callers.spawn(async move {
+                for turn in caller.. {
+                    if stopped.load(SeqCst) {
+                        return;
+                    }
+                    let known = &keys[turn % KEYS];
+                    known.sent.fetch_add(1, SeqCst);
+                    let Some(answer) = http.authorize(&known.made.key).await else { return };
+                    assert_eq!(answer.status, 200, "{}", answer.body);
+                    known.answered.fetch_add(1, SeqCst);
+                }
+            });
+        }
+        Load { callers, stop }
+    }
+
+    /// Start, load, a fault or two, and a kill, at moments that the dice choose.
+    async fn round(&mut self) {
+        self.line.set(self.dice.fault());
+        if self.dice.one_in(8) {
+            let moment = self.dice.millis(100);
+            return self.gateway.start_and_kill9_after(moment).await;
+        }
+        self.gateway.start().await;
+        let load = self.load();
+        tokio::time::sleep(self.dice.millis(150)).await;
+        if self.dice.one_in(3) {
+            self.line.set(Fault::None);
+            self.acknowledge().await;
+        } else if self.dice.one_in(2) {
+            self.line.set(self.dice.fault());
+        }
+        tokio::time::sleep(self.dice.millis(150)).await;
+        self.gateway.kill9();
+        load.ended().await;
+    }
+
+    /// What was answered before a successful drain began is durable, in both modes.
+    async fn acknowledge(&self) {
+        let answered: Vec<u64> = self.keys.iter().map(|known| known.counts().0).collect();
+        let drained = self.gateway.control(Method::POST, "/log/drain", "").await.unwrap();
+        if drained.status == 200 {
+            for (known, answered) in self.keys.iter().zip(answered) {
+                known.durable.store(answered, SeqCst);
+            }
+        }
+    }
+
+    /// What Postgres has, by key id. Every table of sums must tell the same.
+    async fn applied(&self) -> HashMap<String, u64> {
+        let sql = "SELECT key_id::text, requests FROM gatepost.key_activity";
+        let mut conn = self.db.connect().await;
+        let rows: Vec<(String, i64)> = sqlx::query_as(sql).fetch_all(&mut conn).await.unwrap();
+        let applied: HashMap<_, _> =
+            rows.into_iter().map(|(id, requests)| (id, requests.try_into().unwrap())).collect();
+        let total = i64::try_from(applied.values().sum::<u64>()).unwrap();
+        for other in [
+            "SELECT total_requests FROM gatepost.client_statistics",
+            "SELECT successful_requests FROM gatepost.client_statistics",
+            "SELECT total_operations FROM gatepost.client_table_statistics",
+            "SELECT sum(requests)::bigint FROM gatepost.usage_hourly",
+        ] {
+            assert_eq!(self.db.number(other).await, total, "{other}");
+        }
+        assert_eq!(self.db.number("SELECT count(*) FROM gatepost.dead_letters").await, 0);
+        applied
+    }
+
+    /// Heals the line, starts once more, and drains.
+    async fn settled(&mut self) -> HashMap<String, u64> {
+        self.line.set(Fault::None);
+        self.gateway.start().await;
+        self.gateway.drain().await;
+        self.applied().await
+    }
+}
+
+fn rounds() -> u32 {
+    if std::env::var("GATEPOST_LONG").is_ok_and(|long| long == "1") { 250 } else { 25 }
+}
+
+async fn the_law_holds(commit: &str, strict: bool) {
+    let mut scene = Scene::new(commit).await;
+    for _ in 0..rounds() {
+        scene.round().await;
+    }
+    let before = scene.settled().await;
+    for known in &*scene.keys {
+        let (answered, issued) = known.counts();
+        let durable = if strict { answered } else { known.durable.load(SeqCst) };
+        let applied = before.get(&known.made.id).copied().unwrap_or(0);
+        let law = format!("durable {durable} ≤ applied {applied} ≤ issued {issued}");
+        assert!(answered > 0, "no load");
+        assert!(durable <= applied && applied <= issued, "{law}, key {}", known.made.id);
+    }
+
+    // No crash: to the last one, in both modes.
+    let at_first: Vec<_> = scene.keys.iter().map(Known::counts).collect();
+    let load = scene.load();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    load.stop.store(true, SeqCst);
+    load.ended().await;
+    scene.gateway.terminate().await;
+    let after = scene.settled().await;
+    for (known, (answered, issued)) in scene.keys.iter().zip(at_first) {
+        let (now_answered, now_issued) = known.counts();
+        let applied = after[&known.made.id] - before.get(&known.made.id).copied().unwrap_or(0);
+        assert_eq!((applied, applied), (now_answered - answered, now_issued - issued));
+    }
+    scene.gateway.terminate().await;
+    assert!(!scene.gateway.data_dir().join("quarantine").exists(), "nothing was damaged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_what_was_answered_is_counted_once_before_reply() {
+    the_law_holds("before_reply", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_nothing_is_counted_twice_with_an_interval() {
+    the_law_holds("interval", false).await;
+}

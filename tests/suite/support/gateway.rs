@@ -1,0 +1,311 @@
+//! The real program as a process, on a data directory of its own.
+
+use std::fmt::Display;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::http::Method;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::http::{Answer, Http};
+use super::reaper;
+
+/// Only whatever hangs takes longer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// See the module. Dropping it kills the process and removes the directory.
+pub struct Gateway {
+    dir: TempDir,
+    database: Option<String>,
+    running: Option<Running>,
+    said: Arc<Mutex<Vec<String>>>,
+}
+
+struct Running {
+    child: Child,
+    data: Http,
+    admin_url: String,
+    admin: Http,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// What a command that went well printed.
+    pub fn json(&self) -> Value {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        serde_json::from_str(&self.stdout).expect("JSON")
+    }
+}
+
+/// A key that was made, and the id that it is revoked by.
+#[derive(Clone, Debug)]
+pub struct Made {
+    pub id: String,
+    pub key: String,
+}
+
+impl Made {
+    fn of(json: &Value) -> Self {
+        let text = |name: &str| json[name].as_str().expect("it is shown").to_owned();
+        Self { id: text("id"), key: text("key") }
+    }
+}
+
+impl Gateway {
+    /// Not yet started. `settings` is TOML, after the addresses and the data directory; without
+    /// `database` it is embedded.
+    pub fn new(database: Option<&str>, settings: &str) -> Self {
+        let dir = TempDir::with_prefix("gp-gateway-").expect("a directory");
+        let data = dir.path().join("data");
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\necho = true\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n\
+             [data]\ndir = \"{}\"\n{settings}\n",
+            data.display()
+        );
+        std::fs::write(dir.path().join("gatepost.toml"), text).expect("a file");
+        let database = database.map(str::to_owned);
+        Self { dir, database, running: None, said: Arc::default() }
+    }
+
+    /// Gives it a database, from its next start on.
+    pub fn attach(&mut self, database: &str) {
+        self.database = Some(database.to_owned());
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command.env_clear().current_dir(self.dir.path()).stdin(Stdio::null());
+        command.arg("--config").arg(self.dir.path().join("gatepost.toml"));
+        if let Some(database) = &self.database {
+            command.env("DATABASE_URL", database);
+        }
+        command
+    }
+
+    /// Starts the process without waiting for anything.
+    fn spawn(&self) -> (Child, oneshot::Receiver<Addresses>) {
+        let mut command = self.command();
+        let mut child = command
+            .arg("serve")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        reaper::started(child.id());
+        let (tell, told) = oneshot::channel();
+        let (stderr, said) = (child.stderr.take().expect("its pipe"), Arc::clone(&self.said));
+        std::thread::spawn(move || listen(stderr, &said, tell));
+        (child, told)
+    }
+
+    /// Starts it and waits until `/livez` answers.
+    pub async fn start(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let (child, told) = self.spawn();
+        let told = tokio::time::timeout(PATIENCE, told).await;
+        let Ok(Ok(Addresses { data, admin })) = told else {
+            end(child, "-KILL");
+            panic!("the gateway does not start: {}", self.said());
+        };
+        let running =
+            Running { child, data: Http::new(&data), admin: Http::new(&admin), admin_url: admin };
+        let running = self.running.insert(running);
+        assert_eq!(running.data.get("/livez").await.status, 200);
+    }
+
+    /// Starts it and waits until it has caught up with Postgres: before its first time it cannot know
+    /// whether a key was revoked there.
+    pub async fn start_ready(&mut self) {
+        self.start().await;
+        self.is_well().await;
+    }
+
+    /// Waits until it says that all is well.
+    pub async fn is_well(&self) {
+        until("`/readyz` says ok", || async { self.admin().get("/readyz").await.body == "ok\n" })
+            .await;
+    }
+
+    /// Starts it and kills it at `moment`, however far it has come.
+    pub async fn start_and_kill9_after(&mut self, moment: Duration) {
+        assert!(self.running.is_none(), "it runs already");
+        let (child, _told) = self.spawn();
+        tokio::time::sleep(moment).await;
+        self.killed(child);
+    }
+
+    pub fn kill9(&mut self) {
+        let running = self.running.take().expect("it runs");
+        self.killed(running.child);
+    }
+
+    fn killed(&self, child: Child) {
+        let status = end(child, "-KILL");
+        assert_eq!(status.code(), None, "it had ended by itself, {status}: {}", self.said());
+    }
+
+    /// SIGTERM; returns when it has ended, in order.
+    pub async fn terminate(&mut self) {
+        let Running { mut child, .. } = self.running.take().expect("it runs");
+        signal(&child, "-TERM");
+        let ended = async {
+            loop {
+                if let Some(status) = child.try_wait().expect("it is our child") {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let Ok(status) = tokio::time::timeout(PATIENCE, ended).await else {
+            end(child, "-KILL");
+            panic!("SIGTERM does not end it: {}", self.said());
+        };
+        reaper::ended(child.id());
+        assert_eq!(status.code(), Some(0), "{status}: {}", self.said());
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().expect("it runs")
+    }
+
+    /// The data plane.
+    pub fn http(&self) -> &Http {
+        &self.running().data
+    }
+
+    /// The control plane, without a token.
+    pub fn admin(&self) -> &Http {
+        &self.running().admin
+    }
+
+    /// One request to the admin API.
+    pub async fn control(&self, method: Method, path: &str, body: &str) -> Option<Answer> {
+        let token = std::fs::read_to_string(self.data_dir().join("admin-token")).expect("a token");
+        let bearer = format!("Bearer {}", token.trim());
+        let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+        self.admin().ask(method, &format!("/admin/v1{path}"), &headers, body).await
+    }
+
+    /// Runs a command as an operator would, against the running process or on its directory.
+    pub async fn run(&self, args: &[&str]) -> Ran {
+        let mut command = self.command();
+        command.args(args).args(["--output", "json"]);
+        if let Some(running) = &self.running {
+            command.env("GATEPOST_ADMIN_URL", &running.admin_url);
+        }
+        let ran = tokio::task::spawn_blocking(move || command.output());
+        let Output { status, stdout, stderr } = ran.await.expect("no panic").expect("it starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+        Ran { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    }
+
+    pub async fn create_client(&self, name: &str) {
+        assert_eq!(self.run(&["client", "create", name]).await.json()["name"], name);
+    }
+
+    pub async fn create_key(&self, client: &str) -> Made {
+        Made::of(&self.run(&["key", "create", "--client", client]).await.json())
+    }
+
+    pub async fn revoke(&self, key: &Made) {
+        assert_eq!(self.run(&["key", "revoke", &key.id]).await.json()["state"], "revoked");
+    }
+
+    /// Everything that was recorded until now is in Postgres. Waits until Postgres lets it.
+    pub async fn drain(&self) {
+        let drained = async {
+            loop {
+                let answer = self.control(Method::POST, "/log/drain", "").await.expect("an answer");
+                if answer.status == 200 && answer.json()["drain"]["pending_chunks"] == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, drained).await.is_err() {
+            panic!("it does not drain: {}", self.said());
+        }
+    }
+
+    /// What it wrote to stderr, of all its lives.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+}
+
+impl Drop for Gateway {
+    #[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            end(running.child, "-KILL");
+        }
+        if std::thread::panicking() {
+            eprintln!("the gateway in {} said:\n{}", self.dir.path().display(), self.said());
+        }
+    }
+}
+
+/// Waits for what comes by itself, and gives up when it does not come.
+pub async fn until<F: Future<Output = bool>>(what: impl Display, mut holds: impl FnMut() -> F) {
+    let waited = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, waited).await.is_ok(), "in vain: {what}");
+}
+
+struct Addresses {
+    data: String,
+    admin: String,
+}
+
+/// Collects what a process says, and tells where it listens.
+fn listen(stderr: ChildStderr, said: &Mutex<Vec<String>>, tell: oneshot::Sender<Addresses>) {
+    let mut tell = Some(tell);
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if let Some(addresses) = addresses(&line)
+            && let Some(tell) = tell.take()
+        {
+            // The test may have given up waiting.
+            drop(tell.send(addresses));
+        }
+        said.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+}
+
+fn addresses(line: &str) -> Option<Addresses> {
+    let rest = line.strip_prefix("gatepost: listening on ")?;
+    let (data, admin) = rest.split_once(", control plane on ")?;
+    Some(Addresses { data: data.to_owned(), admin: admin.to_owned() })
+}
+
+fn signal(child: &Child, signal: &str) {
+    let sent = Command::new("kill").arg(signal).arg(child.id().to_string()).status();
+    assert!(sent.expect("kill").success(), "it runs");
+}
+
+/// Sends a signal that cannot be caught, and waits for the end.
+fn end(mut child: Child, with: &str) -> ExitStatus {
+    signal(&child, with);
+    let status = child.wait().expect("it is our child");
+    reaper::ended(child.id());
+    status
+}
