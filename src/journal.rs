@@ -33,101 +33,45 @@
 
 mod chunk;
 mod committer;
+mod config;
+mod inherit;
 mod segment;
 mod status;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod window;
+mod writer;
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{JoinHandle, Thread};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use committer::Committer;
+use inherit::patiently;
+use ticket::{Progress, Shared};
 use window::Window;
 
 use crate::clock::SharedClock;
 use crate::codec::CodecError;
-use crate::disk::{self, StoreError};
 use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, UsageFact};
-use crate::model::units::{Size, Span};
 
 pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX};
+pub use config::{Commit, Config, OnFull};
 pub use segment::{End, Page, Segment, SegmentError};
 pub use status::{JournalStatus, LaneStatus};
-
-/// When an answer may leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Commit {
-    /// At once; what it counted is on disk within one interval.
-    Interval,
-    /// When what it counted is on disk.
-    BeforeReply,
-}
-
-/// What happens to a fact when the journal is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFull {
-    /// The request is refused with 503 `accounting_unavailable`.
-    Reject,
-    /// The request passes and each fact that is lost is counted.
-    DropAndCount,
-}
-
-/// `[journal]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// When an answer may leave.
-    pub commit: Commit,
-    /// Time between commits without waiters; the most that `interval` can lose.
-    pub interval: Span,
-    /// A segment is closed when it has taken this much.
-    pub segment_max_bytes: Size,
-    /// A segment is closed when it is this old.
-    pub segment_max_age: Span,
-    /// The bound on all segments on disk.
-    pub max_bytes: Size,
-    /// The bound on distinct counters that wait for their commit.
-    pub max_pending: usize,
-    /// What happens beyond the bounds.
-    pub on_full: OnFull,
-    /// How long a settled segment is kept, so that a failover to a lagging replica can be repaired.
-    pub retention: Span,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            commit: Commit::Interval,
-            interval: Span::millis(50),
-            segment_max_bytes: Size::mib(16),
-            segment_max_age: Span::secs(600),
-            max_bytes: Size::mib(1024),
-            max_pending: 1_000_000,
-            on_full: OnFull::Reject,
-            retention: Span::secs(600),
-        }
-    }
-}
+pub use ticket::Ticket;
 
 /// Room that the state lane has beyond `max_bytes`: revoking must work on a full journal.
 const STATE_RESERVE: u64 = 16 << 20;
-/// How long a start waits for another handle to let go of a segment.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
-
 /// Why the journal cannot be opened, or not be stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
@@ -163,72 +107,6 @@ pub struct Full;
 /// Proof that there was room for a request's facts when it was admitted.
 #[derive(Clone, Copy, Debug)]
 pub struct Room(());
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Progress {
-    round: u64,
-    failing: bool,
-    stopped: bool,
-}
-
-/// What the handles and the journal thread share.
-#[derive(Debug)]
-struct Shared {
-    window: Window,
-    progress: watch::Sender<Progress>,
-    thread: OnceLock<Thread>,
-    urgent: AtomicBool,
-    stopping: AtomicBool,
-    full: AtomicBool,
-    /// Signed: a commit may take a counter away a moment before it is added here.
-    pending: AtomicI64,
-    disk_bytes: AtomicU64,
-    segments: Mutex<Vec<Arc<Segment>>>,
-}
-
-impl Shared {
-    fn streams(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Asks for a commit now. Only the first to ask pays for waking the thread.
-    fn urge(&self) {
-        if !self.urgent.swap(true, Ordering::AcqRel)
-            && let Some(thread) = self.thread.get()
-        {
-            thread.unpark();
-        }
-    }
-}
-
-/// Tells when a fact is on disk.
-#[derive(Debug)]
-pub struct Ticket {
-    shared: Arc<Shared>,
-    round: u64,
-}
-
-impl Ticket {
-    /// Waits until the fact is on disk. Errs while the disk fails (the fact stays in memory and may
-    /// still be committed), and when the journal has stopped.
-    pub async fn durable(self) -> Result<(), Full> {
-        if self.shared.progress.borrow().round >= self.round {
-            return Ok(());
-        }
-        let mut progress = self.shared.progress.subscribe();
-        loop {
-            // Each time: the commit that just ended may not have been the one that was asked for.
-            self.shared.urge();
-            let now = *progress.borrow_and_update();
-            if now.round >= self.round {
-                return Ok(());
-            }
-            if now.failing || now.stopped || progress.changed().await.is_err() {
-                return Err(Full);
-            }
-        }
-    }
-}
 
 /// The journal's handle; clones share it.
 #[derive(Clone, Debug)]
@@ -296,88 +174,6 @@ impl Journal {
 
     fn io(&self) -> impl Fn(std::io::Error) -> JournalError + '_ {
         |source| JournalError::Io { dir: self.dir.to_path_buf(), source }
-    }
-
-    /// Registers the segments of earlier processes.
-    fn inherit(&self) -> Result<(), JournalError> {
-        for lane in Lane::ALL {
-            let lane_dir = self.dir.join(lane.as_str());
-            disk::make_private_dir(&lane_dir).map_err(self.io())?;
-            let mut streams: Vec<Uuid> = fs::read_dir(&lane_dir)
-                .map_err(self.io())?
-                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-                .collect();
-            streams.sort_unstable();
-            for stream in streams {
-                let dir = lane_dir.join(stream.to_string());
-                match Segment::inherit(lane, stream, dir.clone()) {
-                    Ok(segment) => self.shared.streams().push(Arc::new(segment)),
-                    Err(SegmentError::Io(error)) => return Err(self.io()(error)),
-                    Err(SegmentError::Codec(error @ CodecError::Newer(_))) => {
-                        return Err(JournalError::Newer(error));
-                    }
-                    Err(error) => self.set_aside(lane, stream, &dir, &error),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn inherited_state(&self) -> Result<Vec<StateFact>, JournalError> {
-        let mut facts = Vec::new();
-        for segment in self.segments(Lane::State) {
-            match patiently(|| segment.read(0, usize::MAX)) {
-                Ok(page) => facts.extend(page.chunks.into_iter().flat_map(|chunk| chunk.facts)),
-                Err(SegmentError::Store(StoreError::Locked)) => {
-                    return Err(JournalError::Locked(segment.stream));
-                }
-                Err(error) => self.quarantine(&segment, &error),
-            }
-            segment.release();
-        }
-        let state = |fact| if let Fact::State(fact) = fact { Some(fact) } else { None };
-        Ok(facts.into_iter().filter_map(state).collect())
-    }
-
-    /// Looks the inherited segments through: finds their ends and reports what is missing. Blocks;
-    /// for a background thread after the start.
-    pub fn examine(&self) {
-        for segment in Lane::ALL.into_iter().flat_map(|lane| self.segments(lane)) {
-            match patiently(|| segment.examined()) {
-                Ok(0) => {}
-                Ok(missing) => {
-                    self.metrics.journal.missing.inc_by(missing);
-                    tracing::error!(
-                        stream = %segment.stream,
-                        lane = segment.lane.as_str(),
-                        missing,
-                        "sequence numbers are missing in a segment: its disk was damaged"
-                    );
-                }
-                Err(SegmentError::Store(StoreError::Locked)) => {}
-                Err(error) => self.quarantine(&segment, &error),
-            }
-            segment.release();
-        }
-    }
-
-    /// Moves a segment that cannot be read out of the way; it is never deleted.
-    pub fn quarantine(&self, segment: &Segment, error: &SegmentError) {
-        self.shared.streams().retain(|known| known.stream != segment.stream);
-        segment.release();
-        self.set_aside(segment.lane, segment.stream, segment.dir(), error);
-    }
-
-    fn set_aside(&self, lane: Lane, stream: Uuid, dir: &Path, error: &SegmentError) {
-        let quarantine = self.dir.with_file_name("quarantine");
-        let to = quarantine.join(format!("{}-{stream}", lane.as_str()));
-        let moved = disk::make_private_dir(&quarantine).and_then(|()| fs::rename(dir, &to));
-        let moved = moved.and_then(|()| disk::sync_dir(&quarantine)).err();
-        tracing::error!(
-            %stream, lane = lane.as_str(), %error, to = %to.display(),
-            move_failed = moved.map(tracing::field::display),
-            "segment is damaged and was set aside; its unsettled facts are not counted"
-        );
     }
 
     /// The general commit mode.
@@ -528,21 +324,6 @@ impl Journal {
         match self.pending() {
             0 => Ok(()),
             lost => Err(JournalError::Unwritten(lost)),
-        }
-    }
-}
-
-/// Another handle may let go of a segment any moment: try again for a while.
-fn patiently<T>(read: impl Fn() -> Result<T, SegmentError>) -> Result<T, SegmentError> {
-    const PAUSE: Duration = Duration::from_millis(100);
-    let mut waited = Duration::ZERO;
-    loop {
-        match read() {
-            Err(SegmentError::Store(StoreError::Locked)) if waited < LOCK_PATIENCE => {
-                std::thread::sleep(PAUSE);
-                waited += PAUSE;
-            }
-            result => return result,
         }
     }
 }

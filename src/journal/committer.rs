@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::segment::{SegmentError, Writer};
+use super::segment::SegmentError;
+use super::ticket::Shared;
 use super::window::{Collected, Tally};
-use super::{Commit, Config, Shared};
+use super::writer::Writer;
+use super::{Commit, Config};
 use crate::clock::SharedClock;
 use crate::disk;
 use crate::entropy::SharedEntropy;

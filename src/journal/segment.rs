@@ -4,7 +4,7 @@
 //! totals, written when the segment closes) and `sent` (made before the first transaction that
 //! carries it).
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,14 +14,14 @@ use std::time::Duration;
 use bincode::{Decode, Encode};
 use uuid::Uuid;
 
-use super::chunk::{self, Chunk, Packer};
+use super::chunk::{self, Chunk};
 use crate::codec::{self, CodecError, Kind};
 use crate::disk::{self, StoreError, guarded};
 use crate::model::Timestamp;
-use crate::model::fact::{Fact, Lane};
+use crate::model::fact::Lane;
 
 /// sled's own cache per segment. Chunks are written and read once, so little is enough.
-const SLED_CACHE_BYTES: u64 = 8 << 20;
+pub(super) const SLED_CACHE_BYTES: u64 = 8 << 20;
 const END_VERSION: u8 = 1;
 
 /// What is known of a segment that takes nothing more.
@@ -107,6 +107,28 @@ impl Segment {
         }
     }
 
+    /// A segment that this process writes through `db`.
+    pub(super) fn own(lane: Lane, stream: Uuid, dir: PathBuf, db: sled::Db) -> Self {
+        let segment = Self::new(lane, stream, dir, true);
+        lock(&segment.handle).db = Some(db);
+        segment
+    }
+
+    /// Everything up to `end` is on disk: readers may go as far.
+    pub(super) fn publish(&self, end: End) {
+        self.facts.store(end.facts, Ordering::Relaxed);
+        self.durable_seq.store(end.last_seq, Ordering::Release);
+    }
+
+    /// Closes it at what is published. A tail beyond is never read.
+    pub(super) fn close(&self) -> Result<(), SegmentError> {
+        let facts = self.facts.load(Ordering::Relaxed);
+        self.write_end(End { last_seq: self.durable_seq(), facts })?;
+        lock(&self.handle).db = None;
+        self.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// A segment that an earlier process wrote: made safe to open, believed only once synced.
     pub fn inherit(lane: Lane, stream: Uuid, dir: PathBuf) -> Result<Self, SegmentError> {
         disk::remove_half_snapshots(&dir)?;
@@ -114,8 +136,7 @@ impl Segment {
         let segment = Self::new(lane, stream, dir, false);
         segment.sent.store(segment.dir.join("sent").exists(), Ordering::Relaxed);
         if let Some(end) = segment.read_end()? {
-            segment.durable_seq.store(end.last_seq, Ordering::Release);
-            segment.facts.store(end.facts, Ordering::Relaxed);
+            segment.publish(end);
         }
         Ok(segment)
     }
@@ -168,8 +189,7 @@ impl Segment {
             }
         };
         handle.missing = end.last_seq.saturating_sub(present);
-        self.facts.store(end.facts, Ordering::Relaxed);
-        self.durable_seq.store(end.last_seq, Ordering::Release);
+        self.publish(end);
         self.examined.store(true, Ordering::Release);
         Ok(())
     }
@@ -291,112 +311,5 @@ impl Segment {
     /// Where it stands.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-}
-
-/// The writing end of a segment; the journal thread owns it.
-#[derive(Debug)]
-pub struct Writer {
-    segment: std::sync::Arc<Segment>,
-    db: sled::Db,
-    data: File,
-    packer: Packer,
-    written_bytes: u64,
-    facts: u64,
-    born: Duration,
-}
-
-impl Writer {
-    /// Makes a segment below `lane_dir`, its names durable before anything is written to it.
-    pub fn create(
-        lane_dir: &Path,
-        lane: Lane,
-        stream: Uuid,
-        now: Duration,
-    ) -> Result<Self, SegmentError> {
-        disk::make_private_dir(lane_dir)?;
-        let dir = lane_dir.join(stream.to_string());
-        disk::make_private_dir(&dir)?;
-        let db = disk::open_sled(&dir, SLED_CACHE_BYTES)?;
-        disk::secure(&dir)?;
-        disk::sync_dir(lane_dir)?;
-        // sled's flush is sync_file_range, which no power cut respects: our own handle does the
-        // syncing.
-        let data = File::options().write(true).open(dir.join("db"))?;
-        let segment = Segment::new(lane, stream, dir, true);
-        lock(&segment.handle).db = Some(db.clone());
-        let packer = Packer::new(stream, 1);
-        let segment = std::sync::Arc::new(segment);
-        Ok(Self { segment, db, data, packer, written_bytes: 0, facts: 0, born: now })
-    }
-
-    /// The segment that it writes.
-    pub fn segment(&self) -> &std::sync::Arc<Segment> {
-        &self.segment
-    }
-
-    /// Bytes of chunks written so far.
-    pub fn written_bytes(&self) -> u64 {
-        self.written_bytes
-    }
-
-    /// When it was made.
-    pub fn born(&self) -> Duration {
-        self.born
-    }
-
-    /// Writes facts as chunks. Nothing of it counts before [`Writer::sync`]. Returns how many
-    /// chunks and facts were written.
-    pub fn write(&mut self, facts: impl Iterator<Item = Fact>) -> Result<(u64, u64), SegmentError> {
-        let (mut chunks, before) = (0, self.facts);
-        for fact in facts {
-            match self.packer.push(&fact) {
-                Ok(None) => {}
-                Ok(Some(full)) => {
-                    self.insert(full)?;
-                    chunks += 1;
-                }
-                // Its maker should have checked; one such fact must not hold up all others.
-                Err(CodecError::TooLarge) => {
-                    tracing::error!(?fact, "a fact of more than 1 KiB cannot be recorded");
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            }
-            self.facts += 1;
-        }
-        if let Some(last) = self.packer.finish()? {
-            self.insert(last)?;
-            chunks += 1;
-        }
-        Ok((chunks, self.facts - before))
-    }
-
-    fn insert(&mut self, (seq, frame): (u64, Vec<u8>)) -> Result<(), SegmentError> {
-        self.written_bytes += frame.len() as u64;
-        // Single inserts: large batches leak, and stall every other sled user in the process.
-        guarded(|| self.db.insert(seq.to_be_bytes(), frame))?;
-        Ok(())
-    }
-
-    /// Brings what was written to the disk, and publishes it.
-    pub fn sync(&mut self) -> Result<(), SegmentError> {
-        guarded(|| self.db.flush())?;
-        self.data.sync_data()?;
-        self.segment.facts.store(self.facts, Ordering::Relaxed);
-        self.segment.durable_seq.store(self.packer.next_seq() - 1, Ordering::Release);
-        Ok(())
-    }
-
-    /// Closes the segment at what is durable. A tail beyond it is never read.
-    pub fn close(&self) -> Result<(), SegmentError> {
-        let end = End {
-            last_seq: self.segment.durable_seq(),
-            facts: self.segment.facts.load(Ordering::Relaxed),
-        };
-        self.segment.write_end(end)?;
-        lock(&self.segment.handle).db = None;
-        self.segment.closed.store(true, Ordering::Release);
-        Ok(())
     }
 }

@@ -4,9 +4,11 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::disk;
 use crate::entropy::SystemEntropy;
 use crate::model::Timestamp;
 use crate::model::fact::{Revocation, RevocationKind};
+use crate::model::units::{Size, Span};
 
 fn open(data: &TempDir, config: Config) -> (Journal, Vec<StateFact>) {
     Journal::open(

@@ -1,0 +1,62 @@
+//! `[journal]`
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::units::{Size, Span};
+
+/// When an answer may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Commit {
+    /// At once; what it counted is on disk within one interval.
+    Interval,
+    /// When what it counted is on disk.
+    BeforeReply,
+}
+
+/// What happens to a fact when the journal is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// The request is refused with 503 `accounting_unavailable`.
+    Reject,
+    /// The request passes and each fact that is lost is counted.
+    DropAndCount,
+}
+
+/// `[journal]`
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// When an answer may leave.
+    pub commit: Commit,
+    /// Time between commits without waiters; the most that `interval` can lose.
+    pub interval: Span,
+    /// A segment is closed when it has taken this much.
+    pub segment_max_bytes: Size,
+    /// A segment is closed when it is this old.
+    pub segment_max_age: Span,
+    /// The bound on all segments on disk.
+    pub max_bytes: Size,
+    /// The bound on distinct counters that wait for their commit.
+    pub max_pending: usize,
+    /// What happens beyond the bounds.
+    pub on_full: OnFull,
+    /// How long a settled segment is kept, so that a failover to a lagging replica can be repaired.
+    pub retention: Span,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            commit: Commit::Interval,
+            interval: Span::millis(50),
+            segment_max_bytes: Size::mib(16),
+            segment_max_age: Span::secs(600),
+            max_bytes: Size::mib(1024),
+            max_pending: 1_000_000,
+            on_full: OnFull::Reject,
+            retention: Span::secs(600),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The writing end of a segment; the journal thread owns it.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::chunk::Packer;
+use super::segment::{End, SLED_CACHE_BYTES, Segment, SegmentError};
+use crate::codec::CodecError;
+use crate::disk::{self, guarded};
+use crate::model::fact::{Fact, Lane};
+
+/// The writing end of a segment; the journal thread owns it.
+#[derive(Debug)]
+pub struct Writer {
+    segment: Arc<Segment>,
+    db: sled::Db,
+    data: File,
+    packer: Packer,
+    written_bytes: u64,
+    facts: u64,
+    born: Duration,
+}
+
+impl Writer {
+    /// Makes a segment below `lane_dir`, its names durable before anything is written to it.
+    pub fn create(
+        lane_dir: &Path,
+        lane: Lane,
+        stream: Uuid,
+        now: Duration,
+    ) -> Result<Self, SegmentError> {
+        disk::make_private_dir(lane_dir)?;
+        let dir = lane_dir.join(stream.to_string());
+        disk::make_private_dir(&dir)?;
+        let db = disk::open_sled(&dir, SLED_CACHE_BYTES)?;
+        disk::secure(&dir)?;
+        disk::sync_dir(lane_dir)?;
+        // sled's flush is sync_file_range, which no power cut respects: our own handle does the
+        // syncing.
+        let data = File::options().write(true).open(dir.join("db"))?;
+        let segment = Arc::new(Segment::own(lane, stream, dir, db.clone()));
+        let packer = Packer::new(stream, 1);
+        Ok(Self { segment, db, data, packer, written_bytes: 0, facts: 0, born: now })
+    }
+
+    /// The segment that it writes.
+    pub fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Bytes of chunks written so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
+    /// When it was made.
+    pub fn born(&self) -> Duration {
+        self.born
+    }
+
+    /// Writes facts as chunks. Nothing of it counts before [`Writer::sync`]. Returns how many
+    /// chunks and facts were written.
+    pub fn write(&mut self, facts: impl Iterator<Item = Fact>) -> Result<(u64, u64), SegmentError> {
+        let (mut chunks, before) = (0, self.facts);
+        for fact in facts {
+            match self.packer.push(&fact) {
+                Ok(None) => {}
+                Ok(Some(full)) => {
+                    self.insert(full)?;
+                    chunks += 1;
+                }
+                // Its maker should have checked; one such fact must not hold up all others.
+                Err(CodecError::TooLarge) => {
+                    tracing::error!(?fact, "a fact of more than 1 KiB cannot be recorded");
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.facts += 1;
+        }
+        if let Some(last) = self.packer.finish()? {
+            self.insert(last)?;
+            chunks += 1;
+        }
+        Ok((chunks, self.facts - before))
+    }
+
+    fn insert(&mut self, (seq, frame): (u64, Vec<u8>)) -> Result<(), SegmentError> {
+        self.written_bytes += frame.len() as u64;
+        // Single inserts: large batches leak, and stall every other sled user in the process.
+        guarded(|| self.db.insert(seq.to_be_bytes(), frame))?;
+        Ok(())
+    }
+
+    /// Brings what was written to the disk, and publishes it.
+    pub fn sync(&mut self) -> Result<(), SegmentError> {
+        guarded(|| self.db.flush())?;
+        self.data.sync_data()?;
+        self.segment.publish(End { last_seq: self.packer.next_seq() - 1, facts: self.facts });
+        Ok(())
+    }
+
+    /// Closes the segment at what is durable. A tail beyond it is never read.
+    pub fn close(&self) -> Result<(), SegmentError> {
+        self.segment.close()
+    }
+}
