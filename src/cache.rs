@@ -249,7 +249,8 @@ impl Cache {
         Ok(cell)
     }
 
-    /// Shows all keys of a client what is known of it now; whoever changed it has written that first.
+    /// Shows all keys of a client what is known of it now; whoever changed it has written that
+    /// first.
     fn show_client(&self, overlay: &Overlay, name: &str) {
         let cells = self.cells();
         let Some(cell) = cells.get(name) else { return };
@@ -268,7 +269,8 @@ impl Cache {
         digest.or_else(|| overlay.key(id).map(|key| key.digest))
     }
 
-    /// Takes what a fact of the overlay concerns out of memory: it is loaded again when it is asked for.
+    /// Takes what a fact of the overlay concerns out of memory: it is loaded again when it is asked
+    /// for.
     fn unload(&self, overlay: &Overlay, fact: &StateFact) {
         let digest = match fact {
             StateFact::KeyCreated(key) => Some(key.digest),
@@ -290,7 +292,8 @@ impl Cache {
     pub fn pin(&self, fact: &StateFact) {
         let mut overlay = self.overlay_mut();
         overlay.pin(fact);
-        // Under the lock: a fill that lands right now has either stored its key, or will see the pin.
+        // Under the lock: a fill that lands right now has either stored its key, or will see the
+        // pin.
         self.unload(&overlay, fact);
         self.metrics.cache.overlay_entries.set(i64::try_from(overlay.len()).unwrap_or(i64::MAX));
     }

@@ -292,8 +292,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends one batch of a lane; whether it was full, so that more may wait. What is committed meanwhile
-    /// is left for the next pass: small batches, one after the other, would wear Postgres out.
+    /// Sends one batch of a lane; whether it was full, so that more may wait. What is committed
+    /// meanwhile is left for the next pass: small batches, one after the other, would wear Postgres
+    /// out.
     async fn drain_batch(&mut self, lane: Lane) -> Result<bool, DrainError> {
         let bounds = Bounds { rows: self.batch_rows };
         let journal = self.journal.clone();

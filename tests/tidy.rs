@@ -20,7 +20,7 @@ const FUNCTION_MAX: usize = 70;
 
 /// Files that were longer when this rule came. They may only shrink: lower the number with them,
 /// and take the line out at [`LINES_MAX`].
-const LONG_FILES: [(&str, usize); 2] = [("src/cache.rs", 468), ("src/journal.rs", 535)];
+const LONG_FILES: [(&str, usize); 0] = [];
 
 /// Who may use what only one room should. Tests may use everything.
 const ONLY: [(&str, &[&str]); 10] = [

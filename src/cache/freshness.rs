@@ -9,7 +9,8 @@ use crate::model::Timestamp;
 
 const NEVER: i64 = i64::MIN;
 
-/// Moments on the monotonic clock, in microseconds. Negative when they lie before this process began.
+/// Moments on the monotonic clock, in microseconds. Negative when they lie before this process
+/// began.
 #[derive(Debug)]
 pub struct Freshness {
     caught_up: AtomicI64,
@@ -38,7 +39,8 @@ impl Freshness {
         self.caught_up.store(micros(monotonic), Ordering::Release);
     }
 
-    /// A miss was filled just now: while the first catch-up is under way, that is as fresh as it gets.
+    /// A miss was filled just now: while the first catch-up is under way, that is as fresh as it
+    /// gets.
     pub fn filled(&self, monotonic: Duration) {
         let first = self.filled.load(Ordering::Relaxed);
         if first == NEVER {

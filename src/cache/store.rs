@@ -113,8 +113,8 @@ impl Store {
         })
     }
 
-    /// Stores a key unless a newer row of it is there. Returns the digest that it had before, if that
-    /// was another: nothing opens with it any more.
+    /// Stores a key unless a newer row of it is there. Returns the digest that it had before, if
+    /// that was another: nothing opens with it any more.
     pub fn put_key(&self, row: &KeyRow) -> Result<Option<Digest>, StoreError> {
         let place = self.digest(row.key.id)?.unwrap_or(row.key.digest);
         if self.key(&place)?.is_some_and(|known| known.revision > row.revision) {
@@ -230,8 +230,8 @@ impl Store {
         write(&self.meta, Kind::Meta, b"held", &held)
     }
 
-    /// Which removals waited is not written down: the position is forgotten instead, so that the next
-    /// catch-up is a full resync, which finds them again.
+    /// Which removals waited is not written down: the position is forgotten instead, so that the
+    /// next catch-up is a full resync, which finds them again.
     fn find_held_again(&self) -> Result<(), StoreError> {
         let held = read(Kind::Meta, guarded(|| self.meta.get("held"))?)?;
         if held.unwrap_or(false) {

@@ -36,8 +36,8 @@ pub struct CacheStatus {
 }
 
 impl Cache {
-    /// Revocations that have come into force by now but still carry their moment: written again as "at
-    /// once", no clock can undo them. Blocks on disk.
+    /// Revocations that have come into force by now but still carry their moment: written again as
+    /// "at once", no clock can undo them. Blocks on disk.
     pub fn reached(&self) -> Vec<Revocation> {
         let now = self.clock.now();
         let pending = |at: Timestamp| at > Timestamp::NEG_INFINITY && at <= now;

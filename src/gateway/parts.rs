@@ -204,8 +204,15 @@ impl Parts {
         self.tasks.spawn(feed.run(follower, Arc::new(missing), self.closing.clone()));
     }
 
+    /// What a running gateway does beside answering.
+    pub fn tend(&self) {
+        let journal = self.journal.clone();
+        self.tasks.spawn_blocking(move || journal.examine());
+        self.end_overlaps();
+    }
+
     /// Once a minute, and at the start: an overlap that has ended becomes a revocation "at once".
-    pub fn end_overlaps(&self) {
+    fn end_overlaps(&self) {
         const EVERY: Duration = Duration::from_secs(60);
         let (journal, cache) = (self.journal.clone(), self.cache.clone());
         let closing = self.closing.clone();
@@ -261,7 +268,8 @@ fn record(journal: &Journal, cache: &Cache, revocations: Vec<Revocation>) {
     }
     let facts: Vec<_> = revocations.into_iter().map(StateFact::Revoked).collect();
     match journal.append(facts.clone()) {
-        // Nobody waits for it: they are in force from the disk tier, and are found again if it fails.
+        // Nobody waits for it: they are in force from the disk tier, and are found again if it
+        // fails.
         Ok(_on_its_way) => facts.iter().for_each(|fact| cache.pin(fact)),
         Err(error) => tracing::error!(%error, "revocations cannot be recorded now"),
     }

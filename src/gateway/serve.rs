@@ -50,9 +50,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
     }
     let readiness = readiness(&control);
     let router = data_plane(&parts, config.server.clone(), routes, readiness.clone());
-    parts.end_overlaps();
-    let journal = parts.journal.clone();
-    parts.tasks.spawn_blocking(move || journal.examine());
+    parts.tend();
     readiness.ready();
     announce(&config, &addresses, parts.first_start);
 

@@ -1,8 +1,8 @@
-//! `kill -9` of the real program at random moments, under load, through outages of Postgres: the law
-//! of the journal, key by key.
+//! `kill -9` of the real program at random moments, under load, through outages of Postgres: the
+//! law of the journal, key by key.
 //!
-//! 25 rounds in each commit mode; 250 with `GATEPOST_LONG=1`. `GATEPOST_SEED` repeats the choices of
-//! a run; what the operating system does in between is not repeatable.
+//! 25 rounds in each commit mode; 250 with `GATEPOST_LONG=1`. `GATEPOST_SEED` repeats the choices
+//! of a run; what the operating system does in between is not repeatable.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

@@ -1,4 +1,5 @@
-//! Full resyncs: what Postgres has lost is sent again, and large losses wait for the operator's word.
+//! Full resyncs: what Postgres has lost is sent again, and large losses wait for the operator's
+//! word.
 
 use super::*;
 

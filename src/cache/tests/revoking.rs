@@ -1,4 +1,5 @@
-//! Deny wins: whatever arrives late, in whatever order, what was revoked, disabled or deleted stays so.
+//! Deny wins: whatever arrives late, in whatever order, what was revoked, disabled or deleted stays
+//! so.
 
 use super::*;
 

@@ -130,8 +130,8 @@ impl Gateway {
         assert_eq!(running.data.get("/livez").await.status, 200);
     }
 
-    /// Starts it and waits until it has caught up with Postgres: before its first time it cannot know
-    /// whether a key was revoked there.
+    /// Starts it and waits until it has caught up with Postgres: before its first time it cannot
+    /// know whether a key was revoked there.
     pub async fn start_ready(&mut self) {
         self.start().await;
         self.is_well().await;
