@@ -215,13 +215,17 @@ impl Ticket {
         }
         let mut progress = self.shared.progress.subscribe();
         loop {
-            // Each time: the commit that just ended may not have been the one that was asked for.
-            self.shared.urge();
             let now = *progress.borrow_and_update();
             if now.round >= self.round {
                 return Ok(());
             }
-            if now.failing || now.stopped || progress.changed().await.is_err() {
+            if now.failing || now.stopped {
+                return Err(Full);
+            }
+            // Each time, for the commit that just ended may not have been the one that was asked for; and
+            // after looking, or a commit in between would be seen here and asked for by nobody.
+            self.shared.urge();
+            if progress.changed().await.is_err() {
                 return Err(Full);
             }
         }
@@ -281,9 +285,13 @@ impl Journal {
         journal.inherit()?;
         let state = journal.inherited_state()?;
         let committer = Committer::new(shared.clone(), dir, config, clock, entropy, metrics);
+        let ending = shared.clone();
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || committer.run())
+            .spawn(move || {
+                let _end = Ended(ending);
+                committer.run();
+            })
             .map_err(|error| JournalError::Thread(error.to_string()))?;
         // The thread parks before it could miss being urged: `urgent` is read after every wake.
         drop(shared.thread.set(thread.thread().clone()));
@@ -458,12 +466,13 @@ impl Journal {
     ) -> Result<(), SegmentError> {
         const PAGE: usize = 1024;
         for segment in self.segments(Lane::Usage) {
+            let held = Held(&segment);
             let mut after = match ledger {
                 Some(ledger) => ledger.get(&segment.stream).copied().unwrap_or(0),
                 None => segment.applied_seq(),
             };
             loop {
-                let page = segment.read(after, PAGE)?;
+                let page = patiently(|| held.0.read(after, PAGE))?;
                 for fact in page.chunks.into_iter().flat_map(|chunk| chunk.facts) {
                     if let Fact::Usage(fact) = fact {
                         each(fact);
@@ -488,7 +497,9 @@ impl Journal {
             }
             now.saturating_sub(segment.settled(now)) >= self.config.retention.0
         };
-        let gone: Vec<_> = self.shared.streams().iter().filter(|s| due(s)).cloned().collect();
+        // The list is not locked meanwhile: asking a segment may wait for somebody who reads it.
+        let all = self.shared.streams().clone();
+        let gone: Vec<_> = all.iter().filter(|s| due(s)).cloned().collect();
         for segment in gone {
             self.shared.streams().retain(|known| known.stream != segment.stream);
             segment.release();
@@ -512,6 +523,26 @@ impl Journal {
             0 => Ok(()),
             lost => Err(JournalError::Unwritten(lost)),
         }
+    }
+}
+
+/// Lets go of a segment when done with it: an outage leaves many, and each open one takes memory.
+struct Held<'a>(&'a Segment);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// Tells everybody that the journal thread is gone, also when it panicked: nobody may wait for it, and
+/// nothing more may be promised.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.full.store(true, Ordering::Release);
+        self.0.progress.send_modify(|progress| progress.stopped = true);
     }
 }
 

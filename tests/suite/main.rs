@@ -8,6 +8,7 @@
 
 mod feed;
 mod migrations;
+mod model;
 mod sink;
 mod source;
 mod support;

@@ -4,5 +4,6 @@
 pub mod cluster;
 pub mod database;
 pub mod fault_proxy;
+pub mod gateway;
 pub mod postgres;
 mod wire;
