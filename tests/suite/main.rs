@@ -6,6 +6,7 @@
     reason = "tasks end with their test; the environment is its own"
 )]
 
+mod drain;
 mod feed;
 mod migrations;
 mod model;
