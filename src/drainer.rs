@@ -4,6 +4,8 @@
 //! opens a new connection and reads the ledger before it sends anything again.
 
 mod gather;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
