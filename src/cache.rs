@@ -25,7 +25,7 @@ mod views;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -76,6 +76,9 @@ pub struct Cache {
     freshness: Freshness,
     noted: AtomicI64,
     revision: AtomicI64,
+    /// Catch-ups of the feed, counted as they begin; and the last that was completed.
+    catch_ups_begun: AtomicU64,
+    caught_up: AtomicU64,
     declared: Declared,
     declared_keys: HashMap<Digest, usize>,
     source: Option<Arc<dyn Source>>,
@@ -131,6 +134,8 @@ impl Cache {
             freshness: Freshness::resume(left, clock.now(), clock.monotonic()),
             noted: AtomicI64::new(0),
             revision: AtomicI64::new(position.map_or(0, |position| position.revision)),
+            catch_ups_begun: AtomicU64::new(0),
+            caught_up: AtomicU64::new(0),
             store,
             config,
             declared,
@@ -310,5 +315,17 @@ impl Cache {
     /// The change counter that the disk tier has caught up with and is synced to.
     pub fn synced_revision(&self) -> i64 {
         self.revision.load(Ordering::Acquire)
+    }
+
+    /// How many catch-ups have begun. One that begins later sees all that is in Postgres now,
+    /// whatever happened to its history: a comparison of revisions alone would not tell after a
+    /// failover.
+    pub fn catch_ups_begun(&self) -> u64 {
+        self.catch_ups_begun.load(Ordering::Acquire)
+    }
+
+    /// The last catch-up that was completed, by its number; what it brought is synced.
+    pub fn caught_up(&self) -> u64 {
+        self.caught_up.load(Ordering::Acquire)
     }
 }

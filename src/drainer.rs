@@ -4,6 +4,8 @@
 //! opens a new connection and reads the ledger before it sends anything again.
 
 mod gather;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,7 +22,7 @@ use crate::journal::{Journal, SegmentError};
 use crate::metrics::Metrics;
 use crate::model::fact::{Lane, StateFact};
 use crate::model::units::Span;
-use crate::postgres::sink::{Applied, Sink, SinkError};
+use crate::postgres::sink::{Sink, SinkError};
 use gather::{Bounds, Gathered, gather};
 
 /// `[drain]`
@@ -62,6 +64,9 @@ pub enum DrainError {
     /// The journal cannot be read.
     #[error(transparent)]
     Journal(#[from] SegmentError),
+    /// Another handle keeps a segment; the others were drained.
+    #[error("a segment of the journal is held by another handle; it will be tried again")]
+    Held,
     /// The gateway is stopping.
     #[error("the drainer has stopped")]
     Stopped,
@@ -125,7 +130,8 @@ fn pending_chunks(journal: &Journal) -> u64 {
 /// State facts that are in Postgres and wait until the feed has brought them back.
 #[derive(Debug)]
 struct Awaiting {
-    revision: i64,
+    /// A catch-up after this one brings them back.
+    catch_up: u64,
     streams: Vec<Uuid>,
     facts: Vec<StateFact>,
 }
@@ -145,6 +151,8 @@ pub struct Worker {
     /// When the ledger was last read; `None` while in doubt.
     certain_since: Option<Duration>,
     batch_rows: usize,
+    /// A segment could not be read in this pass, because another handle has it.
+    held: bool,
 }
 
 /// What the drainer is built of.
@@ -190,6 +198,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         awaiting: Vec::new(),
         certain_since: None,
         batch_rows,
+        held: false,
     };
     (drainer, worker)
 }
@@ -206,7 +215,8 @@ impl Worker {
             };
             let asked = tokio::select! {
                 () = shutdown.cancelled() => return,
-                asked = self.requests.recv() => asked,
+                // (Without handles nobody asks any more, and the drain goes on by itself.)
+                Some(asked) = self.requests.recv() => Some(asked),
                 () = tokio::time::sleep(pause) => None,
             };
             let passed = tokio::select! {
@@ -256,20 +266,26 @@ impl Worker {
         if self.certain_since.is_none_or(|since| now.saturating_sub(since) >= LEDGER_EVERY) {
             self.read_ledger().await?;
         }
-        for lane in Lane::ALL {
-            while self.drain_batch(lane).await? {}
+        // By turns: however much usage there is, a revocation does not wait behind all of it. And
+        // no further than what there was: on a slow way there would always be something new.
+        self.held = false;
+        let mut behind = true;
+        while behind {
+            behind = false;
+            for lane in Lane::ALL {
+                behind |= self.drain_batch(lane).await?;
+            }
+            self.settle().await;
         }
-        self.settle().await;
-        Ok(())
+        if self.held { Err(DrainError::Held) } else { Ok(()) }
     }
 
     /// Takes over what the ledger says of every stream of sums. A pending fact is only ever sent
-    /// after this.
+    /// after this. State is sent whatever the ledger says, so there it only tells what Postgres has
+    /// lost.
     async fn read_ledger(&mut self) -> Result<(), DrainError> {
-        let segments: Vec<_> = [Lane::Usage, Lane::Events]
-            .into_iter()
-            .flat_map(|lane| self.journal.segments(lane))
-            .collect();
+        let segments: Vec<_> =
+            Lane::ALL.into_iter().flat_map(|lane| self.journal.segments(lane)).collect();
         let streams: Vec<_> = segments.iter().map(|segment| segment.stream).collect();
         let ledger = self.sink.positions(&streams).await?;
         for segment in segments {
@@ -283,6 +299,8 @@ impl Worker {
                 );
                 // Postgres lost other things with it: state facts are idempotent, send all again.
                 self.journal.segments(Lane::State).iter().for_each(|s| s.set_applied(0, 0));
+            } else if segment.lane == Lane::State {
+                continue;
             } else if applied > known {
                 self.metrics.drain.recognised.inc();
             }
@@ -292,16 +310,15 @@ impl Worker {
         Ok(())
     }
 
-    /// Sends one batch of a lane; whether it was full, so that more may wait. What is committed
-    /// meanwhile is left for the next pass: small batches, one after the other, would wear Postgres
-    /// out.
+    /// Sends one batch of a lane; whether it had to leave something behind.
     async fn drain_batch(&mut self, lane: Lane) -> Result<bool, DrainError> {
         let bounds = Bounds { rows: self.batch_rows };
         let journal = self.journal.clone();
         let gathered = tokio::task::spawn_blocking(move || gather(&journal, lane, bounds));
         let gathered = gathered.await.map_err(|_| DrainError::Stopped)??;
+        self.held |= gathered.held;
         if gathered.segments.is_empty() {
-            return Ok(false);
+            return Ok(!gathered.whole);
         }
         let started = self.clock.monotonic();
         let applied = self.sink.apply(&gathered.batch).await?;
@@ -311,12 +328,12 @@ impl Worker {
         self.metrics.drain.duration.observe((now - started).as_secs_f64());
         self.told.lock().unwrap_or_else(PoisonError::into_inner).last_commit = Some(now);
         self.batch_rows = (self.batch_rows * 2).min(self.config.batch_rows);
-        let full = gathered.full;
-        self.applied(gathered, applied);
-        Ok(full)
+        let whole = gathered.whole;
+        self.applied(gathered);
+        Ok(!whole)
     }
 
-    fn applied(&mut self, gathered: Gathered, applied: Applied) {
+    fn applied(&mut self, gathered: Gathered) {
         for (segment, range, facts) in &gathered.segments {
             segment.set_applied(range.to, *facts);
             if segment.is_finished() {
@@ -325,7 +342,7 @@ impl Worker {
         }
         if !gathered.batch.state.is_empty() {
             self.awaiting.push(Awaiting {
-                revision: applied.revision,
+                catch_up: self.cache.catch_ups_begun(),
                 streams: gathered.segments.iter().map(|(segment, ..)| segment.stream).collect(),
                 facts: gathered.batch.state,
             });
@@ -335,10 +352,10 @@ impl Worker {
     /// Lets go of what is settled: overlay pins that the feed has confirmed, segments past
     /// retention.
     async fn settle(&mut self) {
-        let synced = self.cache.synced_revision();
+        let caught_up = self.cache.caught_up();
         let cache = &self.cache;
         self.awaiting.retain(|awaiting| {
-            let settled = awaiting.revision <= synced;
+            let settled = caught_up > awaiting.catch_up;
             if settled {
                 awaiting.facts.iter().for_each(|fact| cache.settle(fact));
             }

@@ -55,7 +55,7 @@ use uuid::Uuid;
 
 use committer::Committer;
 use inherit::patiently;
-use ticket::{Progress, Shared};
+use ticket::{Ended, Progress, Shared};
 use window::Window;
 
 use crate::clock::SharedClock;
@@ -162,9 +162,13 @@ impl Journal {
         journal.inherit()?;
         let state = journal.inherited_state()?;
         let committer = Committer::new(shared.clone(), dir, config, clock, entropy, metrics);
+        let ending = shared.clone();
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || committer.run())
+            .spawn(move || {
+                let _end = Ended(ending);
+                committer.run();
+            })
             .map_err(|error| JournalError::Thread(error.to_string()))?;
         // The thread parks before it could miss being urged: `urgent` is read after every wake.
         drop(shared.thread.set(thread.thread().clone()));
@@ -260,12 +264,13 @@ impl Journal {
     ) -> Result<(), SegmentError> {
         const PAGE: usize = 1024;
         for segment in self.segments(Lane::Usage) {
+            let held = Held(&segment);
             let mut after = match ledger {
                 Some(ledger) => ledger.get(&segment.stream).copied().unwrap_or(0),
                 None => segment.applied_seq(),
             };
             loop {
-                let page = patiently(|| segment.read(after, PAGE))?;
+                let page = patiently(|| held.0.read(after, PAGE))?;
                 for fact in page.chunks.into_iter().flat_map(|chunk| chunk.facts) {
                     if let Fact::Usage(fact) = fact {
                         each(fact);
@@ -325,5 +330,14 @@ impl Journal {
             0 => Ok(()),
             lost => Err(JournalError::Unwritten(lost)),
         }
+    }
+}
+
+/// Lets go of a segment when done with it: an outage leaves many, and each open one takes memory.
+struct Held<'a>(&'a Segment);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }

@@ -2,6 +2,7 @@
 //! both make what they wrote visible in one step under the overlay's lock.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use uuid::Uuid;
@@ -234,6 +235,11 @@ impl Cache {
         Ok(())
     }
 
+    /// Catch-ups follow one another: the one that ends is the last that began.
+    fn has_caught_up(&self) {
+        self.caught_up.store(self.catch_ups_begun(), Ordering::Release);
+    }
+
     fn fresh_now(&self) -> Age {
         self.freshness.caught_up(self.clock.monotonic());
         Age { caught_up: self.clock.now(), age_us: 0 }
@@ -242,6 +248,7 @@ impl Cache {
 
 impl Follower for Cache {
     fn position(&self) -> Option<Position> {
+        self.catch_ups_begun.fetch_add(1, Ordering::AcqRel);
         self.store.position().ok().flatten()
     }
 
@@ -264,19 +271,21 @@ impl Follower for Cache {
             None => Vec::new(),
         };
         self.store.commit(position, self.fresh_now())?;
-        self.revision.store(position.revision, std::sync::atomic::Ordering::Release);
+        self.revision.store(position.revision, Ordering::Release);
         self.metrics.cache.revision.set(position.revision);
+        self.has_caught_up();
         Ok(lacking)
     }
 
     fn still_current(&self) {
+        self.has_caught_up();
         // Written down now and then only: what a kill loses makes the cache look older, never
         // fresher.
         const NOTE_EVERY_US: i64 = 30_000_000;
         let age = self.fresh_now();
-        let noted = self.noted.load(std::sync::atomic::Ordering::Relaxed);
+        let noted = self.noted.load(Ordering::Relaxed);
         if age.caught_up.0.saturating_sub(noted).saturating_abs() >= NOTE_EVERY_US {
-            self.noted.store(age.caught_up.0, std::sync::atomic::Ordering::Relaxed);
+            self.noted.store(age.caught_up.0, Ordering::Relaxed);
             if let Err(error) = self.store.put_age(age).and_then(|()| self.store.sync()) {
                 tracing::warn!(%error, "the cache's age cannot be written down");
             }

@@ -129,7 +129,8 @@ pub struct FollowError(pub String);
 /// The order is `begin`, any number of `apply`, then `complete`; a snapshot that breaks off is
 /// simply begun again. Nothing but `complete` moves the stored position.
 pub trait Follower: Send + Sync + 'static {
-    /// Where the last completed catch-up ended; `None` when there never was one.
+    /// Where the last completed catch-up ended; `None` when there never was one. Asked first in
+    /// every catch-up, before its snapshot is taken: it counts as the beginning.
     fn position(&self) -> Option<Position>;
     /// A snapshot at `revision` is about to be applied; `full` when it will carry every row there
     /// is. From here on, fills from older snapshots are thrown away.

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::disk::StoreError;
-use crate::journal::{Journal, Segment, SegmentError};
+use crate::journal::{Journal, Page, Segment, SegmentError};
 use crate::model::fact::{Counter, Counts, Fact, Lane, UsageFact};
 use crate::postgres::sink::{Batch, StreamRange};
 
@@ -26,8 +27,10 @@ pub struct Bounds {
 pub struct Gathered {
     pub batch: Batch,
     pub segments: Vec<(Arc<Segment>, StreamRange, u64)>,
-    /// A bound was met: there may be more.
-    pub full: bool,
+    /// Everything that was durable is in it: the bounds left nothing behind.
+    pub whole: bool,
+    /// Another handle kept a segment from being read.
+    pub held: bool,
 }
 
 #[derive(Default)]
@@ -48,7 +51,7 @@ impl Merged {
         }
     }
 
-    fn is_full(&self, batch: &Batch, bounds: Bounds) -> bool {
+    fn full(&self, batch: &Batch, bounds: Bounds) -> bool {
         let rows = self.usage.len() + batch.state.len() + batch.events.len();
         rows >= bounds.rows || self.chunks >= BATCH_CHUNKS_MAX
     }
@@ -58,18 +61,23 @@ impl Merged {
 /// Blocks. Segments that cannot be read are set aside; those held by another handle wait for the
 /// next pass.
 pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered, SegmentError> {
-    let mut gathered = Gathered::default();
+    let mut gathered = Gathered { whole: true, ..Gathered::default() };
     let mut merged = Merged::default();
     for segment in journal.segments(lane) {
-        if merged.is_full(&gathered.batch, bounds) {
+        if merged.full(&gathered.batch, bounds) {
+            gathered.whole = false;
             break;
         }
         match gather_segment(&segment, bounds, &mut merged, &mut gathered.batch) {
-            Ok(Some((range, facts))) => gathered.segments.push((segment, range, facts)),
-            Ok(None) => {}
-            Err(SegmentError::Store(StoreError::Locked)) => {
-                tracing::debug!(stream = %segment.stream, "segment is held; next pass");
+            Ok(Some((range, facts))) => {
+                gathered.whole &= range.to >= segment.durable_seq();
+                gathered.segments.push((segment, range, facts));
             }
+            Ok(None) => {}
+            Err(SegmentError::Store(StoreError::Locked)) => gathered.held = true,
+            // sled fails for ever after one error: what is being written is read again once its
+            // writer has closed it, over another handle. It is durable, and nowhere else.
+            Err(SegmentError::Store(_)) if !segment.is_closed() => gathered.held = true,
             // Nothing of this segment has entered the batch: its first page could not be read.
             Err(error @ SegmentError::Store(_)) => journal.quarantine(&segment, &error),
             Err(error) => return Err(error),
@@ -86,6 +94,26 @@ pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered,
     Ok(gathered)
 }
 
+/// A page. The writer that closes a segment, or a reader that lets go of it, takes a moment: that
+/// is waited for. And a handle that failed once fails for ever: another one tells whether it is
+/// damage.
+fn read(segment: &Segment, after: u64) -> Result<Page, SegmentError> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    const ATTEMPTS: u32 = 100;
+    let mut reopened = false;
+    for _ in 1..ATTEMPTS {
+        match segment.read(after, PAGE_CHUNKS) {
+            Err(SegmentError::Store(StoreError::Locked)) => std::thread::sleep(PAUSE),
+            Err(SegmentError::Store(_)) if segment.is_closed() && !reopened => {
+                reopened = true;
+                segment.release();
+            }
+            result => return result,
+        }
+    }
+    segment.read(after, PAGE_CHUNKS)
+}
+
 fn gather_segment(
     segment: &Segment,
     bounds: Bounds,
@@ -95,7 +123,7 @@ fn gather_segment(
     let from = segment.applied_seq();
     let (mut to, mut facts) = (from, 0);
     loop {
-        let page = match segment.read(to, PAGE_CHUNKS) {
+        let page = match read(segment, to) {
             Ok(page) => page,
             // What was read before stays in the batch; the error comes again with the next one.
             Err(_) if to > from => break,
@@ -107,7 +135,7 @@ fn gather_segment(
             facts += 1;
             merged.add(batch, fact);
         }
-        if merged.is_full(batch, bounds) || to >= segment.durable_seq() {
+        if merged.full(batch, bounds) || to >= segment.durable_seq() {
             break;
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::segment::SegmentError;
 use super::ticket::Shared;
-use super::window::{Collected, Tally};
+use super::window::{Collected, EVENTS_MAX, Tally};
 use super::writer::Writer;
 use super::{Commit, Config};
 use crate::clock::SharedClock;
@@ -73,6 +73,7 @@ impl Committer {
             let stopping = self.shared.stopping.load(Ordering::Acquire);
             self.shared.urgent.store(false, Ordering::Release);
             carried.absorb(self.shared.window.collect(round));
+            self.merged(&mut carried);
             match self.commit(&mut carried) {
                 Ok(()) => self.publish(round, false),
                 Err(error) => {
@@ -107,7 +108,18 @@ impl Committer {
                 tracing::error!(%error, lane = lane.as_str(), "segment left without its end");
             }
         }
-        self.shared.progress.send_modify(|progress| progress.stopped = true);
+    }
+
+    /// The bound on pending counters is about memory: what was merged takes it no more. And while
+    /// the disk fails, events yield beyond their bound.
+    fn merged(&self, carried: &mut Collected) {
+        let gone = carried.taken.saturating_sub(carried.usage.len());
+        carried.taken -= gone;
+        self.shared.took(gone);
+        let beyond = carried.events.len().saturating_sub(EVENTS_MAX);
+        carried.events.drain(..beyond);
+        let dropped = self.metrics.journal.dropped.get_or_create(&LaneLabel::of(Lane::Events));
+        dropped.inc_by(u64::try_from(beyond).unwrap_or(u64::MAX));
     }
 
     /// Commits lane by lane, and empties each as it is done: what is on disk must never be written
@@ -124,9 +136,7 @@ impl Committer {
         if !collected.usage.is_empty() {
             self.commit_lane(Lane::Usage, || collected.usage_facts())?;
             collected.usage = Tally::default();
-            let taken = std::mem::take(&mut collected.taken);
-            let taken = i64::try_from(taken).unwrap_or(i64::MAX);
-            self.shared.pending.fetch_sub(taken, Ordering::AcqRel);
+            self.shared.took(std::mem::take(&mut collected.taken));
         }
         if !collected.events.is_empty() {
             self.commit_lane(Lane::Events, || collected.event_facts())?;

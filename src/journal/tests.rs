@@ -66,6 +66,34 @@ async fn a_durable_count_is_read_back_after_a_restart() {
     assert!(usage[0].is_closed() && !usage[0].is_finished());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_is_never_left_to_the_next_interval() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config { interval: Span::secs(3600), ..Config::default() });
+    let waiting = (0..4).map(|n| {
+        let journal = journal.clone();
+        tokio_util::task::TaskTracker::new().spawn(async move {
+            for _ in 0..300 {
+                journal.count(journal.reserve().expect("room"), counter(n), ONE);
+                journal.flush().durable().await.expect("a working disk");
+            }
+        })
+    });
+    for waiting in waiting.collect::<Vec<_>>() {
+        waiting.await.expect("no panic");
+    }
+    assert_eq!(usage_on_disk(&journal), 1200);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_journal_that_has_ended() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
+    journal.shutdown().expect("a working disk");
+    assert_eq!(journal.flush().durable().await, Err(Full));
+    assert_eq!(journal.reserve().expect_err("nothing more is promised"), Full);
+}
+
 #[tokio::test]
 async fn state_facts_come_back_before_the_first_answer() {
     let data = TempDir::new().expect("temporary directory");

@@ -36,6 +36,12 @@ impl Shared {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// So many pending counters are on disk, or were merged with others.
+    pub fn took(&self, counters: usize) {
+        let counters = i64::try_from(counters).unwrap_or(i64::MAX);
+        self.pending.fetch_sub(counters, Ordering::AcqRel);
+    }
+
     /// Asks for a commit now. Only the first to ask pays for waking the thread.
     pub fn urge(&self) {
         if !self.urgent.swap(true, Ordering::AcqRel)
@@ -62,15 +68,31 @@ impl Ticket {
         }
         let mut progress = self.shared.progress.subscribe();
         loop {
-            // Each time: the commit that just ended may not have been the one that was asked for.
-            self.shared.urge();
             let now = *progress.borrow_and_update();
             if now.round >= self.round {
                 return Ok(());
             }
-            if now.failing || now.stopped || progress.changed().await.is_err() {
+            if now.failing || now.stopped {
+                return Err(Full);
+            }
+            // Each time, for the commit that just ended may not have been the one that was asked
+            // for; and after looking, or a commit in between would be seen here and asked for by
+            // nobody.
+            self.shared.urge();
+            if progress.changed().await.is_err() {
                 return Err(Full);
             }
         }
+    }
+}
+
+/// Tells everybody that the journal thread is gone, also when it panicked: nobody may wait for it,
+/// and nothing more may be promised.
+pub(super) struct Ended(pub Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.full.store(true, Ordering::Release);
+        self.0.progress.send_modify(|progress| progress.stopped = true);
     }
 }

@@ -1,7 +1,7 @@
 //! The writing end of a segment; the journal thread owns it.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,22 @@ impl Writer {
     ) -> Result<Self, SegmentError> {
         disk::make_private_dir(lane_dir)?;
         let dir = lane_dir.join(stream.to_string());
+        let made = Self::create_in(dir.clone(), lane_dir, lane, stream, now);
+        if made.is_err() {
+            // Attempts on a failing disk must not leave a directory each. Nothing was written to
+            // it.
+            drop(std::fs::remove_dir_all(&dir));
+        }
+        made
+    }
+
+    fn create_in(
+        dir: PathBuf,
+        lane_dir: &Path,
+        lane: Lane,
+        stream: Uuid,
+        now: Duration,
+    ) -> Result<Self, SegmentError> {
         disk::make_private_dir(&dir)?;
         let db = disk::open_sled(&dir, SLED_CACHE_BYTES)?;
         disk::secure(&dir)?;

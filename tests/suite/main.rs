@@ -7,9 +7,11 @@
 )]
 
 mod bad_input;
+mod drain;
 mod feed;
 mod kill;
 mod migrations;
+mod model;
 mod nginx;
 mod outage;
 mod sink;

@@ -6,6 +6,7 @@ pub mod database;
 pub mod fault_proxy;
 pub mod gateway;
 pub mod http;
+pub mod in_process;
 pub mod postgres;
 pub mod process;
 mod reaper;

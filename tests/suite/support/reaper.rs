@@ -2,7 +2,7 @@
 //! waits on a pipe from this process, and at its end kills what was started and has not ended.
 
 use std::io::Write;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 const REAPER: &str = r#"
@@ -28,14 +28,15 @@ pub fn ended(pid: u32) {
 }
 
 fn tell(what: &str, pid: u32) {
-    static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
+    static PIPE: OnceLock<Mutex<Child>> = OnceLock::new();
     let pipe = PIPE.get_or_init(|| {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(REAPER).stdin(Stdio::piped());
         shell.stdout(Stdio::null()).stderr(Stdio::null());
-        let reaper = shell.spawn().expect("a shell");
-        Mutex::new(reaper.stdin.expect("its pipe"))
+        Mutex::new(shell.spawn().expect("a shell"))
     });
-    let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
+    // It ends with the pipe: nobody waits for it, for it must outlive this process.
+    let mut reaper = pipe.lock().unwrap_or_else(PoisonError::into_inner);
+    let pipe = reaper.stdin.as_mut().expect("its pipe");
     pipe.write_all(format!("{what} {pid}\n").as_bytes()).expect("the reaper reads");
 }

@@ -1,0 +1,138 @@
+//! Gathering: what a batch holds, where it ends, and what it says of the streams it stands for.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::gather::{Bounds, Gathered, gather};
+use crate::clock::SystemClock;
+use crate::entropy::SystemEntropy;
+use crate::journal::{self, Journal};
+use crate::metrics::Metrics;
+use crate::model::Timestamp;
+use crate::model::fact::{Counter, Counts, Lane};
+use crate::model::units::{Size, Span};
+
+const ALL: Bounds = Bounds { rows: 1_000_000 };
+
+fn open(data: &TempDir) -> Journal {
+    let config = journal::Config {
+        interval: Span::secs(3600),
+        segment_max_bytes: Size::kib(2),
+        ..journal::Config::default()
+    };
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
+    let opened = Journal::open(data.path(), config, clock, entropy, Arc::new(Metrics::new()));
+    opened.expect("a working disk").0
+}
+
+/// Counts once for each of `keys`, in one commit.
+async fn count(journal: &Journal, keys: std::ops::Range<u128>) {
+    for key in keys {
+        let counter = Counter {
+            client: "acme".into(),
+            key_id: uuid::Uuid::from_u128(key),
+            table: "orders".into(),
+            operation: "read".into(),
+            hour: 495_000,
+        };
+        let counts = Counts { requests: 1, last_seen: Timestamp(7), ..Counts::ZERO };
+        let _ticket = journal.count(journal.reserve().expect("room"), counter, counts);
+    }
+    journal.flush().durable().await.expect("a working disk");
+}
+
+fn usage(journal: &Journal, bounds: Bounds) -> Gathered {
+    gather(journal, Lane::Usage, bounds).expect("a working disk")
+}
+
+fn requests(gathered: &Gathered) -> u64 {
+    gathered.batch.usage.iter().map(|fact| fact.counts.requests).sum()
+}
+
+fn applied(gathered: &Gathered) {
+    for (segment, range, facts) in &gathered.segments {
+        segment.set_applied(range.to, *facts);
+    }
+}
+
+#[tokio::test]
+async fn one_counter_in_many_commits_and_streams_is_one_row() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    for _ in 0..60 {
+        count(&journal, 1..3).await;
+    }
+    let streams = journal.segments(Lane::Usage);
+    assert!(streams.len() > 2, "several segments");
+    let gathered = usage(&journal, ALL);
+    assert_eq!((gathered.batch.usage.len(), requests(&gathered)), (2, 120));
+    assert!(gathered.batch.usage.is_sorted_by(|a, b| a.counter < b.counter));
+    assert!(gathered.whole);
+    assert_eq!(gathered.batch.ranges.len(), streams.len());
+    for (range, segment) in gathered.batch.ranges.iter().zip(&streams) {
+        assert_eq!(
+            (range.stream, range.from, range.to),
+            (segment.stream, 0, segment.durable_seq())
+        );
+        assert_eq!(range.closed, segment.is_closed().then_some(range.to));
+        assert!(segment.dir().join("sent").exists(), "before the first transaction");
+    }
+    applied(&gathered);
+    assert!(usage(&journal, ALL).segments.is_empty(), "nothing is left");
+}
+
+#[tokio::test]
+async fn a_batch_ends_at_its_bound_and_the_next_one_begins_there() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    for round in 0..40 {
+        count(&journal, round * 50..(round + 1) * 50).await;
+    }
+    let (mut batches, mut sum, mut largest) = (0, 0, 0);
+    loop {
+        let gathered = usage(&journal, Bounds { rows: 100 });
+        if gathered.segments.is_empty() {
+            break;
+        }
+        for (segment, range, _) in &gathered.segments {
+            assert_eq!(range.from, segment.applied_seq(), "no gap and no overlap");
+        }
+        (batches, sum) = (batches + 1, sum + requests(&gathered));
+        largest = largest.max(gathered.batch.usage.len());
+        applied(&gathered);
+    }
+    assert_eq!(sum, 2000);
+    assert!(batches > 5, "{batches} batches");
+    assert!(largest < 1100, "a page of chunks beyond the bound at most, not {largest}");
+    assert!(usage(&journal, ALL).whole);
+}
+
+#[tokio::test]
+async fn an_open_stream_says_its_end_only_once_it_has_one() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    count(&journal, 0..1).await;
+    let open_yet = usage(&journal, ALL);
+    assert_eq!(open_yet.batch.ranges[0].closed, None);
+    journal.shutdown().expect("a working disk");
+    let closed = usage(&journal, ALL);
+    assert_eq!(closed.batch.ranges[0].closed, Some(1));
+    let partly = usage(&journal, Bounds { rows: 0 });
+    assert!(partly.segments.is_empty() && !partly.whole);
+}
+
+#[tokio::test]
+async fn a_ledger_that_moved_back_has_the_rest_gathered_again() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    for key in 0..4 {
+        count(&journal, key..key + 1).await;
+    }
+    applied(&usage(&journal, ALL));
+    let segment = &journal.segments(Lane::Usage)[0];
+    segment.set_applied(2, 0);
+    let again = usage(&journal, ALL);
+    assert_eq!((again.batch.ranges[0].from, again.batch.ranges[0].to), (2, 4));
+    assert_eq!(requests(&again), 2);
+}
