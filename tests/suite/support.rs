@@ -7,5 +7,6 @@ pub mod fault_proxy;
 pub mod gateway;
 pub mod http;
 pub mod postgres;
+mod process;
 mod reaper;
 mod wire;

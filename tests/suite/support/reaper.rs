@@ -2,7 +2,7 @@
 //! on a pipe from this process, and at its end kills what was started and has not ended.
 
 use std::io::Write;
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 const REAPER: &str = r#"
@@ -28,14 +28,14 @@ pub fn ended(pid: u32) {
 }
 
 fn tell(what: &str, pid: u32) {
-    static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
-    let pipe = PIPE.get_or_init(|| {
+    static SHELL: OnceLock<Mutex<Child>> = OnceLock::new();
+    let shell = SHELL.get_or_init(|| {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(REAPER).stdin(Stdio::piped());
         shell.stdout(Stdio::null()).stderr(Stdio::null());
-        let reaper = shell.spawn().expect("a shell");
-        Mutex::new(reaper.stdin.expect("its pipe"))
+        Mutex::new(shell.spawn().expect("a shell"))
     });
-    let mut pipe = pipe.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
+    let pipe = shell.stdin.as_mut().expect("its pipe");
     pipe.write_all(format!("{what} {pid}\n").as_bytes()).expect("the reaper reads");
 }
