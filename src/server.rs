@@ -19,5 +19,5 @@ mod verify;
 pub use config::{Config, ConfigError};
 pub use edge::{ServerParts, router};
 pub use listener::serve;
-pub use readiness::{Phase, Readiness};
+pub use readiness::{Footing, Phase, Readiness};
 pub use routes::{RouteConfig, RouteError, RouteTable};

@@ -13,7 +13,7 @@ use super::parts::Parts;
 use crate::admin;
 use crate::config::{Config, Loaded, development_key};
 use crate::metrics::Metrics;
-use crate::server::{self, Readiness, RouteTable, ServerParts};
+use crate::server::{self, Footing, Readiness, RouteTable, ServerParts};
 use crate::usage::Meter;
 
 /// How many polls of the feed may be missed before Postgres counts as away.
@@ -117,8 +117,16 @@ fn data_plane(
 }
 
 fn readiness(control: &Arc<admin::Control>) -> Arc<Readiness> {
-    let contact = control.contact.clone();
-    Arc::new(Readiness::new(move || contact.as_ref().is_some_and(|ask| ask().away)))
+    let (cache, contact) = (control.cache.clone(), control.contact.clone());
+    Arc::new(Readiness::new(move || {
+        if cache.is_stale() {
+            Footing::Lost
+        } else if contact.as_ref().is_some_and(|ask| ask().away) {
+            Footing::Degraded
+        } else {
+            Footing::Firm
+        }
+    }))
 }
 
 fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, Error> {

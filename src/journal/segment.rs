@@ -184,6 +184,10 @@ impl Segment {
         let end = match known {
             Some(known) => known,
             None => {
+                // Whoever wrote it was killed, and what was just read may never have been synced.
+                if handle.db.is_some() {
+                    fs::File::open(self.dir.join("db"))?.sync_data()?;
+                }
                 self.write_end(end)?;
                 end
             }

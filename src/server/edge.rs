@@ -152,7 +152,7 @@ async fn livez(State(edge): State<Arc<Edge>>, request: Request) -> Response {
 }
 
 async fn readyz(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    edge.health(request.headers(), edge.readiness.phase() == Phase::Ready)
+    edge.health(request.headers(), edge.readiness.report().0)
 }
 
 impl Edge {
@@ -216,7 +216,7 @@ impl Edge {
 
     fn health(&self, headers: &HeaderMap, well: bool) -> Response {
         let mut response = if well {
-            let status = serde_json::json!({ "status": self.readiness.word() });
+            let status = serde_json::json!({ "status": self.readiness.report().1 });
             Json(status).into_response()
         } else {
             Refusal::from(Code::NotReady).render()

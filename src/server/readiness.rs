@@ -17,17 +17,27 @@ pub enum Phase {
     Draining,
 }
 
-/// The gateway's readiness; one for both listeners.
+/// What its answers stand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Footing {
+    /// Everything is there.
+    Firm,
+    /// Postgres is away: known keys are answered from here.
+    Degraded,
+    /// What is known here is too old, or was never complete: keys cannot be decided.
+    Lost,
+}
+
+/// The gateway's readiness.
 pub struct Readiness {
     phase: AtomicU8,
-    degraded: Box<dyn Fn() -> bool + Send + Sync>,
+    footing: Box<dyn Fn() -> Footing + Send + Sync>,
 }
 
 impl Readiness {
-    /// Starting. `degraded` tells whether the gateway serves from what it has because Postgres is
-    /// away.
-    pub fn new(degraded: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self { phase: AtomicU8::new(STARTING), degraded: Box::new(degraded) }
+    /// Starting. `footing` is asked anew each time.
+    pub fn new(footing: impl Fn() -> Footing + Send + Sync + 'static) -> Self {
+        Self { phase: AtomicU8::new(STARTING), footing: Box::new(footing) }
     }
 
     /// From now on keys are decided. Not after [`Readiness::drain`].
@@ -50,13 +60,14 @@ impl Readiness {
         }
     }
 
-    /// The word for it: degraded is ready, but not by much.
-    pub fn word(&self) -> &'static str {
-        match self.phase() {
-            Phase::Starting => "starting",
-            Phase::Draining => "draining",
-            Phase::Ready if (self.degraded)() => "degraded",
-            Phase::Ready => "ready",
+    /// Whether requests are wanted, and the word for it: degraded is ready, but not by much.
+    pub fn report(&self) -> (bool, &'static str) {
+        match (self.phase(), (self.footing)()) {
+            (Phase::Starting, _) => (false, "starting"),
+            (Phase::Draining, _) => (false, "draining"),
+            (Phase::Ready, Footing::Lost) => (false, "unavailable"),
+            (Phase::Ready, Footing::Degraded) => (true, "degraded"),
+            (Phase::Ready, Footing::Firm) => (true, "ready"),
         }
     }
 }
@@ -67,19 +78,23 @@ mod tests {
 
     #[test]
     fn it_starts_serves_and_drains_for_good() {
-        let readiness = Readiness::new(|| false);
-        assert_eq!(readiness.word(), "starting");
+        let readiness = Readiness::new(|| Footing::Firm);
+        assert_eq!(readiness.report(), (false, "starting"));
         readiness.ready();
-        assert_eq!((readiness.phase(), readiness.word()), (Phase::Ready, "ready"));
+        assert_eq!(readiness.report(), (true, "ready"));
         readiness.drain();
         readiness.ready();
-        assert_eq!((readiness.phase(), readiness.word()), (Phase::Draining, "draining"));
+        assert_eq!(readiness.report(), (false, "draining"));
     }
 
     #[test]
-    fn degraded_is_ready() {
-        let readiness = Readiness::new(|| true);
-        readiness.ready();
-        assert_eq!((readiness.phase(), readiness.word()), (Phase::Ready, "degraded"));
+    fn degraded_is_ready_and_lost_is_not() {
+        for (footing, report) in
+            [(Footing::Degraded, (true, "degraded")), (Footing::Lost, (false, "unavailable"))]
+        {
+            let readiness = Readiness::new(move || footing);
+            readiness.ready();
+            assert_eq!(readiness.report(), report);
+        }
     }
 }

@@ -66,13 +66,25 @@ struct Known {
     sent: AtomicU64,
     /// Requests that were answered.
     answered: AtomicU64,
-    /// Requests that the gateway has said to be durable, in whichever way: D.
-    durable: AtomicU64,
+    /// Those among them that a successful drain has covered, in the rounds before and in this one.
+    drained: [AtomicU64; 2],
 }
 
 impl Known {
     fn counts(&self) -> (u64, u64) {
         (self.answered.load(SeqCst), self.sent.load(SeqCst))
+    }
+
+    /// What the gateway has said to be durable, by an answer or only by a drain: D.
+    fn durable(&self, strict: bool) -> u64 {
+        let [before, now] = &self.drained;
+        if strict { self.counts().0 } else { before.load(SeqCst) + now.load(SeqCst) }
+    }
+
+    /// The gateway was killed: what it said holds, and the next one says nothing yet.
+    fn next_round(&self) {
+        let [before, now] = &self.drained;
+        before.fetch_add(now.swap(0, SeqCst), SeqCst);
     }
 }
 
@@ -105,7 +117,7 @@ impl Scene {
         let db = Database::new().await;
         let line = FaultProxy::new(&db.url);
         let settings = format!(
-            "[journal]\ncommit = \"{commit}\"\nretention = \"2s\"\n\
+            "[journal]\ncommit = \"{commit}\"\ninterval = \"5ms\"\nretention = \"2s\"\n\
              [drain]\ninterval = \"20ms\"\ndeadline = \"1s\"\n\
              [postgres]\nconnect_timeout = \"300ms\"\npoll_interval = \"200ms\"\n"
         );
@@ -115,8 +127,8 @@ impl Scene {
         let mut keys = Vec::new();
         for _ in 0..KEYS {
             let made = gateway.create_key("acme").await;
-            let (sent, answered, durable) = Default::default();
-            keys.push(Known { made, sent, answered, durable });
+            let (sent, answered, drained) = Default::default();
+            keys.push(Known { made, sent, answered, drained });
         }
         gateway.kill9();
         Self { db, line, gateway, keys: Arc::new(keys), dice: Dice::new() }
@@ -144,7 +156,7 @@ impl Scene {
         Load { callers, stop }
     }
 
-    /// Start, load, a fault or two, and a kill, at moments that the dice choose.
+    /// Start, load, some faults, and a kill, at moments that the dice choose.
     async fn round(&mut self) {
         self.line.set(self.dice.fault());
         if self.dice.one_in(8) {
@@ -152,26 +164,47 @@ impl Scene {
             return self.gateway.start_and_kill9_after(moment).await;
         }
         self.gateway.start().await;
+        let at_first: Vec<_> = self.keys.iter().map(|known| known.counts().0).collect();
         let load = self.load();
-        tokio::time::sleep(self.dice.millis(150)).await;
-        if self.dice.one_in(3) {
-            self.line.set(Fault::None);
-            self.acknowledge().await;
-        } else if self.dice.one_in(2) {
-            self.line.set(self.dice.fault());
+        for _ in 0..self.dice.below(4) {
+            tokio::time::sleep(self.dice.millis(100)).await;
+            match self.dice.below(4) {
+                0 => self.acknowledge(&at_first).await,
+                1 => self.doubt().await,
+                _ => self.line.set(self.dice.fault()),
+            }
         }
-        tokio::time::sleep(self.dice.millis(150)).await;
+        tokio::time::sleep(self.dice.millis(100)).await;
         self.gateway.kill9();
         load.ended().await;
+        self.keys.iter().for_each(Known::next_round);
     }
 
-    /// What was answered before a successful drain began is durable, in both modes.
-    async fn acknowledge(&self) {
+    /// A COMMIT whose fate the gateway cannot know, and time to send again what it must not.
+    async fn doubt(&self) {
+        self.line.set(Fault::None);
+        tokio::time::sleep(self.dice.millis(100)).await;
+        let carried_out = self.dice.one_in(2);
+        self.line.set(if carried_out { Fault::CutAfterCommit } else { Fault::CutBeforeCommit });
+        for _ in 0..50 {
+            if self.line.fault() == Fault::None {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        tokio::time::sleep(self.dice.millis(400)).await;
+    }
+
+    /// What was answered before a successful drain began is durable, in both modes. `at_first` were
+    /// the answers of earlier rounds.
+    async fn acknowledge(&self, at_first: &[u64]) {
+        self.line.set(Fault::None);
         let answered: Vec<u64> = self.keys.iter().map(|known| known.counts().0).collect();
         let drained = self.gateway.control(Method::POST, "/log/drain", "").await.unwrap();
         if drained.status == 200 {
-            for (known, answered) in self.keys.iter().zip(answered) {
-                known.durable.store(answered, SeqCst);
+            let counts = answered.iter().zip(at_first).map(|(now, before)| now - before);
+            for (known, count) in self.keys.iter().zip(counts) {
+                known.drained[1].store(count, SeqCst);
             }
         }
     }
@@ -217,7 +250,7 @@ async fn the_law_holds(commit: &str, strict: bool) {
     let before = scene.settled().await;
     for known in &*scene.keys {
         let (answered, issued) = known.counts();
-        let durable = if strict { answered } else { known.durable.load(SeqCst) };
+        let durable = known.durable(strict);
         let applied = before.get(&known.made.id).copied().unwrap_or(0);
         let law = format!("durable {durable} ≤ applied {applied} ≤ issued {issued}");
         assert!(answered > 0, "no load");

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::support::database::Database;
-use super::support::process::{
+use super::support::house::{
     Answer, House, Program, declared, get, key, mirror, read_head, server, until,
 };
 

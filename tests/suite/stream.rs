@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
-use super::support::process::{House, connect, declared, key, read_head, server};
+use super::support::house::{House, connect, declared, key, read_head, server};
 
 const PIECE: usize = 64 << 10;
 const PIECES: usize = 768;

@@ -30,7 +30,7 @@ use crate::model::api_key::{ApiKey, SEED_BYTES};
 use crate::model::units::{Size, Span};
 use crate::model::{Client as Owner, Key, Timestamp};
 use crate::proxy::UpstreamConfig;
-use crate::server::{RouteConfig, serve};
+use crate::server::{Footing, RouteConfig, serve};
 
 /// A gateway on a port of its own.
 struct Gateway {
@@ -104,7 +104,7 @@ impl Gateway {
             tasks.clone(),
         )
         .expect("a cache");
-        let readiness = Arc::new(Readiness::new(|| false));
+        let readiness = Arc::new(Readiness::new(|| Footing::Firm));
         let parts = ServerParts {
             routes: RouteTable::build(upstreams, routes, config.echo).expect("routes"),
             config: config.clone(),

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::process::House;
+use crate::support::house::House;
 
 /// What `args` say about `rest` of a configuration, and the exit code.
 fn refused(rest: &str, args: &[&str]) -> (i32, String) {

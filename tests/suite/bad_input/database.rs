@@ -1,7 +1,7 @@
 //! Databases that are missing, of another version, or not where the URL says.
 
 use crate::support::database::Database;
-use crate::support::process::{House, declared, get, key, until};
+use crate::support::house::{House, declared, get, key, until};
 
 fn section(url: &str) -> String {
     format!("[postgres]\nurl = \"{url}\"\n")

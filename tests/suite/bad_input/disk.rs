@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Command;
 
-use crate::support::process::{House, declared, get, key, until};
+use crate::support::house::{House, declared, get, key, until};
 
 #[test]
 fn a_taken_directory_means_try_again() {

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use crate::support::process::{Answer, House, connect, declared, exchange, get, key};
+use crate::support::house::{Answer, House, connect, declared, exchange, get, key};
 
 const ASK: &str = "/authz/forward-auth";
 

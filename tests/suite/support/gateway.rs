@@ -1,18 +1,17 @@
 //! The real program as a process, on a data directory of its own.
 
 use std::fmt::Display;
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::http::Method;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::sync::oneshot;
 
 use super::http::{Answer, Http};
+use super::process::{self, Addresses, Said, end, signal};
 use super::reaper;
 
 /// Only whatever hangs takes longer.
@@ -23,7 +22,7 @@ pub struct Gateway {
     dir: TempDir,
     database: Option<String>,
     running: Option<Running>,
-    said: Arc<Mutex<Vec<String>>>,
+    said: Said,
 }
 
 struct Running {
@@ -77,7 +76,7 @@ impl Gateway {
         );
         std::fs::write(dir.path().join("gatepost.toml"), text).expect("a file");
         let database = database.map(str::to_owned);
-        Self { dir, database, running: None, said: Arc::default() }
+        Self { dir, database, running: None, said: Said::default() }
     }
 
     /// Gives it a database, from its next start on.
@@ -99,26 +98,10 @@ impl Gateway {
         command
     }
 
-    /// Starts the process without waiting for anything.
-    fn spawn(&self) -> (Child, oneshot::Receiver<Addresses>) {
-        let mut command = self.command();
-        let mut child = command
-            .arg("serve")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        reaper::started(child.id());
-        let (tell, told) = oneshot::channel();
-        let (stderr, said) = (child.stderr.take().expect("its pipe"), Arc::clone(&self.said));
-        std::thread::spawn(move || listen(stderr, &said, tell));
-        (child, told)
-    }
-
     /// Starts it and waits until `/livez` answers.
     pub async fn start(&mut self) {
         assert!(self.running.is_none(), "it runs already");
-        let (child, told) = self.spawn();
+        let (child, told) = process::spawn(self.command(), &self.said);
         let told = tokio::time::timeout(PATIENCE, told).await;
         let Ok(Ok(Addresses { data, admin })) = told else {
             end(child, "-KILL");
@@ -146,7 +129,7 @@ impl Gateway {
     /// Starts it and kills it at `moment`, however far it has come.
     pub async fn start_and_kill9_after(&mut self, moment: Duration) {
         assert!(self.running.is_none(), "it runs already");
-        let (child, _told) = self.spawn();
+        let (child, _told) = process::spawn(self.command(), &self.said);
         tokio::time::sleep(moment).await;
         self.killed(child);
     }
@@ -270,42 +253,4 @@ pub async fn until<F: Future<Output = bool>>(what: impl Display, mut holds: impl
         }
     };
     assert!(tokio::time::timeout(PATIENCE, waited).await.is_ok(), "in vain: {what}");
-}
-
-struct Addresses {
-    data: String,
-    admin: String,
-}
-
-/// Collects what a process says, and tells where it listens.
-fn listen(stderr: ChildStderr, said: &Mutex<Vec<String>>, tell: oneshot::Sender<Addresses>) {
-    let mut tell = Some(tell);
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        if let Some(addresses) = addresses(&line)
-            && let Some(tell) = tell.take()
-        {
-            // The test may have given up waiting.
-            drop(tell.send(addresses));
-        }
-        said.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-    }
-}
-
-fn addresses(line: &str) -> Option<Addresses> {
-    let rest = line.strip_prefix("gatepost: listening on ")?;
-    let (data, admin) = rest.split_once(", control plane on ")?;
-    Some(Addresses { data: data.to_owned(), admin: admin.to_owned() })
-}
-
-fn signal(child: &Child, signal: &str) {
-    let sent = Command::new("kill").arg(signal).arg(child.id().to_string()).status();
-    assert!(sent.expect("kill").success(), "it runs");
-}
-
-/// Sends a signal that cannot be caught, and waits for the end.
-fn end(mut child: Child, with: &str) -> ExitStatus {
-    signal(&child, with);
-    let status = child.wait().expect("it is our child");
-    reaper::ended(child.id());
-    status
 }

@@ -1,5 +1,5 @@
-//! Makes sure that no process outlives the tests, even if these are killed: a small shell that
-//! waits on a pipe from this process, and at its end kills what was started and has not ended.
+//! Makes sure that no process outlives the tests, even if these are killed: a small shell that waits
+//! on a pipe from this process, and at its end kills what was started and has not ended.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -28,15 +28,14 @@ pub fn ended(pid: u32) {
 }
 
 fn tell(what: &str, pid: u32) {
-    static PIPE: OnceLock<Mutex<Child>> = OnceLock::new();
-    let pipe = PIPE.get_or_init(|| {
+    static SHELL: OnceLock<Mutex<Child>> = OnceLock::new();
+    let shell = SHELL.get_or_init(|| {
         let mut shell = Command::new("sh");
         shell.arg("-c").arg(REAPER).stdin(Stdio::piped());
         shell.stdout(Stdio::null()).stderr(Stdio::null());
         Mutex::new(shell.spawn().expect("a shell"))
     });
-    // It ends with the pipe: nobody waits for it, for it must outlive this process.
-    let mut reaper = pipe.lock().unwrap_or_else(PoisonError::into_inner);
-    let pipe = reaper.stdin.as_mut().expect("its pipe");
+    let mut shell = shell.lock().unwrap_or_else(PoisonError::into_inner);
+    let pipe = shell.stdin.as_mut().expect("its pipe");
     pipe.write_all(format!("{what} {pid}\n").as_bytes()).expect("the reaper reads");
 }
