@@ -1,0 +1,157 @@
+//! A closed-loop HTTP/1.1 client that costs little itself: keep-alive connections, one request in
+//! flight on each, a random key in every request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::Effort;
+use crate::keys::KEY_LEN;
+
+const PREFIX: &[u8] =
+    b"GET /authz/forward-auth HTTP/1.1\r\nHost: gateway.example\r\nAuthorization: Bearer ";
+const SUFFIX: &[u8] = b"\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200";
+/// The largest answer that is understood: a head and no body.
+const ANSWER_MAX: usize = 4096;
+
+/// Whom to load, and how.
+#[derive(Clone)]
+pub struct Load {
+    pub keys: Arc<[[u8; KEY_LEN]]>,
+    pub connections: usize,
+    pub warmup: Duration,
+    pub span: Duration,
+}
+
+/// What came of it.
+pub struct Outcome {
+    pub per_second: f64,
+    pub p99_micros: f64,
+    /// Answers that were not 200.
+    pub refused: u64,
+}
+
+#[derive(Default)]
+struct Seen {
+    micros: Vec<u32>,
+    refused: u64,
+}
+
+impl Load {
+    pub fn new(keys: Arc<[[u8; KEY_LEN]]>, connections: usize, effort: Effort) -> Self {
+        Self { keys, connections, warmup: effort.warmup, span: effort.span }
+    }
+
+    /// Loads `address` on threads of its own, as many as there are processors.
+    pub fn run(&self, address: SocketAddr) -> Result<Outcome> {
+        let threads = std::thread::available_parallelism()?.get().min(self.connections);
+        let begin = Instant::now() + self.warmup;
+        let parts: Vec<Result<Seen>> = std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads)
+                .map(|thread| {
+                    let connections = self.connections / threads
+                        + usize::from(thread < self.connections % threads);
+                    scope.spawn(move || self.on_one_thread(address, thread, connections, begin))
+                })
+                .collect();
+            running.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        let mut all = Seen::default();
+        for part in parts {
+            let part = part?;
+            all.micros.extend(part.micros);
+            all.refused += part.refused;
+        }
+        ensure!(!all.micros.is_empty(), "nothing was answered");
+        #[expect(clippy::cast_precision_loss, reason = "counts of seconds are small")]
+        let per_second = all.micros.len() as f64 / self.span.as_secs_f64();
+        let at = (all.micros.len() * 99 / 100).min(all.micros.len() - 1);
+        let (_, p99, _) = all.micros.select_nth_unstable(at);
+        Ok(Outcome { per_second, p99_micros: f64::from(*p99), refused: all.refused })
+    }
+
+    fn on_one_thread(
+        &self,
+        address: SocketAddr,
+        thread: usize,
+        connections: usize,
+        begin: Instant,
+    ) -> Result<Seen> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut running = JoinSet::new();
+            for connection in 0..connections {
+                let seed = (thread * 10_007 + connection + 1) as u64;
+                running.spawn(connected(self.clone(), address, seed, begin));
+            }
+            let mut all = Seen::default();
+            while let Some(seen) = running.join_next().await {
+                let seen = seen??;
+                all.micros.extend(seen.micros);
+                all.refused += seen.refused;
+            }
+            Ok(all)
+        })
+    }
+}
+
+async fn connected(load: Load, address: SocketAddr, seed: u64, begin: Instant) -> Result<Seen> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut request = [PREFIX, &[0; KEY_LEN], SUFFIX].concat();
+    let mut answer = [0; ANSWER_MAX];
+    let mut seen = Seen::default();
+    let end = begin + load.span;
+    let mut sent = Instant::now();
+    while sent < end {
+        // xorshift64 (Marsaglia 2003)
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let key = &load.keys[(random >> 11) as usize % load.keys.len()];
+        request[PREFIX.len()..PREFIX.len() + KEY_LEN].copy_from_slice(key);
+        stream.write_all(&request).await?;
+        let ok = answered(&mut stream, &mut answer).await?;
+        let now = Instant::now();
+        if !ok {
+            seen.refused += 1;
+        } else if sent >= begin && now < end {
+            seen.micros.push(u32::try_from((now - sent).as_micros()).unwrap_or(u32::MAX));
+        }
+        sent = now;
+    }
+    Ok(seen)
+}
+
+/// Reads one answer; whether it was a 200. Only refusals have bodies here, and say their length.
+async fn answered(stream: &mut TcpStream, answer: &mut [u8]) -> Result<bool> {
+    let mut filled = 0;
+    loop {
+        ensure!(filled < answer.len(), "an answer is larger than expected");
+        let read = stream.read(&mut answer[filled..]).await?;
+        ensure!(read > 0, "the server closed a connection");
+        filled += read;
+        let text = &answer[..filled];
+        if text.starts_with(OK) {
+            if text.ends_with(b"\r\n\r\n") {
+                return Ok(true);
+            }
+        } else if complete(text) {
+            return Ok(false);
+        }
+    }
+}
+
+fn complete(answer: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(answer).to_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
+    body.len() >= length.and_then(|length| length.trim().parse().ok()).unwrap_or(0)
+}
