@@ -27,7 +27,7 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
     gateway.wait_for("gatepost_cache_revision", 1.0)?;
     let rival = Rival::upserting(&database.url)?;
     let load = Load::new(keys::texts(HOT_KEYS), CONNECTIONS, effort);
-    let (mut ours, mut theirs) = (Series::default(), Series::default());
+    let (mut ours, mut theirs, mut ratios) = <(Series, Series, Series)>::default();
     for round in 1..=effort.rounds {
         let one = load.run(gateway.address)?;
         let other = load.run(rival.address)?;
@@ -37,8 +37,9 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
         ));
         ours.push(one.per_second);
         theirs.push(other.per_second);
+        ratios.push(one.per_second / other.per_second);
     }
     let figure = format!("one hot client, lookup and upsert, {CONNECTIONS} connections");
-    report.ratio(&figure, "/s", &ours, &theirs, Goal::AtLeast(30.0));
+    report.ratio(&figure, "/s", [&ours, &theirs, &ratios], Goal::AtLeast(30.0));
     gateway.stop()
 }

@@ -98,6 +98,11 @@ impl Gateway {
         Ok(kib.trim().parse::<f64>()? / 1024.0)
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGTERM, and the end.
     pub fn stop(mut self) -> Result<()> {
         let pid = Pid::from_child(&self.child);

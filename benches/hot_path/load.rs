@@ -12,6 +12,9 @@ use tokio::task::JoinSet;
 
 use crate::Effort;
 use crate::keys::KEY_LEN;
+use crate::report::cpu_micros;
+
+type Keys = Arc<[[u8; KEY_LEN]]>;
 
 const PREFIX: &[u8] =
     b"GET /authz/forward-auth HTTP/1.1\r\nHost: gateway.example\r\nAuthorization: Bearer ";
@@ -23,7 +26,7 @@ const ANSWER_MAX: usize = 4096;
 /// Whom to load, and how.
 #[derive(Clone)]
 pub struct Load {
-    pub keys: Arc<[[u8; KEY_LEN]]>,
+    pub keys: Keys,
     pub connections: usize,
     pub warmup: Duration,
     pub span: Duration,
@@ -35,6 +38,8 @@ pub struct Outcome {
     pub p99_micros: f64,
     /// Answers that were not 200.
     pub refused: u64,
+    /// Processor time of the server per request, user and system; zero when not asked for.
+    pub cpu_micros: f64,
 }
 
 #[derive(Default)]
@@ -44,8 +49,40 @@ struct Seen {
 }
 
 impl Load {
-    pub fn new(keys: Arc<[[u8; KEY_LEN]]>, connections: usize, effort: Effort) -> Self {
+    pub fn new(keys: Keys, connections: usize, effort: Effort) -> Self {
         Self { keys, connections, warmup: effort.warmup, span: effort.span }
+    }
+
+    /// Asks for every key once, one after the other.
+    pub fn touch(&self, address: SocketAddr) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut running = JoinSet::new();
+            for connection in 0..self.connections {
+                let (keys, every) = (self.keys.clone(), self.connections);
+                running.spawn(async move {
+                    let mut client = Client::connect(address).await?;
+                    for key in keys.iter().skip(connection).step_by(every) {
+                        ensure!(client.ask(key).await?, "a known key was refused");
+                    }
+                    Ok(())
+                });
+            }
+            while let Some(touched) = running.join_next().await {
+                touched??;
+            }
+            Ok(())
+        })
+    }
+
+    /// Like [`Load::run`], and looks what it costs the server's process.
+    pub fn run_measured(&self, address: SocketAddr, pid: u32) -> Result<Outcome> {
+        let before = cpu_micros(pid);
+        let outcome = self.run(address)?;
+        // The warm-up costs as well; it is answered at about the same rate.
+        let seconds = (self.warmup + self.span).as_secs_f64();
+        let cpu_micros = (cpu_micros(pid) - before) / (outcome.per_second * seconds);
+        Ok(Outcome { cpu_micros, ..outcome })
     }
 
     /// Loads `address` on threads of its own, as many as there are processors.
@@ -73,7 +110,8 @@ impl Load {
         let per_second = all.micros.len() as f64 / self.span.as_secs_f64();
         let at = (all.micros.len() * 99 / 100).min(all.micros.len() - 1);
         let (_, p99, _) = all.micros.select_nth_unstable(at);
-        Ok(Outcome { per_second, p99_micros: f64::from(*p99), refused: all.refused })
+        let p99_micros = f64::from(*p99);
+        Ok(Outcome { per_second, p99_micros, refused: all.refused, cpu_micros: 0.0 })
     }
 
     fn on_one_thread(
@@ -102,11 +140,8 @@ impl Load {
 }
 
 async fn connected(load: Load, address: SocketAddr, seed: u64, begin: Instant) -> Result<Seen> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+    let mut client = Client::connect(address).await?;
     let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let mut request = [PREFIX, &[0; KEY_LEN], SUFFIX].concat();
-    let mut answer = [0; ANSWER_MAX];
     let mut seen = Seen::default();
     let end = begin + load.span;
     let mut sent = Instant::now();
@@ -115,10 +150,7 @@ async fn connected(load: Load, address: SocketAddr, seed: u64, begin: Instant) -
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let key = &load.keys[(random >> 11) as usize % load.keys.len()];
-        request[PREFIX.len()..PREFIX.len() + KEY_LEN].copy_from_slice(key);
-        stream.write_all(&request).await?;
-        let ok = answered(&mut stream, &mut answer).await?;
+        let ok = client.ask(&load.keys[(random >> 11) as usize % load.keys.len()]).await?;
         let now = Instant::now();
         if !ok {
             seen.refused += 1;
@@ -130,21 +162,39 @@ async fn connected(load: Load, address: SocketAddr, seed: u64, begin: Instant) -
     Ok(seen)
 }
 
-/// Reads one answer; whether it was a 200. Only refusals have bodies here, and say their length.
-async fn answered(stream: &mut TcpStream, answer: &mut [u8]) -> Result<bool> {
-    let mut filled = 0;
-    loop {
-        ensure!(filled < answer.len(), "an answer is larger than expected");
-        let read = stream.read(&mut answer[filled..]).await?;
-        ensure!(read > 0, "the server closed a connection");
-        filled += read;
-        let text = &answer[..filled];
-        if text.starts_with(OK) {
-            if text.ends_with(b"\r\n\r\n") {
-                return Ok(true);
+/// One keep-alive connection and its buffers.
+struct Client {
+    stream: TcpStream,
+    request: Vec<u8>,
+    answer: Box<[u8; ANSWER_MAX]>,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let request = [PREFIX, &[0; KEY_LEN], SUFFIX].concat();
+        Ok(Self { stream, request, answer: Box::new([0; ANSWER_MAX]) })
+    }
+
+    /// Whether the answer was a 200. Only refusals have bodies here, and say their length.
+    async fn ask(&mut self, key: &[u8; KEY_LEN]) -> Result<bool> {
+        self.request[PREFIX.len()..PREFIX.len() + KEY_LEN].copy_from_slice(key);
+        self.stream.write_all(&self.request).await?;
+        let mut filled = 0;
+        loop {
+            ensure!(filled < ANSWER_MAX, "an answer is larger than expected");
+            let read = self.stream.read(&mut self.answer[filled..]).await?;
+            ensure!(read > 0, "the server closed a connection");
+            filled += read;
+            let text = &self.answer[..filled];
+            if text.starts_with(OK) {
+                if text.ends_with(b"\r\n\r\n") {
+                    return Ok(true);
+                }
+            } else if complete(text) {
+                return Ok(false);
             }
-        } else if complete(text) {
-            return Ok(false);
         }
     }
 }

@@ -45,16 +45,16 @@ pub struct Effort {
 
 impl Effort {
     const FULL: Self = Self {
-        rounds: 7,
-        span: Duration::from_secs(4),
-        warmup: Duration::from_secs(1),
+        rounds: 11,
+        span: Duration::from_secs(2),
+        warmup: Duration::from_millis(500),
         million: 1_000_000,
         counters: 500_000,
     };
     const QUICK: Self = Self {
-        rounds: 3,
-        span: Duration::from_millis(1500),
-        warmup: Duration::from_millis(500),
+        rounds: 5,
+        span: Duration::from_secs(1),
+        warmup: Duration::from_millis(300),
         million: 200_000,
         counters: 100_000,
     };

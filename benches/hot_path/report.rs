@@ -42,6 +42,15 @@ impl fmt::Display for Series {
     }
 }
 
+/// User and system time of a process so far, in microseconds (proc(5), `stat`; its unit is a
+/// hundredth of a second on Linux).
+pub fn cpu_micros(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10_000.0
+}
+
 /// Which way a goal points.
 #[derive(Clone, Copy)]
 pub enum Goal {
@@ -89,11 +98,12 @@ impl Default for Report {
 }
 
 impl Report {
-    /// The ratio of two series, by their medians; `unit` stands behind what they measure.
-    pub fn ratio(&mut self, figure: &str, unit: &str, ours: &Series, other: &Series, goal: Goal) {
-        let ratio = ours.median() / other.median();
+    /// Two series that were measured in turn, and the ratios of their rounds: their median is what
+    /// other load on the machine moves least.
+    pub fn ratio(&mut self, figure: &str, unit: &str, measured: [&Series; 3], goal: Goal) {
+        let [ours, other, ratios] = measured;
         let shown = [figure.to_owned(), format!("{ours} {unit}"), format!("{other} {unit}")];
-        self.line(shown, format!("{ratio:.3}"), ratio, goal);
+        self.line(shown, ratios.to_string(), ratios.median(), goal);
     }
 
     /// One figure on its own.

@@ -39,6 +39,11 @@ impl Rival {
         Self::start(&["upsert", url])
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     fn start(args: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         let mut child = command.arg(ROLE).args(args).stdout(Stdio::piped()).spawn()?;

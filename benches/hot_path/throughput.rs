@@ -29,10 +29,12 @@ fn compare(commit: &str, goal: Goal, effort: Effort, report: &mut Report) -> Res
     let texts = keys::texts(KEYS);
     for connections in [64, 256] {
         let load = Load::new(texts.clone(), connections, effort);
-        let (mut ours, mut theirs) = (Series::default(), Series::default());
+        load.touch(gateway.address)?;
+        let (mut ours, mut theirs, mut ratios) = <(Series, Series, Series)>::default();
+        let (mut our_cost, mut their_cost) = <(Series, Series)>::default();
         for round in 1..=effort.rounds {
-            let one = load.run(gateway.address)?;
-            let other = load.run(bare.address)?;
+            let one = load.run_measured(gateway.address, gateway.pid())?;
+            let other = load.run_measured(bare.address, bare.pid())?;
             ensure!(one.refused == 0, "the gateway refused {} requests", one.refused);
             progress(&format!(
                 "round {round}, {connections} connections: {:.0}/s, bare {:.0}/s, p99 {} and {} µs",
@@ -40,9 +42,13 @@ fn compare(commit: &str, goal: Goal, effort: Effort, report: &mut Report) -> Res
             ));
             ours.push(one.per_second);
             theirs.push(other.per_second);
+            ratios.push(one.per_second / other.per_second);
+            our_cost.push(one.cpu_micros);
+            their_cost.push(other.cpu_micros);
         }
+        progress(&format!("processor time per request: {our_cost} µs, bare {their_cost} µs"));
         let figure = format!("forward-auth, {commit}, {connections} connections");
-        report.ratio(&figure, "/s", &ours, &theirs, goal);
+        report.ratio(&figure, "/s", [&ours, &theirs, &ratios], goal);
     }
     let hits = gateway.metric("gatepost_cache_hot_hits_total")?;
     let loads = gateway.metric("gatepost_cache_disk_hits_total")?;
