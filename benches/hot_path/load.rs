@@ -38,6 +38,8 @@ pub struct Outcome {
     pub p99_micros: f64,
     /// Answers that were not 200.
     pub refused: u64,
+    /// The first of them.
+    pub refusal: Option<String>,
     /// Processor time of the server per request, user and system; zero when not asked for.
     pub cpu_micros: f64,
 }
@@ -46,6 +48,15 @@ pub struct Outcome {
 struct Seen {
     micros: Vec<u32>,
     refused: u64,
+    refusal: Option<String>,
+}
+
+impl Seen {
+    fn add(&mut self, other: Self) {
+        self.micros.extend(other.micros);
+        self.refused += other.refused;
+        self.refusal = self.refusal.take().or(other.refusal);
+    }
 }
 
 impl Load {
@@ -101,9 +112,7 @@ impl Load {
         });
         let mut all = Seen::default();
         for part in parts {
-            let part = part?;
-            all.micros.extend(part.micros);
-            all.refused += part.refused;
+            all.add(part?);
         }
         ensure!(!all.micros.is_empty(), "nothing was answered");
         #[expect(clippy::cast_precision_loss, reason = "counts of seconds are small")]
@@ -111,7 +120,8 @@ impl Load {
         let at = (all.micros.len() * 99 / 100).min(all.micros.len() - 1);
         let (_, p99, _) = all.micros.select_nth_unstable(at);
         let p99_micros = f64::from(*p99);
-        Ok(Outcome { per_second, p99_micros, refused: all.refused, cpu_micros: 0.0 })
+        let Seen { refused, refusal, .. } = all;
+        Ok(Outcome { per_second, p99_micros, refused, refusal, cpu_micros: 0.0 })
     }
 
     fn on_one_thread(
@@ -130,9 +140,7 @@ impl Load {
             }
             let mut all = Seen::default();
             while let Some(seen) = running.join_next().await {
-                let seen = seen??;
-                all.micros.extend(seen.micros);
-                all.refused += seen.refused;
+                all.add(seen??);
             }
             Ok(all)
         })
@@ -154,6 +162,7 @@ async fn connected(load: Load, address: SocketAddr, seed: u64, begin: Instant) -
         let now = Instant::now();
         if !ok {
             seen.refused += 1;
+            seen.refusal.get_or_insert_with(|| client.last_answer());
         } else if sent >= begin && now < end {
             seen.micros.push(u32::try_from((now - sent).as_micros()).unwrap_or(u32::MAX));
         }
@@ -166,6 +175,7 @@ async fn connected(load: Load, address: SocketAddr, seed: u64, begin: Instant) -
 struct Client {
     stream: TcpStream,
     request: Vec<u8>,
+    filled: usize,
     answer: Box<[u8; ANSWER_MAX]>,
 }
 
@@ -174,20 +184,20 @@ impl Client {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let request = [PREFIX, &[0; KEY_LEN], SUFFIX].concat();
-        Ok(Self { stream, request, answer: Box::new([0; ANSWER_MAX]) })
+        Ok(Self { stream, request, filled: 0, answer: Box::new([0; ANSWER_MAX]) })
     }
 
     /// Whether the answer was a 200. Only refusals have bodies here, and say their length.
     async fn ask(&mut self, key: &[u8; KEY_LEN]) -> Result<bool> {
         self.request[PREFIX.len()..PREFIX.len() + KEY_LEN].copy_from_slice(key);
         self.stream.write_all(&self.request).await?;
-        let mut filled = 0;
+        self.filled = 0;
         loop {
-            ensure!(filled < ANSWER_MAX, "an answer is larger than expected");
-            let read = self.stream.read(&mut self.answer[filled..]).await?;
+            ensure!(self.filled < ANSWER_MAX, "an answer is larger than expected");
+            let read = self.stream.read(&mut self.answer[self.filled..]).await?;
             ensure!(read > 0, "the server closed a connection");
-            filled += read;
-            let text = &self.answer[..filled];
+            self.filled += read;
+            let text = &self.answer[..self.filled];
             if text.starts_with(OK) {
                 if text.ends_with(b"\r\n\r\n") {
                     return Ok(true);
@@ -196,6 +206,10 @@ impl Client {
                 return Ok(false);
             }
         }
+    }
+
+    fn last_answer(&self) -> String {
+        String::from_utf8_lossy(&self.answer[..self.filled]).into_owned()
     }
 }
 

@@ -35,7 +35,7 @@ fn compare(commit: &str, goal: Goal, effort: Effort, report: &mut Report) -> Res
         for round in 1..=effort.rounds {
             let one = load.run_measured(gateway.address, gateway.pid())?;
             let other = load.run_measured(bare.address, bare.pid())?;
-            ensure!(one.refused == 0, "the gateway refused {} requests", one.refused);
+            ensure!(one.refused == 0, "{} requests were refused: {:?}", one.refused, one.refusal);
             progress(&format!(
                 "round {round}, {connections} connections: {:.0}/s, bare {:.0}/s, p99 {} and {} µs",
                 one.per_second, other.per_second, one.p99_micros, other.p99_micros
