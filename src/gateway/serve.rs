@@ -45,7 +45,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
         parts.follow(feed);
     }
     let readiness = readiness(&control);
-    let router = server::router(ServerParts {
+    let plane = server::service(ServerParts {
         config: config.server.clone(),
         routes,
         cache: parts.cache.clone(),
@@ -63,9 +63,9 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
     let data = {
         let (config, metrics) = (config.server.clone(), parts.metrics.clone());
         let stop = parts.stopping.clone();
-        parts.tasks.spawn(async move {
-            server::serve(data_listener, router, &config, metrics, stop).await
-        })
+        parts
+            .tasks
+            .spawn(async move { server::serve(data_listener, plane, &config, metrics, stop).await })
     };
     let admin = {
         let config =
