@@ -47,7 +47,7 @@ use std::thread::{JoinHandle, Thread};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use committer::Committer;
@@ -163,20 +163,23 @@ pub struct Full;
 #[derive(Clone, Copy, Debug)]
 pub struct Room(());
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Progress {
-    round: u64,
-    failing: bool,
-    stopped: bool,
-}
+/// Rounds that can have waiters at a time: the one that is being committed, the one that collects,
+/// and the one that a flush asks for.
+const ROUNDS_WAITED: u64 = 4;
 
 /// What the handles and the journal thread share.
 #[derive(Debug)]
 struct Shared {
     window: Window,
-    progress: watch::Sender<Progress>,
+    /// The last round that is on disk.
+    committed: AtomicU64,
+    /// The disk fails, or the thread has stopped: nobody shall wait.
+    hopeless: AtomicBool,
+    /// Those who wait, by round: a commit wakes only whom it concerns.
+    waiting: [Notify; ROUNDS_WAITED as usize],
+    /// The last round that somebody waits for.
+    wanted: AtomicU64,
     thread: OnceLock<Thread>,
-    urgent: AtomicBool,
     stopping: AtomicBool,
     full: AtomicBool,
     pending: AtomicUsize,
@@ -189,41 +192,42 @@ impl Shared {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a commit now. Only the first to ask pays for waking the thread.
-    fn urge(&self) {
-        if !self.urgent.swap(true, Ordering::AcqRel)
+    /// Asks for all commits up to `round` now. Only the first to ask pays for waking the thread.
+    fn urge(&self, round: u64) {
+        if self.wanted.fetch_max(round, Ordering::AcqRel) < round
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
         }
     }
+
+    fn waiting(&self, round: u64) -> &Notify {
+        &self.waiting[(round % ROUNDS_WAITED) as usize]
+    }
 }
 
 /// Tells when a fact is on disk.
 #[derive(Debug)]
-pub struct Ticket {
-    shared: Arc<Shared>,
+pub struct Ticket<'a> {
+    shared: &'a Shared,
     round: u64,
 }
 
-impl Ticket {
+impl Ticket<'_> {
     /// Waits until the fact is on disk. Errs while the disk fails (the fact stays in memory and may
     /// still be committed), and when the journal has stopped.
     pub async fn durable(self) -> Result<(), Full> {
-        if self.shared.progress.borrow().round >= self.round {
-            return Ok(());
-        }
-        let mut progress = self.shared.progress.subscribe();
         loop {
-            // Each time: the commit that just ended may not have been the one that was asked for.
-            self.shared.urge();
-            let now = *progress.borrow_and_update();
-            if now.round >= self.round {
+            // Made before looking, so that no wake in between is missed.
+            let woken = self.shared.waiting(self.round).notified();
+            if self.shared.committed.load(Ordering::Acquire) >= self.round {
                 return Ok(());
             }
-            if now.failing || now.stopped || progress.changed().await.is_err() {
+            if self.shared.hopeless.load(Ordering::Acquire) {
                 return Err(Full);
             }
+            self.shared.urge(self.round);
+            woken.await;
         }
     }
 }
@@ -261,9 +265,11 @@ impl Journal {
         let dir = data.join("journal");
         let shared = Arc::new(Shared {
             window: Window::new(),
-            progress: watch::Sender::new(Progress::default()),
+            committed: AtomicU64::new(0),
+            hopeless: AtomicBool::new(false),
+            waiting: Default::default(),
+            wanted: AtomicU64::new(0),
             thread: OnceLock::new(),
-            urgent: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             full: AtomicBool::new(false),
             pending: AtomicUsize::new(0),
@@ -285,7 +291,7 @@ impl Journal {
             .name("journal".into())
             .spawn(move || committer.run())
             .map_err(|error| JournalError::Thread(error.to_string()))?;
-        // The thread parks before it could miss being urged: `urgent` is read after every wake.
+        // What is wanted before the thread is known here waits one interval at most.
         drop(shared.thread.set(thread.thread().clone()));
         *journal.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok((journal, state))
@@ -402,7 +408,7 @@ impl Journal {
     }
 
     /// Merges counts into the window. No I/O.
-    pub fn count(&self, _room: Room, counter: Counter, counts: Counts) -> Ticket {
+    pub fn count(&self, _room: Room, counter: Counter, counts: Counts) -> Ticket<'_> {
         if !self.rejects() && !self.has_room() {
             self.metrics.journal.dropped.get_or_create(&LaneLabel::of(Lane::Usage)).inc();
             return self.ticket(0);
@@ -414,12 +420,12 @@ impl Journal {
         self.ticket(round)
     }
 
-    fn ticket(&self, round: u64) -> Ticket {
-        Ticket { shared: self.shared.clone(), round }
+    fn ticket(&self, round: u64) -> Ticket<'_> {
+        Ticket { shared: &self.shared, round }
     }
 
     /// Records state facts, all in one commit. They are in force once the ticket is durable.
-    pub fn append(&self, facts: Vec<StateFact>) -> Result<Ticket, Full> {
+    pub fn append(&self, facts: Vec<StateFact>) -> Result<Ticket<'_>, Full> {
         let bytes = self.shared.disk_bytes.load(Ordering::Relaxed);
         let fit = facts.iter().all(|fact| chunk::fits(&Fact::State(fact.clone())));
         if !fit || bytes >= self.config.max_bytes.0.saturating_add(STATE_RESERVE) {
@@ -437,7 +443,7 @@ impl Journal {
     }
 
     /// A ticket for everything that was recorded before this call.
-    pub fn flush(&self) -> Ticket {
+    pub fn flush(&self) -> Ticket<'_> {
         self.ticket(self.shared.window.safe_round())
     }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::segment::{SegmentError, Writer};
 use super::window::{Collected, Tally};
 use super::{Commit, Config, Shared};
@@ -64,12 +66,12 @@ impl Committer {
         let mut carried = Collected::default();
         loop {
             let failing = !carried.is_empty();
-            if !self.shared.stopping.load(Ordering::Acquire) {
+            let wanted = !failing && self.shared.wanted.load(Ordering::Acquire) >= round;
+            if !wanted && !self.shared.stopping.load(Ordering::Acquire) {
                 std::thread::park_timeout(if failing { RETRY } else { self.config.interval.0 });
             }
             // Read before collecting: whoever asks to stop has recorded everything before.
             let stopping = self.shared.stopping.load(Ordering::Acquire);
-            self.shared.urgent.store(false, Ordering::Release);
             carried.absorb(self.shared.window.collect(round));
             match self.commit(&mut carried) {
                 Ok(()) => self.publish(round, false),
@@ -89,14 +91,14 @@ impl Committer {
     }
 
     fn publish(&self, round: u64, failing: bool) {
-        self.shared.progress.send_if_modified(|progress| {
-            let modified = progress.failing != failing || !failing;
-            progress.failing = failing;
-            if !failing {
-                progress.round = round;
-            }
-            modified
-        });
+        self.shared.hopeless.store(failing, Ordering::Release);
+        if failing {
+            // Those of later rounds find out by themselves; none of an earlier one is left.
+            self.shared.waiting.iter().for_each(Notify::notify_waiters);
+        } else {
+            self.shared.committed.store(round, Ordering::Release);
+            self.shared.waiting(round).notify_waiters();
+        }
     }
 
     fn stop(mut self) {
@@ -105,7 +107,8 @@ impl Committer {
                 tracing::error!(%error, lane = lane.as_str(), "segment left without its end");
             }
         }
-        self.shared.progress.send_modify(|progress| progress.stopped = true);
+        self.shared.hopeless.store(true, Ordering::Release);
+        self.shared.waiting.iter().for_each(Notify::notify_waiters);
     }
 
     /// Commits lane by lane, and empties each as it is done: what is on disk must never be written twice.
