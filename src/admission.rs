@@ -4,7 +4,6 @@
 //! order: what is provably denied first, then what cannot be decided, then what the policy asks.
 //! Rights, rate limits, quotas and concurrency take their place in [`decide`] behind the scopes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{KeyState, Name, Principal, Target, Timestamp};
@@ -16,7 +15,7 @@ const STALE_RETRY: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 pub struct Presented<'a> {
     /// Who it is.
-    pub principal: &'a Arc<Principal>,
+    pub principal: &'a Principal,
     /// The key's state, revocations included.
     pub state: KeyState,
     /// Whether the key's client is enabled.
@@ -27,21 +26,21 @@ pub struct Presented<'a> {
 
 /// Leave to do one thing. Only [`decide`] makes it.
 #[derive(Debug)]
-pub struct Permit {
-    principal: Arc<Principal>,
-    target: Target,
+pub struct Permit<'a> {
+    principal: &'a Principal,
+    target: &'a Target,
     at: Timestamp,
 }
 
-impl Permit {
+impl<'a> Permit<'a> {
     /// Who may.
-    pub fn principal(&self) -> &Arc<Principal> {
-        &self.principal
+    pub fn principal(&self) -> &'a Principal {
+        self.principal
     }
 
     /// What may be touched.
-    pub fn target(&self) -> &Target {
-        &self.target
+    pub fn target(&self) -> &'a Target {
+        self.target
     }
 
     /// When it was admitted; the hour that its counts belong to.
@@ -77,18 +76,18 @@ pub enum Denial {
 }
 
 /// Decides at `now`. `scopes` are those that the caller asks for, if it asks for any.
-pub fn decide(
-    caller: Presented<'_>,
-    target: &Target,
+pub fn decide<'a>(
+    caller: Presented<'a>,
+    target: &'a Target,
     scopes: &[Name],
     now: Timestamp,
-) -> Result<Permit, Denial> {
+) -> Result<Permit<'a>, Denial> {
     provably_denied(&caller)?;
     if caller.stale {
         return Err(Denial::PolicyUnavailable { retry_after: STALE_RETRY });
     }
     within_scopes(caller.principal, scopes)?;
-    Ok(Permit { principal: Arc::clone(caller.principal), target: target.clone(), at: now })
+    Ok(Permit { principal: caller.principal, target, at: now })
 }
 
 fn provably_denied(caller: &Presented<'_>) -> Result<(), Denial> {
@@ -117,26 +116,29 @@ mod tests {
 
     use super::*;
 
-    fn principal(scopes: &[&str]) -> Arc<Principal> {
-        Arc::new(Principal {
+    fn principal(scopes: &[&str]) -> Principal {
+        Principal {
             client: "acme".into(),
             key_id: Uuid::from_u128(7),
             subject: "".into(),
             scopes: scopes.iter().map(|scope| Name::from(*scope)).collect(),
-        })
+        }
     }
 
-    fn decided(state: KeyState, client_enabled: bool, stale: bool) -> Result<Permit, Denial> {
+    fn decided(state: KeyState, client_enabled: bool, stale: bool) -> Option<Denial> {
         let principal = principal(&[]);
         let caller = Presented { principal: &principal, state, client_enabled, stale };
-        decide(caller, &Target::access(), &[], Timestamp(5))
+        decide(caller, &Target::access(), &[], Timestamp(5)).err()
     }
 
     #[test]
     fn an_active_key_of_an_enabled_client_is_permitted() {
-        let permit = decided(KeyState::Active, true, false).expect("a permit");
+        let (principal, target) = (principal(&[]), Target::access());
+        let state = KeyState::Active;
+        let caller = Presented { principal: &principal, state, client_enabled: true, stale: false };
+        let permit = decide(caller, &target, &[], Timestamp(5)).expect("a permit");
         assert_eq!(&*permit.principal().client, "acme");
-        assert_eq!((permit.target(), permit.at()), (&Target::access(), Timestamp(5)));
+        assert_eq!((permit.target(), permit.at()), (&target, Timestamp(5)));
     }
 
     #[test]
@@ -148,10 +150,10 @@ mod tests {
                 (KeyState::Expired, false, Denial::KeyExpired),
                 (KeyState::Active, false, Denial::ClientDisabled),
             ] {
-                assert_eq!(decided(state, enabled, stale).err(), Some(denial));
+                assert_eq!(decided(state, enabled, stale), Some(denial));
             }
         }
-        let stale = decided(KeyState::Active, true, true).err();
+        let stale = decided(KeyState::Active, true, true);
         assert_eq!(stale, Some(Denial::PolicyUnavailable { retry_after: STALE_RETRY }));
     }
 

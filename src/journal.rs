@@ -46,17 +46,15 @@ mod writer;
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::watch;
 use uuid::Uuid;
 
 use committer::Committer;
 use inherit::patiently;
-use ticket::{Ended, Progress, Shared};
-use window::Window;
+use ticket::{Ended, Shared};
 
 use crate::clock::SharedClock;
 use crate::codec::CodecError;
@@ -140,17 +138,7 @@ impl Journal {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<StateFact>), JournalError> {
         let dir = data.join("journal");
-        let shared = Arc::new(Shared {
-            window: Window::new(),
-            progress: watch::Sender::new(Progress::default()),
-            thread: OnceLock::new(),
-            urgent: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            full: AtomicBool::new(false),
-            pending: AtomicI64::new(0),
-            disk_bytes: AtomicU64::new(0),
-            segments: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new());
         let journal = Self {
             shared: shared.clone(),
             config: Arc::new(config.clone()),
@@ -170,7 +158,7 @@ impl Journal {
                 committer.run();
             })
             .map_err(|error| JournalError::Thread(error.to_string()))?;
-        // The thread parks before it could miss being urged: `urgent` is read after every wake.
+        // What is wanted before the thread is known here waits one interval at most.
         drop(shared.thread.set(thread.thread().clone()));
         *journal.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok((journal, state))
@@ -208,7 +196,7 @@ impl Journal {
     }
 
     /// Merges counts into the window. No I/O.
-    pub fn count(&self, _room: Room, counter: Counter, counts: Counts) -> Ticket {
+    pub fn count(&self, _room: Room, counter: Counter, counts: Counts) -> Ticket<'_> {
         if !self.rejects() && !self.has_room() {
             self.metrics.journal.dropped.get_or_create(&LaneLabel::of(Lane::Usage)).inc();
             return self.ticket(0);
@@ -220,12 +208,12 @@ impl Journal {
         self.ticket(round)
     }
 
-    fn ticket(&self, round: u64) -> Ticket {
-        Ticket { shared: self.shared.clone(), round }
+    fn ticket(&self, round: u64) -> Ticket<'_> {
+        Ticket { shared: &self.shared, round }
     }
 
     /// Records state facts, all in one commit. They are in force once the ticket is durable.
-    pub fn append(&self, facts: Vec<StateFact>) -> Result<Ticket, Full> {
+    pub fn append(&self, facts: Vec<StateFact>) -> Result<Ticket<'_>, Full> {
         let bytes = self.shared.disk_bytes.load(Ordering::Relaxed);
         let fit = facts.iter().all(|fact| chunk::fits(&Fact::State(fact.clone())));
         if !fit || bytes >= self.config.max_bytes.0.saturating_add(STATE_RESERVE) {
@@ -243,7 +231,7 @@ impl Journal {
     }
 
     /// A ticket for everything that was recorded before this call.
-    pub fn flush(&self) -> Ticket {
+    pub fn flush(&self) -> Ticket<'_> {
         self.ticket(self.shared.window.safe_round())
     }
 

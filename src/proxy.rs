@@ -107,7 +107,7 @@ impl Proxy {
     /// been taken out by the server, unless the route lets it through.
     pub async fn forward(
         &self,
-        permit: &Permit,
+        permit: &Permit<'_>,
         record: Arc<OpenRecord>,
         upstream: &Upstream,
         origin: &Origin,

@@ -17,7 +17,7 @@ mod routes;
 mod verify;
 
 pub use config::{Config, ConfigError};
-pub use edge::{ServerParts, router};
+pub use edge::{DataPlane, ServerParts, service};
 pub use listener::serve;
 pub use readiness::{Footing, Phase, Readiness};
 pub use routes::{RouteConfig, RouteError, RouteTable};

@@ -31,9 +31,9 @@ pub struct Unaccountable(#[from] Full);
 /// What an answer may have to wait for before it leaves.
 #[must_use = "under `before_reply` the answer waits for it"]
 #[derive(Debug)]
-pub struct Receipt(Option<Ticket>);
+pub struct Receipt<'a>(Option<Ticket<'a>>);
 
-impl Receipt {
+impl Receipt<'_> {
     /// Returns at once under `interval`; under `before_reply` when the fact is on disk. Errs when
     /// the journal cannot write: then the answer is 503 `accounting_unavailable`.
     pub async fn settled(self) -> Result<(), Unaccountable> {
@@ -56,13 +56,13 @@ impl Meter {
     }
 
     /// A request that was allowed, and is complete with that.
-    pub fn allowed(&self, room: Room, permit: &Permit) -> Receipt {
+    pub fn allowed(&self, room: Room, permit: &Permit<'_>) -> Receipt<'_> {
         let counts = Counts { succeeded: 1, ..admitted(permit.at()) };
         self.receipt(self.journal.count(room, counter_of(permit), counts))
     }
 
     /// A request that was identified and refused. Without room it is refused all the same.
-    pub fn denied(&self, principal: &Principal, target: &Target, at: Timestamp) -> Receipt {
+    pub fn denied(&self, principal: &Principal, target: &Target, at: Timestamp) -> Receipt<'_> {
         let Ok(room) = self.journal.reserve() else { return Receipt(None) };
         let counts = Counts { denied: 1, ..admitted(at) };
         self.receipt(self.journal.count(room, counter(principal, target, at), counts))
@@ -70,14 +70,18 @@ impl Meter {
 
     /// A request that is being forwarded: counts the admission now, the completion when the
     /// record is dropped.
-    pub fn open(self: &Arc<Self>, room: Room, permit: &Permit) -> (Arc<OpenRecord>, Receipt) {
+    pub fn open(
+        self: &Arc<Self>,
+        room: Room,
+        permit: &Permit<'_>,
+    ) -> (Arc<OpenRecord>, Receipt<'_>) {
         let counter = counter_of(permit);
         let ticket = self.journal.count(room, counter.clone(), admitted(permit.at()));
         let record = OpenRecord::new(Arc::clone(self), room, counter, permit.at());
         (Arc::new(record), self.receipt(ticket))
     }
 
-    fn receipt(&self, ticket: Ticket) -> Receipt {
+    fn receipt<'a>(&self, ticket: Ticket<'a>) -> Receipt<'a> {
         Receipt(match self.journal.commit() {
             Commit::BeforeReply => Some(ticket),
             Commit::Interval => None,
@@ -89,7 +93,7 @@ fn admitted(at: Timestamp) -> Counts {
     Counts { requests: 1, last_seen: at, ..Counts::ZERO }
 }
 
-fn counter_of(permit: &Permit) -> Counter {
+fn counter_of(permit: &Permit<'_>) -> Counter {
     counter(permit.principal(), permit.target(), permit.at())
 }
 

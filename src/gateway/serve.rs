@@ -4,7 +4,6 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use axum::Router;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Error;
@@ -49,7 +48,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
         parts.follow(feed);
     }
     let readiness = readiness(&control);
-    let router = data_plane(&parts, config.server.clone(), routes, readiness.clone());
+    let plane = data_plane(&parts, config.server.clone(), routes, readiness.clone());
     parts.tend();
     readiness.ready();
     announce(&config, &addresses, parts.first_start);
@@ -57,9 +56,9 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
     let data = {
         let (config, metrics) = (config.server.clone(), parts.metrics.clone());
         let stop = parts.stopping.clone();
-        parts.tasks.spawn(async move {
-            server::serve(data_listener, router, &config, metrics, stop).await
-        })
+        parts
+            .tasks
+            .spawn(async move { server::serve(data_listener, plane, &config, metrics, stop).await })
     };
     let admin = {
         let config =
@@ -103,8 +102,8 @@ fn data_plane(
     config: server::Config,
     routes: RouteTable,
     readiness: Arc<Readiness>,
-) -> Router {
-    server::router(ServerParts {
+) -> server::DataPlane {
+    server::service(ServerParts {
         config,
         routes,
         cache: parts.cache.clone(),

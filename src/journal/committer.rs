@@ -66,21 +66,21 @@ impl Committer {
         let mut carried = Collected::default();
         loop {
             let failing = !carried.is_empty();
-            if !self.shared.stopping.load(Ordering::Acquire) {
+            let wanted = !failing && self.shared.wants(round);
+            if !wanted && !self.shared.stopping.load(Ordering::Acquire) {
                 std::thread::park_timeout(if failing { RETRY } else { self.config.interval.0 });
             }
             // Read before collecting: whoever asks to stop has recorded everything before.
             let stopping = self.shared.stopping.load(Ordering::Acquire);
-            self.shared.urgent.store(false, Ordering::Release);
             carried.absorb(self.shared.window.collect(round));
             self.merged(&mut carried);
             match self.commit(&mut carried) {
-                Ok(()) => self.publish(round, false),
+                Ok(()) => self.shared.publish(round),
                 Err(error) => {
                     if !failing {
                         tracing::error!(%error, "journal cannot commit; facts wait in memory");
                     }
-                    self.publish(round, true);
+                    self.shared.give_up();
                 }
             }
             round += 1;
@@ -89,17 +89,6 @@ impl Committer {
                 return self.stop();
             }
         }
-    }
-
-    fn publish(&self, round: u64, failing: bool) {
-        self.shared.progress.send_if_modified(|progress| {
-            let modified = progress.failing != failing || !failing;
-            progress.failing = failing;
-            if !failing {
-                progress.round = round;
-            }
-            modified
-        });
     }
 
     fn stop(mut self) {

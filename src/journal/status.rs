@@ -53,7 +53,7 @@ impl Journal {
             bytes,
             bytes_left: self.config.max_bytes.0.saturating_sub(bytes),
             full: !self.has_room(),
-            failing: self.shared.progress.borrow().failing,
+            failing: self.shared.is_hopeless(),
             quarantined: self.quarantined(),
             pending: self.pending() as u64,
             worst_case_loss_seconds: match self.config.commit {

@@ -4,25 +4,28 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use super::window::Window;
 use super::{Full, Segment};
 
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Progress {
-    pub round: u64,
-    pub failing: bool,
-    pub stopped: bool,
-}
+/// Rounds that can have waiters at a time: the one that is being committed, the one that collects,
+/// and the one that a flush asks for.
+const ROUNDS_WAITED: u64 = 4;
 
 /// What the handles and the journal thread share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub window: Window,
-    pub progress: watch::Sender<Progress>,
+    /// The last round that is on disk.
+    committed: AtomicU64,
+    /// The disk fails, or the thread has stopped: nobody shall wait.
+    hopeless: AtomicBool,
+    /// Those who wait, by round: a commit wakes only whom it concerns.
+    waiting: [Notify; ROUNDS_WAITED as usize],
+    /// The last round that somebody waits for.
+    wanted: AtomicU64,
     pub thread: OnceLock<Thread>,
-    pub urgent: AtomicBool,
     pub stopping: AtomicBool,
     pub full: AtomicBool,
     /// Signed: a commit may take a counter away a moment before it is added here.
@@ -32,6 +35,23 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Nothing recorded, nothing committed.
+    pub fn new() -> Self {
+        Self {
+            window: Window::new(),
+            committed: AtomicU64::new(0),
+            hopeless: AtomicBool::new(false),
+            waiting: Default::default(),
+            wanted: AtomicU64::new(0),
+            thread: OnceLock::new(),
+            stopping: AtomicBool::new(false),
+            full: AtomicBool::new(false),
+            pending: AtomicI64::new(0),
+            disk_bytes: AtomicU64::new(0),
+            segments: Mutex::default(),
+        }
+    }
+
     pub fn streams(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,46 +62,69 @@ impl Shared {
         self.pending.fetch_sub(counters, Ordering::AcqRel);
     }
 
-    /// Asks for a commit now. Only the first to ask pays for waking the thread.
-    pub fn urge(&self) {
-        if !self.urgent.swap(true, Ordering::AcqRel)
+    /// Asks for all commits up to `round` now. Only the first to ask pays for waking the thread.
+    fn urge(&self, round: u64) {
+        if self.wanted.fetch_max(round, Ordering::AcqRel) < round
             && let Some(thread) = self.thread.get()
         {
             thread.unpark();
         }
     }
+
+    /// Whether somebody waits for `round`.
+    pub fn wants(&self, round: u64) -> bool {
+        self.wanted.load(Ordering::Acquire) >= round
+    }
+
+    /// Whether the disk fails, or the journal has stopped.
+    pub fn is_hopeless(&self) -> bool {
+        self.hopeless.load(Ordering::Acquire)
+    }
+
+    /// `round`, and all before it, are on disk.
+    pub fn publish(&self, round: u64) {
+        self.committed.store(round, Ordering::Release);
+        if self.hopeless.swap(false, Ordering::AcqRel) {
+            // Rounds that failed before are on disk with this one.
+            self.waiting.iter().for_each(Notify::notify_waiters);
+        } else {
+            self.waiting(round).notify_waiters();
+        }
+    }
+
+    /// Nobody shall wait any more, unless a later round can be published.
+    pub fn give_up(&self) {
+        self.hopeless.store(true, Ordering::Release);
+        self.waiting.iter().for_each(Notify::notify_waiters);
+    }
+
+    fn waiting(&self, round: u64) -> &Notify {
+        &self.waiting[(round % ROUNDS_WAITED) as usize]
+    }
 }
 
 /// Tells when a fact is on disk.
 #[derive(Debug)]
-pub struct Ticket {
-    pub(super) shared: Arc<Shared>,
+pub struct Ticket<'a> {
+    pub(super) shared: &'a Shared,
     pub(super) round: u64,
 }
 
-impl Ticket {
+impl Ticket<'_> {
     /// Waits until the fact is on disk. Errs while the disk fails (the fact stays in memory and may
     /// still be committed), and when the journal has stopped.
     pub async fn durable(self) -> Result<(), Full> {
-        if self.shared.progress.borrow().round >= self.round {
-            return Ok(());
-        }
-        let mut progress = self.shared.progress.subscribe();
         loop {
-            let now = *progress.borrow_and_update();
-            if now.round >= self.round {
+            // Made before looking, so that no wake in between is missed.
+            let woken = self.shared.waiting(self.round).notified();
+            if self.shared.committed.load(Ordering::Acquire) >= self.round {
                 return Ok(());
             }
-            if now.failing || now.stopped {
+            if self.shared.is_hopeless() {
                 return Err(Full);
             }
-            // Each time, for the commit that just ended may not have been the one that was asked
-            // for; and after looking, or a commit in between would be seen here and asked for by
-            // nobody.
-            self.shared.urge();
-            if progress.changed().await.is_err() {
-                return Err(Full);
-            }
+            self.shared.urge(self.round);
+            woken.await;
         }
     }
 }
@@ -93,6 +136,6 @@ pub(super) struct Ended(pub Arc<Shared>);
 impl Drop for Ended {
     fn drop(&mut self) {
         self.0.full.store(true, Ordering::Release);
-        self.0.progress.send_modify(|progress| progress.stopped = true);
+        self.0.give_up();
     }
 }

@@ -1,29 +1,25 @@
-//! The router of the data plane, its handlers, and the one way out of them.
+//! What the data plane shares, and the one way out of it.
 
 mod authorize;
 mod forward;
+mod service;
 #[cfg(test)]
 mod tests;
 
 use std::any::Any;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::HeaderValue;
-use axum::http::{HeaderMap, Method};
-use axum::response::{IntoResponse, Response};
-use axum::routing::any;
-use axum::{Json, Router};
+use axum::response::Response;
 use prometheus_client::metrics::counter::Counter;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use super::config::Config;
 use super::peers::Trusted;
 use super::problem::{Code, Refusal};
-use super::readiness::{Phase, Readiness};
+use super::readiness::Readiness;
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use super::routes::RouteTable;
-use super::verify;
 use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
@@ -31,6 +27,8 @@ use crate::metrics::{Metrics, RequestLabels};
 use crate::model::Target;
 use crate::proxy::Proxy;
 use crate::usage::Meter;
+
+pub use service::DataPlane;
 
 const EXT_AUTHZ: &str = "/authz/ext-authz";
 
@@ -92,67 +90,8 @@ pub(super) struct Edge {
 }
 
 /// The data plane, ready to be served.
-pub fn router(parts: ServerParts) -> Router {
-    let edge = Arc::new(Edge::new(parts));
-    let on_panic = {
-        let edge = Arc::clone(&edge);
-        move |reason: Box<dyn Any + Send>| edge.panicked(reason.as_ref())
-    };
-    Router::new()
-        .route("/authz/forward-auth", any(forward_auth))
-        .route("/authz/auth-request", any(auth_request))
-        .route(EXT_AUTHZ, any(ext_authz))
-        .route("/authz/ext-authz/", any(ext_authz))
-        .route("/authz/ext-authz/{*path}", any(ext_authz))
-        .route("/v1/keys/verify", any(verify_key))
-        .route("/livez", any(livez))
-        .route("/readyz", any(readyz))
-        .fallback(forward)
-        .with_state(edge)
-        .layer(CatchPanicLayer::custom(on_panic))
-}
-
-async fn forward_auth(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    let (parts, _) = request.into_parts();
-    let outcome = edge.authorize(Endpoint::ForwardAuth, &parts).await;
-    edge.finish(Endpoint::ForwardAuth, &parts.headers, outcome)
-}
-
-async fn auth_request(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    let (parts, _) = request.into_parts();
-    let outcome = edge.authorize(Endpoint::AuthRequest, &parts).await;
-    edge.finish(Endpoint::AuthRequest, &parts.headers, outcome)
-}
-
-async fn ext_authz(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    let (parts, _) = request.into_parts();
-    let outcome = edge.authorize(Endpoint::ExtAuthz, &parts).await;
-    edge.finish(Endpoint::ExtAuthz, &parts.headers, outcome)
-}
-
-async fn verify_key(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    let outcome = if parts.method == Method::POST {
-        verify::answer(&edge, &parts, body).await
-    } else {
-        Err(Code::MethodNotAllowed.into())
-    };
-    edge.finish(Endpoint::Verify, &parts.headers, outcome)
-}
-
-async fn forward(State(edge): State<Arc<Edge>>, mut request: Request) -> Response {
-    let id = edge.ids.of(request.headers());
-    request.headers_mut().insert(X_REQUEST_ID, id.clone());
-    let outcome = edge.forward(request).await;
-    edge.finish_with(Endpoint::Proxy, id, outcome)
-}
-
-async fn livez(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    edge.health(request.headers(), edge.readiness.phase() != Phase::Starting)
-}
-
-async fn readyz(State(edge): State<Arc<Edge>>, request: Request) -> Response {
-    edge.health(request.headers(), edge.readiness.report().0)
+pub fn service(parts: ServerParts) -> DataPlane {
+    DataPlane::new(Edge::new(parts))
 }
 
 impl Edge {
@@ -211,17 +150,6 @@ impl Edge {
             }
         };
         response.headers_mut().insert(X_REQUEST_ID, id);
-        response
-    }
-
-    fn health(&self, headers: &HeaderMap, well: bool) -> Response {
-        let mut response = if well {
-            let status = serde_json::json!({ "status": self.readiness.report().1 });
-            Json(status).into_response()
-        } else {
-            Refusal::from(Code::NotReady).render()
-        };
-        response.headers_mut().insert(X_REQUEST_ID, self.ids.of(headers));
         response
     }
 

@@ -8,11 +8,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use axum::response::Response;
-use axum::routing::future::RouteFuture;
 use axum_server::Handle;
 use axum_server::accept::NoDelayAcceptor;
 use hyper::body::Incoming;
@@ -27,14 +25,19 @@ use crate::metrics::Metrics;
 /// hyper panics on smaller buffers.
 const HEAD_MIN: u64 = 8 * 1024;
 
-/// Serves `router` until `shutdown`; then lets running requests end within `shutdown_deadline`.
-pub async fn serve(
+/// Serves `service` until `shutdown`; then lets running requests end within `shutdown_deadline`.
+pub async fn serve<S>(
     listener: TcpListener,
-    router: Router,
+    service: S,
     config: &Config,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
-) -> io::Result<()> {
+) -> io::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     listener.set_nonblocking(true)?;
     let handle = Handle::new();
     let slots = Arc::new(Semaphore::new(config.max_connections));
@@ -50,7 +53,7 @@ pub async fn serve(
         .header_read_timeout(config.header_read_timeout.0)
         .max_buf_size(usize::try_from(head_max).unwrap_or(usize::MAX));
 
-    let door = Door::new(router, Arc::clone(&slots), metrics);
+    let door = Door::new(service, Arc::clone(&slots), metrics);
     let mut running = std::pin::pin!(server.serve(door));
     tokio::select! {
         ended = &mut running => return ended,
@@ -64,24 +67,24 @@ pub async fn serve(
 
 /// Lets connections in, as many at a time as there are slots. While there is none the accept
 /// loop stands still, and the kernel's backlog holds who comes.
-struct Door {
-    router: Router,
+struct Door<S> {
+    service: S,
     slots: PollSemaphore,
     slot: Option<OwnedSemaphorePermit>,
     waiting: bool,
     metrics: Arc<Metrics>,
 }
 
-impl Door {
-    fn new(router: Router, slots: Arc<Semaphore>, metrics: Arc<Metrics>) -> Self {
-        Self { router, slots: PollSemaphore::new(slots), slot: None, waiting: false, metrics }
+impl<S> Door<S> {
+    fn new(service: S, slots: Arc<Semaphore>, metrics: Arc<Metrics>) -> Self {
+        Self { service, slots: PollSemaphore::new(slots), slot: None, waiting: false, metrics }
     }
 }
 
-impl Service<SocketAddr> for Door {
-    type Response = Connection;
+impl<S: Clone> Service<SocketAddr> for Door<S> {
+    type Response = Connection<S>;
     type Error = io::Error;
-    type Future = Ready<Result<Connection, io::Error>>;
+    type Future = Ready<Result<Connection<S>, io::Error>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
         if self.slot.is_none() {
@@ -104,7 +107,7 @@ impl Service<SocketAddr> for Door {
             return ready(Err(io::ErrorKind::ConnectionRefused.into()));
         };
         let slot = Arc::new(Slot::new(permit, Arc::clone(&self.metrics)));
-        ready(Ok(Connection { router: self.router.clone(), peer, _slot: slot }))
+        ready(Ok(Connection { service: self.service.clone(), peer, _slot: slot }))
     }
 }
 
@@ -127,26 +130,29 @@ impl Drop for Slot {
     }
 }
 
-/// One connection's service: the router, told who is at the other end.
+/// One connection's service: what is served, told who is at the other end.
 #[derive(Clone)]
-struct Connection {
-    router: Router,
+struct Connection<S> {
+    service: S,
     peer: SocketAddr,
     _slot: Arc<Slot>,
 }
 
-impl Service<Request<Incoming>> for Connection {
+impl<S> Service<Request<Incoming>> for Connection<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+{
     type Response = Response;
     type Error = Infallible;
-    type Future = RouteFuture<Infallible>;
+    type Future = S::Future;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Service::<Request<Incoming>>::poll_ready(&mut self.router, cx)
+        self.service.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
         request.extensions_mut().insert(ConnectInfo(self.peer));
-        self.router.call(request)
+        self.service.call(request)
     }
 }
 
@@ -154,6 +160,8 @@ impl Service<Request<Incoming>> for Connection {
 mod tests {
     use std::net::TcpStream;
     use std::time::Duration;
+
+    use axum::Router;
 
     use super::*;
     use crate::model::units::Span;

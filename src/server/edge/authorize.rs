@@ -23,9 +23,10 @@ impl Edge {
         parts: &Parts,
     ) -> Result<Response, Refusal> {
         let peer = self.trusted.peer(&parts.extensions);
-        let target = self.original_target(endpoint, parts, peer)?;
+        let original = self.original_target(endpoint, parts, peer)?;
+        let target = original.as_ref().unwrap_or(&self.access);
         let entry = authn::identify(&self.cache, authn::presented(&parts.headers)?).await?;
-        let permit = self.admit(&entry, &target, &[]).await?;
+        let permit = self.admit(&entry, target, &[]).await?;
         let room = self.meter.reserve()?;
         self.meter.allowed(room, &permit).settled().await?;
         let mut response = Response::new(Body::empty());
@@ -36,16 +37,16 @@ impl Edge {
         Ok(response)
     }
 
-    /// What the request behind a forward-auth request touches. A peer whose word does not count, or
-    /// that says nothing, asks for access as such.
+    /// What the request behind a forward-auth request touches, where a route says so. A peer whose
+    /// word does not count, or that says nothing, asks for access as such.
     fn original_target(
         &self,
         endpoint: Endpoint,
         parts: &Parts,
         peer: Peer,
-    ) -> Result<Target, Refusal> {
+    ) -> Result<Option<Target>, Refusal> {
         if self.routes.is_empty() {
-            return Ok(self.access.clone());
+            return Ok(None);
         }
         let original = match endpoint {
             Endpoint::ExtAuthz => Some(original::ext_authz(parts, EXT_AUTHZ)?),
@@ -54,19 +55,19 @@ impl Edge {
             _ => original::forward_auth(&parts.headers)?,
         };
         let Some(Original { method, host, path }) = original else {
-            return Ok(self.access.clone());
+            return Ok(None);
         };
         let hit = self.routes.find(host, &method, path)?;
-        Ok(hit.map_or_else(|| self.access.clone(), |hit| hit.target))
+        Ok(hit.map(|hit| hit.target))
     }
 
     /// Admits an identified caller, or counts its denial.
-    pub(in crate::server) async fn admit(
+    pub(in crate::server) async fn admit<'a>(
         &self,
-        entry: &Entry,
-        target: &Target,
+        entry: &'a Entry,
+        target: &'a Target,
         scopes: &[Name],
-    ) -> Result<Permit, Denial> {
+    ) -> Result<Permit<'a>, Denial> {
         let now = self.clock.now();
         let decision = self.decide(entry, target, scopes, now);
         if decision.is_err()
@@ -78,17 +79,17 @@ impl Edge {
     }
 
     /// Decides about a caller that asks about somebody else: that is not counted for it.
-    pub(in crate::server) fn permit(&self, entry: &Entry) -> Result<Permit, Denial> {
+    pub(in crate::server) fn permit<'a>(&'a self, entry: &'a Entry) -> Result<Permit<'a>, Denial> {
         self.decide(entry, &self.access, &[], self.clock.now())
     }
 
-    fn decide(
+    fn decide<'a>(
         &self,
-        entry: &Entry,
-        target: &Target,
+        entry: &'a Entry,
+        target: &'a Target,
         scopes: &[Name],
         now: Timestamp,
-    ) -> Result<Permit, Denial> {
+    ) -> Result<Permit<'a>, Denial> {
         let caller = Presented {
             principal: entry.principal(),
             state: entry.state(now),

@@ -7,9 +7,12 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
+use axum::extract::Request;
 use axum::http::{Request as HttpRequest, StatusCode};
 use axum::response::Response as AxumResponse;
+use axum::routing::any;
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -119,9 +122,9 @@ impl Gateway {
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();
         let shutdown = stop.clone();
-        let router = router(parts);
+        let plane = service(parts);
         let counters = Arc::clone(&metrics);
-        tasks.spawn(async move { serve(listener, router, &config, counters, shutdown).await });
+        tasks.spawn(async move { serve(listener, plane, &config, counters, shutdown).await });
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { address, journal, client, readiness, metrics, tasks, stop, _dir: dir }
     }

@@ -41,6 +41,7 @@ pub struct Cluster {
     dir: PathBuf,
     port: u16,
     owner: Option<(u32, u32)>,
+    fsync: bool,
     running: Mutex<Option<Running>>,
 }
 
@@ -52,6 +53,11 @@ struct Running {
 impl Cluster {
     /// A server that this test may stop and freeze. Its template is migrated.
     pub fn dedicated() -> Self {
+        Self::with_fsync(false)
+    }
+
+    /// The same, and whether commits reach the disk: so they do where their cost is measured.
+    pub fn with_fsync(fsync: bool) -> Self {
         let owner = (fs::metadata("/proc/self").map_or(1, |own| own.uid()) == 0).then(someone_else);
         let owner = owner.flatten();
         let dir = tempfile::Builder::new().prefix("gp-pg-").tempdir().expect("a directory");
@@ -62,7 +68,7 @@ impl Cluster {
         }
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
         let port = port.expect("a free port").port();
-        let cluster = Self { dir, port, owner, running: Mutex::new(None) };
+        let cluster = Self { dir, port, owner, fsync, running: Mutex::new(None) };
         cluster.init();
         cluster.start();
         database::make_template(&cluster.url("postgres"), &cluster.url(TEMPLATE));
@@ -92,7 +98,7 @@ impl Cluster {
         command.arg("-k").arg(&self.dir);
         for setting in [
             "listen_addresses=127.0.0.1",
-            "fsync=off",
+            if self.fsync { "fsync=on" } else { "fsync=off" },
             "max_connections=200",
             "max_prepared_transactions=0",
             "log_min_messages=warning",

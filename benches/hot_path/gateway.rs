@@ -1,0 +1,138 @@
+//! The release gateway as a process of its own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How it is started; the rest are its defaults.
+#[derive(Clone, Copy, Default)]
+pub struct Settings<'a> {
+    pub commit: Option<&'a str>,
+    pub database_url: Option<&'a str>,
+}
+
+/// A running gateway; dropping it kills it.
+pub struct Gateway {
+    child: Child,
+    pub address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Gateway {
+    /// Starts on the data directory `data`, and returns when it listens.
+    pub fn start(data: &Path, settings: Settings<'_>) -> Result<Self> {
+        let mut config = String::from(
+            "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+             [log]\nfilter = \"error\"\n",
+        );
+        write!(config, "[data]\ndir = {:?}\nnode = \"bench\"\n", data.display().to_string())?;
+        if let Some(commit) = settings.commit {
+            write!(config, "[journal]\ncommit = \"{commit}\"\n")?;
+        }
+        let file = data.with_extension("toml");
+        fs::write(&file, config)?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command.arg("--config").arg(&file).arg("serve");
+        command.env_remove("DATABASE_URL").env_remove("RUST_LOG");
+        if let Some(url) = settings.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        let mut child = command.stderr(Stdio::piped()).spawn().context("the gateway starts")?;
+        let mut said = BufReader::new(child.stderr.take().context("its stderr")?);
+        let mut line = String::new();
+        let addresses = loop {
+            line.clear();
+            if said.read_line(&mut line)? == 0 {
+                bail!("the gateway ended before it listened");
+            }
+            match listening(&line) {
+                Some(addresses) => break addresses,
+                None => eprint!("{line}"),
+            }
+        };
+        // Or its pipe fills up.
+        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::stderr()));
+        let (address, admin) = addresses;
+        Ok(Self { child, address, admin })
+    }
+
+    /// Status and text of a request with a key, on a connection of its own.
+    pub fn ask(&self, key: &[u8]) -> Result<u16> {
+        let headers = format!("Authorization: Bearer {}\r\n", String::from_utf8_lossy(key));
+        Ok(get(self.address, "/authz/forward-auth", &headers)?.0)
+    }
+
+    /// One value of `/metrics`.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let (_, text) = get(self.admin, "/metrics", "")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no metric {name}"))?.trim().parse()?)
+    }
+
+    /// Waits until a metric is at least `least`; returns how long it took.
+    pub fn wait_for(&self, name: &str, least: f64) -> Result<Duration> {
+        let started = Instant::now();
+        while self.metric(name)? < least {
+            if started.elapsed() > PATIENCE {
+                bail!("{name} did not reach {least}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(started.elapsed())
+    }
+
+    /// Resident memory in MiB (`VmRSS`, proc(5)).
+    pub fn resident_mib(&self) -> Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("VmRSS")?;
+        Ok(kib.trim().parse::<f64>()? / 1024.0)
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// SIGTERM, and the end.
+    pub fn stop(mut self) -> Result<()> {
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM)?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended already.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The addresses in `gatepost: listening on http://…, control plane on http://…`.
+fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let rest = line.trim().strip_prefix("gatepost: listening on http://")?;
+    let (data, admin) = rest.split_once(", control plane on http://")?;
+    Some((data.parse().ok()?, admin.parse().ok()?))
+}
+
+fn get(address: SocketAddr, path: &str, headers: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.get(9..12).context("a status")?.parse()?;
+    Ok((status, answer))
+}

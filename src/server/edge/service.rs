@@ -1,0 +1,115 @@
+//! The data plane as a service: which path is answered how, and that a panic is an answer too.
+//!
+//! No router stands here. The paths are few and fixed, and a router boxes, clones and wraps for
+//! every request.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{Method, Request};
+use axum::response::IntoResponse;
+use axum::response::Response;
+use axum::{BoxError, Json};
+use futures_util::FutureExt;
+use hyper::body::{Body as HttpBody, Bytes};
+use tower::Service;
+
+use super::{EXT_AUTHZ, Edge, Endpoint};
+use crate::server::problem::{Code, Refusal};
+use crate::server::readiness::Phase;
+use crate::server::request_id::X_REQUEST_ID;
+use crate::server::verify;
+
+/// The data plane, ready to be served.
+#[derive(Clone)]
+pub struct DataPlane(Arc<Edge>);
+
+impl DataPlane {
+    pub(super) fn new(edge: Edge) -> Self {
+        Self(Arc::new(edge))
+    }
+}
+
+impl<B> Service<Request<B>> for DataPlane
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let edge = Arc::clone(&self.0);
+        Box::pin(async move {
+            // What a panic leaves behind is the request's own.
+            let answered = AssertUnwindSafe(edge.answer(request)).catch_unwind().await;
+            Ok(answered.unwrap_or_else(|reason| edge.panicked(reason.as_ref())))
+        })
+    }
+}
+
+impl Edge {
+    async fn answer<B>(&self, request: Request<B>) -> Response
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        match parts.uri.path() {
+            "/authz/forward-auth" => self.asked(Endpoint::ForwardAuth, &parts).await,
+            "/authz/auth-request" => self.asked(Endpoint::AuthRequest, &parts).await,
+            path if is_ext_authz(path) => self.asked(Endpoint::ExtAuthz, &parts).await,
+            "/livez" => self.health(&parts.headers, self.readiness.phase() != Phase::Starting),
+            "/readyz" => self.health(&parts.headers, self.readiness.report().0),
+            // On the heap, so that the many small answers are not as large as the rare ones.
+            "/v1/keys/verify" => Box::pin(self.verify(parts, Body::new(body))).await,
+            _ => Box::pin(self.pass_on(Request::from_parts(parts, Body::new(body)))).await,
+        }
+    }
+
+    async fn asked(&self, endpoint: Endpoint, parts: &Parts) -> Response {
+        let outcome = self.authorize(endpoint, parts).await;
+        self.finish(endpoint, &parts.headers, outcome)
+    }
+
+    async fn verify(&self, parts: Parts, body: Body) -> Response {
+        let outcome = if parts.method == Method::POST {
+            verify::answer(self, &parts, body).await
+        } else {
+            Err(Code::MethodNotAllowed.into())
+        };
+        self.finish(Endpoint::Verify, &parts.headers, outcome)
+    }
+
+    async fn pass_on(&self, mut request: Request<Body>) -> Response {
+        let id = self.ids.of(request.headers());
+        request.headers_mut().insert(X_REQUEST_ID, id.clone());
+        let outcome = self.forward(request).await;
+        self.finish_with(Endpoint::Proxy, id, outcome)
+    }
+
+    fn health(&self, headers: &axum::http::HeaderMap, well: bool) -> Response {
+        let mut response = if well {
+            let status = serde_json::json!({ "status": self.readiness.report().1 });
+            Json(status).into_response()
+        } else {
+            Refusal::from(Code::NotReady).render()
+        };
+        response.headers_mut().insert(X_REQUEST_ID, self.ids.of(headers));
+        response
+    }
+}
+
+fn is_ext_authz(path: &str) -> bool {
+    path.strip_prefix(EXT_AUTHZ).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
