@@ -100,8 +100,8 @@ pub struct Counter {
     pub hour: i64,
 }
 
-/// Hashed with every request. The key tells its client, and the hour is nearly always the same: both
-/// are left to the comparison.
+/// Hashed with every request. The key tells its client, and the hour is nearly always the same:
+/// both are left to the comparison.
 impl Hash for Counter {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u128(self.key_id.as_u128());
