@@ -170,7 +170,7 @@ impl Scene {
             tokio::time::sleep(self.dice.millis(100)).await;
             match self.dice.below(4) {
                 0 => self.acknowledge(&at_first).await,
-                1 => self.doubt().await,
+                1 => self.doubt(&at_first).await,
                 _ => self.line.set(self.dice.fault()),
             }
         }
@@ -180,19 +180,20 @@ impl Scene {
         self.keys.iter().for_each(Known::next_round);
     }
 
-    /// A COMMIT whose fate the gateway cannot know, and time to send again what it must not.
-    async fn doubt(&self) {
-        self.line.set(Fault::None);
-        tokio::time::sleep(self.dice.millis(100)).await;
+    /// A COMMIT whose fate the gateway cannot know, and then the chance to send again what it must
+    /// not.
+    async fn doubt(&self, at_first: &[u64]) {
+        self.acknowledge(at_first).await;
         let carried_out = self.dice.one_in(2);
         self.line.set(if carried_out { Fault::CutAfterCommit } else { Fault::CutBeforeCommit });
-        for _ in 0..50 {
-            if self.line.fault() == Fault::None {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        tokio::time::sleep(self.dice.millis(400)).await;
+        self.drain().await;
+        self.acknowledge(at_first).await;
+    }
+
+    /// Whether everything that was recorded before is in Postgres now.
+    async fn drain(&self) -> bool {
+        let answer = self.gateway.control(Method::POST, "/log/drain", "").await;
+        answer.unwrap().status == 200
     }
 
     /// What was answered before a successful drain began is durable, in both modes. `at_first` were
@@ -200,8 +201,7 @@ impl Scene {
     async fn acknowledge(&self, at_first: &[u64]) {
         self.line.set(Fault::None);
         let answered: Vec<u64> = self.keys.iter().map(|known| known.counts().0).collect();
-        let drained = self.gateway.control(Method::POST, "/log/drain", "").await.unwrap();
-        if drained.status == 200 {
+        if self.drain().await {
             let counts = answered.iter().zip(at_first).map(|(now, before)| now - before);
             for (known, count) in self.keys.iter().zip(counts) {
                 known.drained[1].store(count, SeqCst);
