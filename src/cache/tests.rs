@@ -37,7 +37,10 @@ impl Hand {
 
     /// The next lookup, to be answered.
     async fn asked(&self) -> oneshot::Sender<Answer> {
-        self.asked.lock().await.recv().await.expect("the sender lives as long")
+        let patience = Duration::from_secs(10);
+        let mut asked = self.asked.lock().await;
+        let next = tokio::time::timeout(patience, asked.recv()).await.expect("Postgres is asked");
+        next.expect("the sender lives as long")
     }
 
     fn lookups(&self) -> usize {

@@ -185,8 +185,7 @@ impl Run {
     }
 
     async fn step(&mut self) {
-        let step = self.dice.below(20);
-        match step {
+        match self.dice.below(20) {
             0..7 => self.count(),
             7..10 => self.flush().await,
             10 => self.revoke().await,

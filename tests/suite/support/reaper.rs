@@ -1,5 +1,5 @@
-//! Makes sure that no process outlives the tests, even if these are killed: a small shell that waits
-//! on a pipe from this process, and at its end kills what was started and has not ended.
+//! Makes sure that no process outlives the tests, even if these are killed: a small shell that
+//! waits on a pipe from this process, and at its end kills what was started and has not ended.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
