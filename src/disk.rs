@@ -55,6 +55,28 @@ pub fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What [`remove_dir`] has renamed, until it is gone.
+const GONE: &str = ".gone-";
+
+/// Removes a directory: renamed first, for one that a kill left half removed would look damaged.
+pub fn remove_dir(dir: &Path) -> io::Result<()> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let gone = dir.with_file_name(format!("{GONE}{name}"));
+    fs::rename(dir, &gone)?;
+    fs::remove_dir_all(gone)
+}
+
+/// Finishes what a kill interrupted in [`remove_dir`].
+pub fn finish_removals(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(GONE) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Bytes of all files below `dir`, as far as they can be read.
 pub fn bytes_below(dir: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(dir) else { return 0 };

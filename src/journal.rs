@@ -58,6 +58,7 @@ use ticket::{Ended, Shared};
 
 use crate::clock::SharedClock;
 use crate::codec::CodecError;
+use crate::disk;
 use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, UsageFact};
@@ -297,7 +298,7 @@ impl Journal {
                     segment.dir(),
                     &SegmentError::Missing(segment.missing()),
                 );
-            } else if let Err(error) = fs::remove_dir_all(segment.dir()) {
+            } else if let Err(error) = disk::remove_dir(segment.dir()) {
                 let stream = segment.stream;
                 tracing::warn!(%error, %stream, "settled segment cannot be removed");
             }

@@ -120,7 +120,7 @@ impl Parts {
             };
             let room = self.journal.reserve()?;
             // Under `interval` nobody waits for it.
-            drop(self.journal.count(room, counter, counts));
+            let _unawaited = self.journal.count(room, counter, counts);
         }
         self.journal.flush().durable().await?;
         let before = self.metrics.drain.rows.get();

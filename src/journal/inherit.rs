@@ -21,6 +21,7 @@ impl Journal {
         for lane in Lane::ALL {
             let lane_dir = self.dir.join(lane.as_str());
             disk::make_private_dir(&lane_dir).map_err(self.io())?;
+            disk::finish_removals(&lane_dir).map_err(self.io())?;
             let mut streams: Vec<Uuid> = fs::read_dir(&lane_dir)
                 .map_err(self.io())?
                 .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

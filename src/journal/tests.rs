@@ -201,9 +201,15 @@ async fn settled_segments_go_after_their_retention_and_not_before() {
     let segment = journal.segments(Lane::Usage)[0].clone();
     segment.mark_sent().expect("writable");
     segment.set_applied(segment.durable_seq(), 1);
+    let lane_dir = segment.dir().parent().expect("a lane").to_owned();
+    fs::create_dir(lane_dir.join(".gone-half")).expect("writable");
     journal.reclaim(&|segment| segment.is_finished());
     assert!(journal.segments(Lane::Usage).is_empty());
     assert!(!segment.dir().exists());
+    journal.shutdown().expect("a working disk");
+    drop(journal);
+    drop(open(&data, Config::default()));
+    assert_eq!(lane_dir.read_dir().expect("there").count(), 0, "a kill left half of a removal");
 }
 
 #[tokio::test]
