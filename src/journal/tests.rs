@@ -2,6 +2,8 @@
 
 use tempfile::TempDir;
 
+use std::fs;
+
 use super::*;
 use crate::clock::SystemClock;
 use crate::disk;

@@ -45,7 +45,7 @@ fn follow(gateway: &Gateway, url: &str, shutdown: &CancellationToken) -> FeedHan
     let (journal, cache) = (gateway.journal.clone(), gateway.cache.clone());
     let missing: Missing = Arc::new(move |lacking| {
         let facts: Vec<_> = lacking.into_iter().map(StateFact::Revoked).collect();
-        drop(journal.append(facts.clone()).unwrap());
+        let _unawaited = journal.append(facts.clone()).unwrap();
         facts.iter().for_each(|fact| cache.pin(fact));
     });
     let feed = at(url).feed();
