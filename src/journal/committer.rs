@@ -22,6 +22,9 @@ use crate::model::fact::{Fact, Lane};
 
 /// Pause between attempts while the disk fails.
 const RETRY: Duration = Duration::from_millis(200);
+/// With waiters, the least time from one commit to the next: who comes meanwhile shares the sync.
+/// A waiter that comes after a quieter time does not wait for it.
+const GATHER: Duration = Duration::from_micros(400);
 /// How often the bytes on disk are measured.
 const MEASURE: Duration = Duration::from_secs(1);
 
@@ -35,6 +38,8 @@ pub(super) struct Committer {
     writers: HashMap<Lane, Writer>,
     /// Ended by an error, and without their `end` yet.
     failed: HashMap<Lane, Writer>,
+    /// When the last commit began.
+    committed: Duration,
     measured: Duration,
 }
 
@@ -56,6 +61,7 @@ impl Committer {
             metrics,
             writers: HashMap::new(),
             failed: HashMap::new(),
+            committed: Duration::ZERO,
             measured: Duration::ZERO,
         }
     }
@@ -70,6 +76,11 @@ impl Committer {
             if !wanted && !self.shared.stopping.load(Ordering::Acquire) {
                 std::thread::park_timeout(if failing { RETRY } else { self.config.interval.0 });
             }
+            let since = self.clock.monotonic().saturating_sub(self.committed);
+            if let Some(early) = GATHER.checked_sub(since) {
+                std::thread::sleep(early);
+            }
+            self.committed = self.clock.monotonic();
             // Read before collecting: whoever asks to stop has recorded everything before.
             let stopping = self.shared.stopping.load(Ordering::Acquire);
             carried.absorb(self.shared.window.collect(round));
