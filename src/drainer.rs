@@ -290,7 +290,19 @@ impl Worker {
         let ledger = self.sink.positions(&streams).await?;
         for segment in segments {
             let known = segment.applied_seq();
-            let applied = ledger.get(&segment.stream).map_or(0, |ledger| ledger.last_seq);
+            let row = ledger.get(&segment.stream);
+            let other_end = row.is_some_and(|row| {
+                row.retired || row.closed_seq.is_some_and(|end| end < segment.durable_seq())
+            });
+            if other_end && segment.lane != Lane::State && segment.block() {
+                tracing::error!(
+                    stream = %segment.stream,
+                    closed_at = row.and_then(|row| row.closed_seq),
+                    "Postgres knows another end of this stream: a copy of this data directory was \
+                     drained. What lies beyond it is kept here and not counted"
+                );
+            }
+            let applied = row.map_or(0, |row| row.last_seq);
             if applied < known {
                 self.metrics.drain.regressions.inc();
                 tracing::warn!(

@@ -22,9 +22,9 @@ impl ClientCell {
         self.0.store(client.map(Arc::new));
     }
 
-    /// A client without a row of its own is just a name: enabled.
+    /// A client that nobody knows (it was deleted, or never made) is not enabled: deny wins.
     fn enabled(&self) -> bool {
-        self.0.load().as_ref().is_none_or(|client| client.enabled)
+        self.0.load().as_ref().is_some_and(|client| client.enabled)
     }
 }
 

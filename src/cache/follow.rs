@@ -8,12 +8,12 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 use super::overlay::Overlay;
-use super::source::{Change, ClientRow, Deleted, FollowError, Follower, Lookup, Position};
+use super::source::{Change, Deleted, FollowError, Follower, Lookup, Position};
 use super::store::Age;
 use super::{Cache, Entry};
 use crate::disk::StoreError;
 use crate::model::fact::{Revocation, RevocationKind};
-use crate::model::{Client, Digest, Name};
+use crate::model::{Digest, Name};
 
 /// What the writers of the disk tier agree on.
 #[derive(Debug, Default)]
@@ -48,11 +48,6 @@ impl From<StoreError> for FollowError {
     fn from(error: StoreError) -> Self {
         Self(error.to_string())
     }
-}
-
-/// A client that is gone stays as a disabled one: its keys must not come back to life.
-fn gone(name: Name) -> ClientRow {
-    ClientRow { client: Client { name, policy: None, enabled: false }, revision: 0 }
 }
 
 impl Cache {
@@ -111,9 +106,7 @@ impl Cache {
                 self.store.revoke(*kind, id, *at).map(|()| None)
             }
             Change::Deleted(Deleted::Key(id)) => self.store.remove_key(*id),
-            Change::Deleted(Deleted::Client(name)) => {
-                self.store.replace_client(&gone(name.clone())).map(|()| None)
-            }
+            Change::Deleted(Deleted::Client(name)) => self.store.remove_client(name).map(|()| None),
             Change::Deleted(Deleted::Policy(name)) => self.store.remove_policy(name).map(|()| None),
             // Deny wins: a revocation that somebody deleted by hand stays.
             Change::Deleted(Deleted::Revocation(..)) => Ok(None),
@@ -186,7 +179,7 @@ impl Cache {
         for client in self.store.clients() {
             let name = client?.client.name;
             if !seen.clients.contains(&name) {
-                self.store.replace_client(&gone(name.clone()))?;
+                self.store.remove_client(&name)?;
                 self.show_client(&self.overlay(), &name);
             }
         }

@@ -180,6 +180,11 @@ impl Store {
         write(&self.clients, Kind::Row, row.client.name.as_bytes(), row)
     }
 
+    /// Forgets a client; its keys are refused from then on.
+    pub fn remove_client(&self, name: &str) -> Result<(), StoreError> {
+        guarded(|| self.clients.remove(name)).map(drop)
+    }
+
     /// Stores a policy whatever is there.
     pub fn put_policy(&self, row: &PolicyRow) -> Result<(), StoreError> {
         write(&self.policies, Kind::Row, row.policy.name.as_bytes(), row)

@@ -64,6 +64,9 @@ pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered,
     let mut gathered = Gathered { whole: true, ..Gathered::default() };
     let mut merged = Merged::default();
     for segment in journal.segments(lane) {
+        if segment.is_blocked() {
+            continue;
+        }
         if merged.full(&gathered.batch, bounds) {
             gathered.whole = false;
             break;
@@ -139,7 +142,7 @@ fn gather_segment(
             break;
         }
     }
-    let closed = (segment.is_closed() && to == segment.durable_seq()).then_some(to);
+    let closed = (segment.is_sealed() && to == segment.durable_seq()).then_some(to);
     let range = StreamRange { stream: segment.stream, lane: segment.lane, from, to, closed };
     Ok((to > from).then_some((range, facts)))
 }

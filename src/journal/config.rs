@@ -34,7 +34,7 @@ pub struct Config {
     pub interval: Span,
     /// A segment is closed when it has taken this much.
     pub segment_max_bytes: Size,
-    /// A segment is closed when it is this old.
+    /// A segment is closed when it is this old, and something of it has drained.
     pub segment_max_age: Span,
     /// The bound on all segments on disk.
     pub max_bytes: Size,

@@ -31,6 +31,9 @@ pub struct End {
     pub last_seq: u64,
     /// Facts in all chunks up to it.
     pub facts: u64,
+    /// Said by the writer itself: there is nothing beyond. Otherwise a reader found so much, and in
+    /// the directory that this is a copy of there may be more.
+    pub sealed: bool,
 }
 
 /// Why a segment cannot be written or read.
@@ -75,6 +78,10 @@ pub struct Segment {
     closed: AtomicBool,
     /// Its end is known: true of its own segments, and of inherited ones that were looked through.
     examined: AtomicBool,
+    /// The writer itself has said where it ends.
+    sealed: AtomicBool,
+    /// Postgres knows another end of the stream: it cannot be drained.
+    blocked: AtomicBool,
     sent: AtomicBool,
     settled_at: Mutex<Option<Duration>>,
 }
@@ -102,6 +109,8 @@ impl Segment {
             facts_applied: AtomicU64::new(0),
             closed: AtomicBool::new(!own),
             examined: AtomicBool::new(own),
+            sealed: AtomicBool::new(false),
+            blocked: AtomicBool::new(false),
             sent: AtomicBool::new(false),
             settled_at: Mutex::new(None),
         }
@@ -118,12 +127,14 @@ impl Segment {
     pub(super) fn publish(&self, end: End) {
         self.facts.store(end.facts, Ordering::Relaxed);
         self.durable_seq.store(end.last_seq, Ordering::Release);
+        self.sealed.store(end.sealed, Ordering::Release);
     }
 
     /// Closes it at what is published. A tail beyond is never read.
     pub(super) fn close(&self) -> Result<(), SegmentError> {
         let facts = self.facts.load(Ordering::Relaxed);
-        self.write_end(End { last_seq: self.durable_seq(), facts })?;
+        self.write_end(End { last_seq: self.durable_seq(), facts, sealed: true })?;
+        self.sealed.store(true, Ordering::Release);
         lock(&self.handle).db = None;
         self.closed.store(true, Ordering::Release);
         Ok(())
@@ -143,7 +154,17 @@ impl Segment {
 
     fn read_end(&self) -> Result<Option<End>, SegmentError> {
         match fs::read(self.dir.join("end")) {
-            Ok(bytes) => Ok(Some(codec::unseal(Kind::End, END_VERSION, &bytes)?)),
+            Ok(bytes) => match codec::unseal(Kind::End, END_VERSION, &bytes) {
+                Ok(end) => Ok(Some(end)),
+                // Where repetition does no harm, all that is there is read. A sum beyond its end may
+                // have been logged in another stream as well.
+                Err(CodecError::Damaged | CodecError::Shape) if self.lane != Lane::Usage => {
+                    let (stream, lane) = (self.stream, self.lane.as_str());
+                    tracing::error!(%stream, lane, "a segment's end is damaged: all of it is read");
+                    Ok(None)
+                }
+                Err(error) => Err(error.into()),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -159,7 +180,7 @@ impl Segment {
         if self.examined.load(Ordering::Acquire) {
             return Ok(());
         }
-        let mut end = End { last_seq: 0, facts: 0 };
+        let mut end = End { last_seq: 0, facts: 0, sealed: false };
         let known = self.read_end()?;
         let mut present = 0;
         if self.dir.join("db").exists() {
@@ -272,6 +293,22 @@ impl Segment {
     /// Whether nothing will be added.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// Whether its writer has said where it ends.
+    pub fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    /// Postgres knows another end of this stream: a copy of the directory was there before. Returns
+    /// whether that is news.
+    pub fn block(&self) -> bool {
+        !self.blocked.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether it cannot be drained.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire)
     }
 
     /// Whether it is closed, and all of it is in Postgres.

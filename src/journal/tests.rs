@@ -132,7 +132,11 @@ async fn a_tail_beyond_the_end_is_never_read() {
     journal.shutdown().expect("a working disk");
     let dir = journal.segments(Lane::Usage)[0].dir().to_owned();
     drop(journal);
-    let end = crate::codec::seal(crate::codec::Kind::End, 1, &End { last_seq: 2, facts: 2 });
+    let end = crate::codec::seal(
+        crate::codec::Kind::End,
+        1,
+        &End { last_seq: 2, facts: 2, sealed: true },
+    );
     disk::write_whole(&dir.join("end"), &end.expect("small")).expect("writable");
 
     let (journal, _) = open(&data, Config::default());
@@ -231,14 +235,49 @@ async fn a_half_written_snapshot_does_not_keep_a_segment_from_opening() {
 async fn a_damaged_segment_is_set_aside_and_does_not_keep_the_journal_from_opening() {
     let data = TempDir::new().expect("temporary directory");
     let (journal, _) = open(&data, Config::default());
+    journal.count(journal.reserve().expect("room"), counter(1), ONE);
+    journal.shutdown().expect("a working disk");
+    let dir = journal.segments(Lane::Usage)[0].dir().to_owned();
+    drop(journal);
+    fs::write(dir.join("end"), b"not a frame").expect("writable");
+    let (journal, _) = open(&data, Config::default());
+    assert!(journal.segments(Lane::Usage).is_empty());
+    let aside = data.path().join("quarantine").read_dir().expect("made").count();
+    assert_eq!(aside, 1);
+}
+
+#[tokio::test]
+async fn a_damaged_end_does_not_bring_a_revoked_key_back() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
     journal.append(vec![revocation("a")]).expect("room").durable().await.expect("a working disk");
     journal.shutdown().expect("a working disk");
     let dir = journal.segments(Lane::State)[0].dir().to_owned();
     drop(journal);
-    std::fs::write(dir.join("end"), b"not a frame").expect("writable");
-    let (journal, state) = open(&data, Config::default());
-    assert!(state.is_empty());
-    assert!(journal.segments(Lane::State).is_empty());
-    let aside = data.path().join("quarantine").read_dir().expect("made").count();
-    assert_eq!(aside, 1);
+    fs::write(dir.join("end"), b"not a frame").expect("writable");
+    let (_, state) = open(&data, Config::default());
+    assert_eq!(state, [revocation("a")]);
+}
+
+#[tokio::test]
+async fn only_the_writer_itself_says_where_a_stream_ends() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
+    journal.count(journal.reserve().expect("room"), counter(1), ONE);
+    journal.flush().durable().await.expect("a working disk");
+    let segment = journal.segments(Lane::Usage)[0].clone();
+    let copy = TempDir::new().expect("temporary directory");
+    let lane_dir = copy.path().join("journal/usage").join(segment.stream.to_string());
+    fs::create_dir_all(&lane_dir).expect("writable");
+    for entry in segment.dir().read_dir().expect("there").map(|entry| entry.expect("read")) {
+        if entry.path().is_file() {
+            fs::copy(entry.path(), lane_dir.join(entry.file_name())).expect("copied");
+        }
+    }
+    let (twin, _) = open(&copy, Config::default());
+    twin.examine();
+    assert_eq!(usage_on_disk(&twin), 1);
+    assert!(!twin.segments(Lane::Usage)[0].is_sealed(), "the original may go on");
+    journal.shutdown().expect("a working disk");
+    assert!(segment.is_sealed());
 }

@@ -116,7 +116,11 @@ impl Writer {
     pub fn sync(&mut self) -> Result<(), SegmentError> {
         guarded(|| self.db.flush())?;
         self.data.sync_data()?;
-        self.segment.publish(End { last_seq: self.packer.next_seq() - 1, facts: self.facts });
+        self.segment.publish(End {
+            last_seq: self.packer.next_seq() - 1,
+            facts: self.facts,
+            sealed: false,
+        });
         Ok(())
     }
 
