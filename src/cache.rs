@@ -90,7 +90,8 @@ pub struct Cache {
 /// Opens the disk tier; what cannot be opened is moved to `quarantine/`, and an empty one made.
 fn open_store(data: &Path, metrics: &Metrics, moment: Timestamp) -> Result<Store, CacheError> {
     let dir = data.join("cache");
-    match Store::open(&dir) {
+    let is_locked = |error: &disk::StoreError| matches!(error, disk::StoreError::Locked);
+    match disk::patiently(|| Store::open(&dir), is_locked) {
         Ok(store) => Ok(store),
         Err(disk::StoreError::Locked) => Err(CacheError::Locked),
         Err(error) => {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 /// Makes a directory, and its parents, that only its owner can enter.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
@@ -118,4 +119,26 @@ pub fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreErro
 pub fn open_sled(dir: &Path, cache_bytes: u64) -> Result<sled::Db, StoreError> {
     let config = sled::Config::new().path(dir).cache_capacity(cache_bytes).flush_every_ms(None);
     guarded(|| config.open())
+}
+
+/// How long [`patiently`] waits for another handle to let go.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Another handle, also one of a process that is just ending, may let go of a directory any moment:
+/// tries again for a while. Blocks.
+pub fn patiently<T, E>(
+    open: impl Fn() -> Result<T, E>,
+    is_locked: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let mut waited = Duration::ZERO;
+    loop {
+        match open() {
+            Err(error) if is_locked(&error) && waited < PATIENCE => {
+                std::thread::sleep(PAUSE);
+                waited += PAUSE;
+            }
+            result => return result,
+        }
+    }
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -11,9 +10,6 @@ use super::{Journal, JournalError, Segment, SegmentError};
 use crate::codec::CodecError;
 use crate::disk::{self, StoreError};
 use crate::model::fact::{Fact, Lane, StateFact};
-
-/// How long a start waits for another handle to let go of a segment.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Journal {
     /// Registers the segments of earlier processes.
@@ -100,17 +96,7 @@ impl Journal {
     }
 }
 
-/// Another handle may let go of a segment any moment: try again for a while.
+/// As [`disk::patiently`], for what a segment answers.
 pub(super) fn patiently<T>(read: impl Fn() -> Result<T, SegmentError>) -> Result<T, SegmentError> {
-    const PAUSE: Duration = Duration::from_millis(100);
-    let mut waited = Duration::ZERO;
-    loop {
-        match read() {
-            Err(SegmentError::Store(StoreError::Locked)) if waited < LOCK_PATIENCE => {
-                std::thread::sleep(PAUSE);
-                waited += PAUSE;
-            }
-            result => return result,
-        }
-    }
+    disk::patiently(read, |error| matches!(error, SegmentError::Store(StoreError::Locked)))
 }
