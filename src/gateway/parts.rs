@@ -206,8 +206,8 @@ impl Parts {
 
     /// What a running gateway does beside answering.
     pub fn tend(&self) {
-        let journal = self.journal.clone();
-        self.tasks.spawn_blocking(move || journal.examine());
+        let (journal, closing) = (self.journal.clone(), self.closing.clone());
+        self.tasks.spawn_blocking(move || journal.examine(&|| closing.is_cancelled()));
         self.end_overlaps();
     }
 
