@@ -116,9 +116,10 @@ fn data_plane(
 }
 
 fn readiness(control: &Arc<admin::Control>) -> Arc<Readiness> {
-    let (cache, contact) = (control.cache.clone(), control.contact.clone());
+    let (cache, journal) = (control.cache.clone(), control.journal.clone());
+    let contact = control.contact.clone();
     Arc::new(Readiness::new(move || {
-        if cache.is_stale() {
+        if cache.is_stale() || journal.refuses() {
             Footing::Lost
         } else if contact.as_ref().is_some_and(|ask| ask().away) {
             Footing::Degraded
