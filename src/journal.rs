@@ -185,6 +185,11 @@ impl Journal {
         self.config.on_full == OnFull::Reject || self.config.commit == Commit::BeforeReply
     }
 
+    /// Whether requests are refused at this moment because nothing can be recorded.
+    pub fn refuses(&self) -> bool {
+        self.rejects() && !self.has_room()
+    }
+
     /// Room for the facts of one request, or the reason for a 503 before anything is done. Requests
     /// in flight when the bound is met may still exceed it, by one counter each.
     pub fn reserve(&self) -> Result<Room, Full> {

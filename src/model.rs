@@ -31,6 +31,25 @@ pub fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= NAME_MAX && !text.chars().any(char::is_control)
 }
 
+/// Scopes of one key: few, and short enough for a fact of 1 KiB.
+pub const SCOPES_MAX: usize = 16;
+/// The bytes of all scopes of one key.
+pub const SCOPES_BYTES_MAX: usize = 512;
+
+/// Whether `text` can be a scope: a name without whitespace, for `X-Gatepost-Scopes` joins scopes
+/// with spaces, and one that holds a space would read as two.
+pub fn is_scope(text: &str) -> bool {
+    is_name(text) && !text.contains(char::is_whitespace)
+}
+
+/// Whether `scopes` can be those of one key.
+pub fn are_scopes<S: AsRef<str>>(scopes: &[S]) -> bool {
+    let bytes: usize = scopes.iter().map(|scope| scope.as_ref().len()).sum();
+    scopes.len() <= SCOPES_MAX
+        && bytes <= SCOPES_BYTES_MAX
+        && scopes.iter().all(|scope| is_scope(scope.as_ref()))
+}
+
 /// SHA-256 of a whole API key: what is stored instead of the key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Digest(pub [u8; 32]);

@@ -35,7 +35,8 @@ pub use upstream::{Upstream, UpstreamConfig, UpstreamError};
 pub struct Limits {
     /// For a connection to an upstream.
     pub connect_timeout: Duration,
-    /// For the head of the answer, from the moment the request's body made its last progress.
+    /// For the head of the answer, from the moment the request's body made its last progress, and
+    /// for each further piece of the answer.
     pub response_timeout: Duration,
     /// How long an idle connection to an upstream is kept.
     pub idle_timeout: Duration,
@@ -64,7 +65,7 @@ pub enum ProxyError {
     /// No connection, or it broke before the answer's head.
     #[error("the upstream cannot be reached, or broke off before it answered")]
     Unreachable,
-    /// No head of an answer in time.
+    /// No head of an answer in time, or not the next piece of its body.
     #[error("the upstream did not answer in time")]
     Timeout,
     /// The request's body is larger than `body_max`.
@@ -139,7 +140,7 @@ impl Proxy {
         *answer.version_mut() = Version::HTTP_11;
         headers::clean_answer(answer.headers_mut());
         record.tally().answered(answer.status().as_u16());
-        Ok(answer.map(|body| Body::new(Outbound::new(body, record, running))))
+        Ok(answer.map(|body| Body::new(Outbound::new(body, record, running, &self.limits))))
     }
 
     async fn exchange(

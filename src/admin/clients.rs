@@ -97,8 +97,9 @@ async fn set_enabled(
     action: &'static str,
 ) -> Result<Json<Shown>, Problem> {
     let mut client = find(control, &name)?;
-    let directory = control.directory("revoke its keys instead (`gatepost key revoke ID`)")?;
-    directory.set_client_enabled(Arc::clone(&name), enabled).await?;
+    let otherwise = "revoke its keys instead (`gatepost key revoke ID`)";
+    let set = control.directory(otherwise)?.set_client_enabled(Arc::clone(&name), enabled).await;
+    set.map_err(|error| Problem::from_directory(error, otherwise))?;
     control.note(action, name);
     client.enabled = enabled;
     Ok(Json(client.into()))

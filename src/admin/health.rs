@@ -59,7 +59,7 @@ impl Seen {
         Self {
             stopping: control.stopping.is_cancelled(),
             stale: control.cache.is_stale(),
-            journal_full: control.journal.status().full,
+            journal_full: control.journal.refuses(),
             postgres_away: control.contact.as_ref().is_some_and(|ask| ask().away),
         }
     }

@@ -208,8 +208,9 @@ async fn set_enabled(
     action: &'static str,
 ) -> Result<Json<Shown>, Problem> {
     let mut view = find(control, id)?;
-    let directory = control.directory(&format!("`gatepost key revoke {id}` works without it"))?;
-    directory.set_key_enabled(id, enabled).await?;
+    let otherwise = format!("`gatepost key revoke {id}` works without it");
+    let set = control.directory(&otherwise)?.set_key_enabled(id, enabled).await;
+    set.map_err(|error| Problem::from_directory(error, &otherwise))?;
     control.note(action, id.to_string().into());
     view.key.enabled = enabled;
     Ok(Json(Shown::new(view, control.clock.now())))

@@ -65,6 +65,18 @@ impl From<DirectoryError> for Problem {
     }
 }
 
+impl Problem {
+    /// Why Postgres did not do it; where it is only away, with what works without it.
+    pub(super) fn from_directory(error: DirectoryError, otherwise: &str) -> Self {
+        let away = matches!(error, DirectoryError::Unavailable(_));
+        let mut problem = Self::from(error);
+        if away {
+            problem.detail = format!("{}; {otherwise}", problem.detail);
+        }
+        problem
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let document = json!({

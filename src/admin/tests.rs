@@ -233,6 +233,8 @@ async fn disabling_needs_postgres_and_says_what_works_without() {
     let (status, problem) = plane.post(&format!("/keys/{id}/disable"), json!({})).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(problem["code"], "postgres_unavailable");
+    let detail = problem["detail"].as_str().expect("text");
+    assert!(detail.contains(&format!("gatepost key revoke {id}")), "{detail}");
 }
 
 #[tokio::test]
@@ -295,5 +297,32 @@ async fn health_and_metrics_need_no_token_on_loopback() {
         let response = plane.router.clone().oneshot(request).await.expect("infallible");
         let expected = if open { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
         assert_eq!(response.status(), expected, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_journal_is_unready_only_where_requests_are_refused() {
+    use journal::OnFull;
+    for (on_full, expected) in
+        [(OnFull::Reject, StatusCode::SERVICE_UNAVAILABLE), (OnFull::DropAndCount, StatusCode::OK)]
+    {
+        let dir = tempfile::tempdir().expect("a directory");
+        let clock = Arc::new(ManualClock::new(Timestamp::from_hour(500_000)));
+        let mut control = control(dir.path(), clock, None);
+        let full = journal::Config { max_pending: 0, on_full, ..journal::Config::default() };
+        let (journal, _) = Journal::open(
+            &dir.path().join("full"),
+            full,
+            Arc::clone(&control.clock),
+            Arc::clone(&control.entropy),
+            Arc::clone(&control.metrics),
+        )
+        .expect("a journal");
+        control.journal = journal;
+        assert!(control.journal.status().full);
+        let request = Request::builder().uri("/readyz").body(Body::empty()).expect("a request");
+        let router = router(Arc::new(control));
+        let response = router.oneshot(request).await.expect("infallible");
+        assert_eq!(response.status(), expected, "{on_full:?}");
     }
 }

@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use super::{Config, Problem};
 use crate::journal::{Commit, OnFull};
-use crate::model::{DEFAULT_POLICY, Digest, NAME_MAX, is_name};
+use crate::model::units::Span;
+use crate::model::{
+    DEFAULT_POLICY, Digest, NAME_MAX, SCOPES_BYTES_MAX, SCOPES_MAX, are_scopes, is_name,
+};
+use crate::postgres::DatabaseUrl;
+use crate::server::{RouteError, RouteTable};
 
-/// Scopes of one key: few, and short enough for a fact of 1 KiB.
-const SCOPES_MAX: usize = 16;
-const SCOPES_BYTES_MAX: usize = 512;
+/// The most that a crash of the machine may cost, whatever is configured.
+const JOURNAL_INTERVAL_MAX: Span = Span::secs(10);
 /// Distinct counters that one drain transaction may carry.
 const BATCH_ROWS_MAX: usize = 100_000;
 /// A node's name stands in every row that it drains.
@@ -40,7 +44,12 @@ impl Found {
         }
     }
 
-    fn positive(&mut self, span: crate::model::units::Span, key: &str) {
+    /// Whether anything is wrong in the list `list`.
+    fn about(&self, list: &str) -> bool {
+        self.0.iter().any(|(key, _)| key.starts_with(list))
+    }
+
+    fn positive(&mut self, span: Span, key: &str) {
         self.unless(span.0 > Duration::ZERO, key, "must be more than zero");
     }
 
@@ -109,6 +118,8 @@ fn cache(config: &Config, found: &mut Found) {
 fn journal(config: &Config, found: &mut Found) {
     let journal = &config.journal;
     found.positive(journal.interval, "journal.interval");
+    let rule = format!("must be at most {JOURNAL_INTERVAL_MAX}; a crash loses as much");
+    found.unless(journal.interval <= JOURNAL_INTERVAL_MAX, "journal.interval", rule);
     found.positive(journal.segment_max_age, "journal.segment_max_age");
     found.at_least_one(journal.max_pending, "journal.max_pending");
     found.unless(
@@ -140,6 +151,12 @@ fn drain(config: &Config, found: &mut Found) {
     if let Some(postgres) = &config.postgres {
         let hint = "missing; set it or DATABASE_URL, or remove [postgres] to run embedded";
         found.unless(postgres.url.is_some(), "postgres.url", hint);
+        let urls = [("postgres.url", &postgres.url), ("postgres.direct_url", &postgres.direct_url)];
+        for (key, url) in urls {
+            if let Some(Err(error)) = url.as_ref().map(DatabaseUrl::check) {
+                found.unless(false, key, error.to_string());
+            }
+        }
         let count = usize::try_from(postgres.auth_pool_max).unwrap_or(usize::MAX);
         found.at_least_one(count, "postgres.auth_pool_max");
     }
@@ -165,6 +182,15 @@ fn routing(config: &Config, found: &mut Found) {
             format!("routes[{at}].upstream"),
             missing("upstream", &route.upstream, upstreams.clone()),
         );
+    }
+    // Only then: it would repeat in other words what is known to be wrong.
+    if !found.about("upstreams") && !found.about("routes") {
+        let table = RouteTable::build(&config.upstreams, &config.routes, config.server.echo);
+        if let Err(error) = table {
+            let upstream = matches!(error, RouteError::Upstream(_) | RouteError::TwoUpstreams(_));
+            let key = if upstream { "upstreams" } else { "routes" };
+            found.unless(false, key, error.to_string());
+        }
     }
 }
 
@@ -200,11 +226,10 @@ fn declared(config: &Config, found: &mut Found) {
         let once = digest.is_none_or(|digest| digests.insert(digest));
         found.unless(once, place, "is declared twice");
 
-        let fits = key.scopes.len() <= SCOPES_MAX
-            && key.scopes.iter().map(String::len).sum::<usize>() <= SCOPES_BYTES_MAX
-            && key.scopes.iter().all(|scope| is_name(scope));
-        let rule = format!("at most {SCOPES_MAX} names with {SCOPES_BYTES_MAX} bytes in all");
-        found.unless(fits, format!("keys[{at}].scopes"), rule);
+        let rule = format!(
+            "at most {SCOPES_MAX} names without whitespace, with {SCOPES_BYTES_MAX} bytes in all"
+        );
+        found.unless(are_scopes(&key.scopes), format!("keys[{at}].scopes"), rule);
     }
 }
 

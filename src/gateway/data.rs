@@ -11,6 +11,8 @@ use crate::model::{Name, Timestamp};
 
 /// The format of everything below the data directory. A later version that changes it counts up.
 const FORMAT: u32 = 1;
+/// The mark of [`DataDir::served`].
+const SERVED: &str = "served";
 
 /// A data directory whose lock this process holds for as long as the value lives.
 #[derive(Debug)]
@@ -102,9 +104,15 @@ impl DataDir {
         }
     }
 
-    /// `true` once per data directory: for what is said on the first start only.
+    /// Whether `serve` never announced itself here: for what is said on the first start only. What
+    /// commands leave behind does not count.
     pub fn is_first_start(&self) -> bool {
-        !self.path.join("journal").exists()
+        !self.path.join(SERVED).exists()
+    }
+
+    /// From now on it is no first start any more.
+    pub fn served(&self) -> io::Result<()> {
+        disk::write_whole(&self.path.join(SERVED), b"")
     }
 }
 
@@ -130,6 +138,17 @@ mod tests {
         fs::write(dir.path().join("format"), "99\n").expect("writable");
         let Err(Error::Config(message)) = DataDir::take(dir.path()) else { panic!("taken") };
         assert!(message.contains("format is 99"), "{message}");
+    }
+
+    #[test]
+    fn only_serve_ends_the_first_start() {
+        let dir = tempfile::TempDir::new().expect("temporary directory");
+        let data = DataDir::take(dir.path()).expect("free");
+        fs::create_dir(dir.path().join("journal")).expect("a command leaves it behind");
+        assert!(data.is_first_start());
+        data.served().expect("writable");
+        drop(data);
+        assert!(!DataDir::take(dir.path()).expect("free again").is_first_start());
     }
 
     #[test]

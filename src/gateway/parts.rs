@@ -72,9 +72,8 @@ pub struct Parts {
     /// Cancelled when the listeners have stopped: feed and drainer end.
     pub closing: CancellationToken,
     /// Held to the end: nobody else may open what is in it.
-    _data: DataDir,
+    pub data: DataDir,
     pub node: Name,
-    pub first_start: bool,
     pub journal: Journal,
     pub cache: Arc<Cache>,
     pub linked: Option<Linked>,
@@ -93,7 +92,6 @@ impl Parts {
         let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
         let metrics = Arc::new(Metrics::new());
         let tasks = TaskTracker::new();
-        let first_start = data.is_first_start();
         let node = data.node(config.data.node.as_deref(), &entropy, clock.now())?;
         let token = token(config, data.path(), &entropy)?;
         let postgres = match &config.postgres {
@@ -139,9 +137,8 @@ impl Parts {
             metrics,
             tasks,
             closing,
-            _data: data,
+            data,
             node,
-            first_start,
             journal,
             cache,
             linked,
@@ -206,8 +203,8 @@ impl Parts {
 
     /// What a running gateway does beside answering.
     pub fn tend(&self) {
-        let journal = self.journal.clone();
-        self.tasks.spawn_blocking(move || journal.examine());
+        let (journal, closing) = (self.journal.clone(), self.closing.clone());
+        self.tasks.spawn_blocking(move || journal.examine(&|| closing.is_cancelled()));
         self.end_overlaps();
     }
 

@@ -51,7 +51,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
     let plane = data_plane(&parts, config.server.clone(), routes, readiness.clone());
     parts.tend();
     readiness.ready();
-    announce(&config, &addresses, parts.first_start);
+    announce(&config, &addresses, &parts.data);
 
     let data = {
         let (config, metrics) = (config.server.clone(), parts.metrics.clone());
@@ -116,9 +116,10 @@ fn data_plane(
 }
 
 fn readiness(control: &Arc<admin::Control>) -> Arc<Readiness> {
-    let (cache, contact) = (control.cache.clone(), control.contact.clone());
+    let (cache, journal) = (control.cache.clone(), control.journal.clone());
+    let contact = control.contact.clone();
     Arc::new(Readiness::new(move || {
-        if cache.is_stale() {
+        if cache.is_stale() || journal.refuses() {
             Footing::Lost
         } else if contact.as_ref().is_some_and(|ask| ask().away) {
             Footing::Degraded
@@ -149,8 +150,9 @@ impl Addresses {
 }
 
 /// Says where it listens and what to try.
-fn announce(config: &Config, addresses: &Addresses, first_start: bool) {
+fn announce(config: &Config, addresses: &Addresses, dir: &DataDir) {
     let Addresses { data, admin } = addresses;
+    let first_start = dir.is_first_start();
     let mut said =
         format!("gatepost: listening on http://{data}, control plane on http://{admin}\n");
     let key = config.declares_development_key().then(development_key);
@@ -172,6 +174,9 @@ fn announce(config: &Config, addresses: &Addresses, first_start: bool) {
         &format!("gatepost: try  curl -i -H 'Authorization: Bearer {shown}' http://{data}{path}\n");
     // Nobody may be listening to stderr; that is no reason not to serve.
     drop(std::io::stderr().write_all(said.as_bytes()));
+    if first_start && let Err(error) = dir.served() {
+        tracing::warn!(%error, "the next start will take itself for the first");
+    }
 }
 
 struct Signals {

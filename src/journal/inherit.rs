@@ -55,9 +55,13 @@ impl Journal {
     }
 
     /// Looks the inherited segments through: finds their ends and reports what is missing. Blocks;
-    /// for a background thread after the start.
-    pub fn examine(&self) {
+    /// for a background thread after the start. Asked before each segment, `stop` ends it: the next
+    /// start begins anew.
+    pub fn examine(&self, stop: &dyn Fn() -> bool) {
         for segment in Lane::ALL.into_iter().flat_map(|lane| self.segments(lane)) {
+            if stop() {
+                return;
+            }
             match patiently(|| segment.examined()) {
                 Ok(0) => {}
                 Ok(missing) => {

@@ -61,7 +61,7 @@ async fn a_durable_count_is_read_back_after_a_restart() {
     drop(journal);
 
     let (journal, _) = open(&data, Config::default());
-    journal.examine();
+    journal.examine(&|| false);
     assert_eq!(usage_on_disk(&journal), 300);
     let usage = journal.segments(Lane::Usage);
     assert_eq!(usage.len(), 1);
@@ -201,7 +201,7 @@ async fn settled_segments_go_after_their_retention_and_not_before() {
     drop(journal);
 
     let (journal, _) = open(&data, config);
-    journal.examine();
+    journal.examine(&|| false);
     journal.reclaim(&|segment| segment.is_finished());
     assert_eq!(journal.segments(Lane::Usage).len(), 1, "not applied yet");
     let segment = journal.segments(Lane::Usage)[0].clone();

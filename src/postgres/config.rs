@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::PostgresError;
 use crate::model::units::Span;
 
 /// `[postgres]`
@@ -62,6 +63,14 @@ impl DatabaseUrl {
     /// Wraps a URL.
     pub fn new(url: impl Into<String>) -> Self {
         Self(SecretString::from(url.into()))
+    }
+
+    /// Whether it can be read as the URL of a Postgres. Nothing connects.
+    ///
+    /// # Errors
+    /// [`PostgresError::Url`], without the password.
+    pub fn check(&self) -> Result<(), PostgresError> {
+        super::options(self).map(drop)
     }
 
     pub(super) fn expose(&self) -> &str {

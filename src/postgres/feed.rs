@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::pool::Pool;
@@ -94,6 +94,8 @@ pub struct Feed {
     entropy: SharedEntropy,
     metrics: Arc<Metrics>,
     handle: FeedHandle,
+    /// Held by each call of the follower to its end, also when its session is gone.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Feed {
@@ -120,6 +122,7 @@ impl Feed {
             entropy,
             metrics,
             handle: FeedHandle(Arc::new(status)),
+            turn: Arc::default(),
         }
     }
 

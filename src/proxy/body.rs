@@ -12,34 +12,47 @@ use tokio::time::{Instant, Sleep};
 use super::{Limits, ProxyError, Running};
 use crate::usage::OpenRecord;
 
+/// How long a body has stood still. Runs only while its sender is waited for: a receiver who takes
+/// his time is no fault of the sender's.
+struct Idle {
+    allowed: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Idle {
+    fn new(allowed: Duration) -> Self {
+        Self { allowed, alarm: None, waiting: false }
+    }
+
+    fn progress(&mut self) {
+        self.waiting = false;
+    }
+
+    /// Ready when nothing has come for longer than is allowed.
+    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = Instant::now() + self.allowed;
+        let sleep = || Box::pin(tokio::time::sleep_until(deadline));
+        let alarm = self.alarm.get_or_insert_with(sleep);
+        if !self.waiting {
+            alarm.as_mut().reset(deadline);
+            self.waiting = true;
+        }
+        alarm.as_mut().poll(cx)
+    }
+}
+
 /// A request's body on its way to the upstream: counted, bounded, and not allowed to stand still.
 pub(super) struct Inbound {
     body: Body,
     record: Arc<OpenRecord>,
     left: u64,
-    idle: Duration,
-    /// Runs only while the client is waited for.
-    alarm: Option<Pin<Box<Sleep>>>,
-    waiting: bool,
+    idle: Idle,
 }
 
 impl Inbound {
     pub(super) fn new(body: Body, record: Arc<OpenRecord>, limits: &Limits) -> Self {
-        let (left, idle) = (limits.body_max, limits.body_idle);
-        Self { body, record, left, idle, alarm: None, waiting: false }
-    }
-
-    fn stands_still(&mut self, cx: &mut Context<'_>) -> bool {
-        let deadline = || Instant::now() + self.idle;
-        if self.alarm.is_none() {
-            self.alarm = Some(Box::pin(tokio::time::sleep_until(deadline())));
-        } else if !self.waiting
-            && let Some(alarm) = &mut self.alarm
-        {
-            alarm.as_mut().reset(deadline());
-        }
-        self.waiting = true;
-        self.alarm.as_mut().is_some_and(|alarm| alarm.as_mut().poll(cx).is_ready())
+        Self { body, record, left: limits.body_max, idle: Idle::new(limits.body_idle) }
     }
 }
 
@@ -53,14 +66,10 @@ impl HttpBody for Inbound {
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            let still = this.stands_still(cx);
-            return if still {
-                Poll::Ready(Some(Err(ProxyError::BodyStalled)))
-            } else {
-                Poll::Pending
-            };
+            ready!(this.idle.poll_over(cx));
+            return Poll::Ready(Some(Err(ProxyError::BodyStalled)));
         };
-        this.waiting = false;
+        this.idle.progress();
         let frame = match frame {
             None => return Poll::Ready(None),
             Some(Err(_)) => return Poll::Ready(Some(Err(ProxyError::BodyBroken))),
@@ -84,16 +93,22 @@ impl HttpBody for Inbound {
     }
 }
 
-/// An answer's body on its way to the client.
+/// An answer's body on its way to the client: counted, and not allowed to stand still.
 pub(super) struct Outbound {
     body: Body,
     record: Arc<OpenRecord>,
+    idle: Idle,
     _running: Running,
 }
 
 impl Outbound {
-    pub(super) fn new(body: Body, record: Arc<OpenRecord>, running: Running) -> Self {
-        Self { body, record, _running: running }
+    pub(super) fn new(
+        body: Body,
+        record: Arc<OpenRecord>,
+        running: Running,
+        limits: &Limits,
+    ) -> Self {
+        Self { body, record, idle: Idle::new(limits.response_timeout), _running: running }
     }
 }
 
@@ -106,7 +121,13 @@ impl HttpBody for Outbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            ready!(this.idle.poll_over(cx));
+            this.record.tally().broke_off();
+            tracing::debug!("the upstream's answer stood still and was broken off");
+            return Poll::Ready(Some(Err(axum::Error::new(ProxyError::Timeout))));
+        };
+        this.idle.progress();
         match &frame {
             Some(Ok(frame)) => {
                 this.record.tally().add_out(frame.data_ref().map_or(0, |data| data.len() as u64));

@@ -63,7 +63,7 @@ impl Upstream {
         let targets = config.targets.iter().map(|target| {
             origin(target).ok_or_else(|| UpstreamError::Target {
                 upstream: config.name.clone(),
-                target: target.clone(),
+                target: without_password(target),
             })
         });
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
@@ -95,6 +95,15 @@ fn origin(text: &str) -> Option<Uri> {
         && uri.path() == "/"
         && uri.query().is_none();
     plain.then_some(uri)
+}
+
+/// A target that was refused for its credentials must not show them in the log.
+fn without_password(target: &str) -> String {
+    let Some((before, host)) = target.rsplit_once('@') else { return target.to_owned() };
+    let start = before.find("://").map_or(0, |at| at + 3);
+    let (scheme, userinfo) = before.split_at(start);
+    let user = userinfo.split(':').next().unwrap_or_default();
+    format!("{scheme}{user}:***@{host}")
 }
 
 #[cfg(test)]

@@ -31,7 +31,8 @@ pub struct Config {
     pub body_idle_timeout: Span,
     /// For a connection to an upstream.
     pub upstream_connect_timeout: Span,
-    /// For the head of an upstream's answer, after the request's body made its last progress.
+    /// For the head of an upstream's answer, after the request's body made its last progress. Then
+    /// for each further piece of the answer: one that stands still for longer is broken off.
     pub upstream_response_timeout: Span,
     /// How long an idle connection to an upstream is kept. Keep it below the upstream's own.
     pub upstream_idle_timeout: Span,

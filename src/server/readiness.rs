@@ -24,7 +24,8 @@ pub enum Footing {
     Firm,
     /// Postgres is away: known keys are answered from here.
     Degraded,
-    /// What is known here is too old, or was never complete: keys cannot be decided.
+    /// What is known here is too old, or was never complete, so that keys cannot be decided; or
+    /// nothing can be counted. Requests are refused.
     Lost,
 }
 

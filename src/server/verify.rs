@@ -15,7 +15,7 @@ use super::edge::Edge;
 use super::problem::{Code, Refusal};
 use crate::admission::Denial;
 use crate::authn::{self, AuthnError};
-use crate::model::{NAME_MAX, Name, Principal, Target, is_name};
+use crate::model::{Name, Principal, Target, is_name, is_scope};
 
 /// The largest request document.
 const BODY_MAX: usize = 16 * 1024;
@@ -112,11 +112,12 @@ impl Question {
         })?;
         let table = question.table.is_empty() || is_name(&question.table);
         let operation = question.operation.as_deref().is_none_or(is_name);
-        if table && operation && question.scopes.iter().all(|scope| scope.len() <= NAME_MAX) {
+        if table && operation && question.scopes.iter().all(|scope| is_scope(scope)) {
             Ok(question)
         } else {
             Err(Refusal::bad_request(
-                "`table`, `operation` or a scope is too long or not printable.",
+                "`table`, `operation` or a scope is empty, too long or not printable, or a scope \
+                 holds whitespace.",
             ))
         }
     }
@@ -147,6 +148,7 @@ mod tests {
             r#"{"key":"k","kye":"k"}"#,
             r#"{"key":"k","operation":""}"#,
             r#"{"key":"k","table":"a\u0000b"}"#,
+            r#"{"key":"k","scopes":["a b"]}"#,
             r#"{"key":"k","cost":-1}"#,
         ] {
             assert!(Question::parse(bad.as_bytes()).is_err(), "{bad}");

@@ -2,15 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::extract::name;
 use super::super::{Control, Problem};
 use crate::model::api_key::{ApiKey, SEED_BYTES};
 use crate::model::units::Span;
-use crate::model::{Key, Name, Timestamp};
+use crate::model::{Key, NAME_MAX, Name, SCOPES_BYTES_MAX, SCOPES_MAX, Timestamp, are_scopes};
 
-/// Scopes of one key: few, and short enough for a fact of 1 KiB.
-const SCOPES_MAX: usize = 16;
-const SCOPES_BYTES_MAX: usize = 512;
 /// The longest life and overlap; beyond it a calendar is of no use.
 const LIFE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Draws for one key; each fails once in more than 10^20 times.
@@ -19,11 +15,13 @@ const DRAWS_MAX: usize = 8;
 pub(super) const DEFAULT_ENV: &str = "live";
 
 pub(super) fn scopes(texts: &[String]) -> Result<Vec<Name>, Problem> {
-    if texts.len() > SCOPES_MAX || texts.iter().map(String::len).sum::<usize>() > SCOPES_BYTES_MAX {
-        let rule = format!("`scopes`: at most {SCOPES_MAX}, with {SCOPES_BYTES_MAX} bytes in all");
-        return Err(Problem::bad_request(rule));
+    if are_scopes(texts) {
+        return Ok(texts.iter().map(|text| text.as_str().into()).collect());
     }
-    texts.iter().map(|text| name(text, "scopes")).collect()
+    Err(Problem::bad_request(format!(
+        "`scopes`: at most {SCOPES_MAX} names of 1 to {NAME_MAX} bytes, without whitespace and \
+         control characters, with {SCOPES_BYTES_MAX} bytes in all"
+    )))
 }
 
 pub(super) fn bounded(span: Span, field: &str) -> Result<Duration, Problem> {

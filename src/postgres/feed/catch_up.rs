@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use sqlx::PgConnection;
+use tokio::sync::Mutex;
+use tokio::task::JoinError;
 use uuid::Uuid;
 
 use super::pages::{Page, clients, keys, policies, revocations, tombstones};
@@ -22,7 +24,7 @@ impl Feed {
         follower: &Arc<dyn Follower>,
         missing: &Missing,
     ) -> Result<(), FeedError> {
-        let stored = blocking(follower, |follower| follower.position()).await?;
+        let stored = self.blocking(follower, |follower| follower.position()).await?;
         // Short: this is what notices that nobody is there any more.
         let (now, known) = deadline(self.connect_timeout, async {
             sqlx::raw_sql(BEGIN).execute(&mut *conn).await?;
@@ -31,19 +33,19 @@ impl Feed {
         .await?;
         if stored == Some(now) {
             self.commit(conn).await?;
-            return blocking(follower, |follower| follower.still_current()).await;
+            return self.blocking(follower, |follower| follower.still_current()).await;
         }
         let full = !known;
         if full {
             self.metrics.postgres.feed_resyncs.inc();
             tracing::info!(revision = now.revision, "reading everything from Postgres");
         }
-        blocking(follower, move |follower| follower.begin(now.revision, full)).await?;
+        self.blocking(follower, move |follower| follower.begin(now.revision, full)).await?;
         // -1: before every row there can be.
         let after = stored.filter(|_| known).map_or(-1, |position| position.revision);
         let rows = self.rows(conn, follower, after, full).await?;
         self.commit(conn).await?;
-        let lacking = blocking(follower, move |follower| follower.complete(now)).await??;
+        let lacking = self.blocking(follower, move |follower| follower.complete(now)).await??;
         if full {
             tracing::info!(rows, revision = now.revision, "everything from Postgres is read");
         }
@@ -106,13 +108,23 @@ impl Feed {
             return Ok(place);
         }
         let rows = u64::try_from(changes.len()).unwrap_or(u64::MAX);
-        blocking(follower, move |follower| follower.apply(changes)).await??;
+        self.blocking(follower, move |follower| follower.apply(changes)).await??;
         self.metrics.postgres.feed_rows.inc_by(rows);
         if (*told + rows) / PROGRESS > *told / PROGRESS {
             tracing::info!(rows = *told + rows, "reading from Postgres");
         }
         *told += rows;
         Ok(place)
+    }
+
+    /// Calls the follower where it may block on its disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        follower: &Arc<dyn Follower>,
+        call: impl FnOnce(&dyn Follower) -> T + Send + 'static,
+    ) -> Result<T, FeedError> {
+        let follower = Arc::clone(follower);
+        Ok(in_turn(&self.turn, move || call(&*follower)).await?)
     }
 
     async fn commit(&self, conn: &mut PgConnection) -> Result<(), FeedError> {
@@ -124,13 +136,18 @@ impl Feed {
     }
 }
 
-/// Calls the follower where it may block on its disk.
-async fn blocking<T: Send + 'static>(
-    follower: &Arc<dyn Follower>,
-    call: impl FnOnce(&dyn Follower) -> T + Send + 'static,
-) -> Result<T, FeedError> {
-    let follower = Arc::clone(follower);
-    Ok(tokio::task::spawn_blocking(move || call(&*follower)).await?)
+/// Calls off the async threads, one at a time. A caller who is dropped leaves its call running: the
+/// next waits for it, so that two catch-ups never mix.
+async fn in_turn<T: Send + 'static>(
+    turn: &Arc<Mutex<()>>,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    let turn = Arc::clone(turn).lock_owned().await;
+    let called = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        call()
+    });
+    called.await
 }
 
 /// The snapshot's own position, and whether the stored one belongs to its history: after a restore,
@@ -154,4 +171,36 @@ async fn where_are_we(
     .fetch_one(conn)
     .await?;
     Ok((Position { revision: row.revision, mark: *row.mark.as_bytes() }, row.known))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_dropped_catch_up_left_running_is_waited_for() {
+        let turn = Arc::default();
+        let (started, begun) = tokio::sync::oneshot::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let (said, order) = mpsc::channel();
+        let first = said.clone();
+        let left = in_turn(&turn, move || {
+            started.send(()).expect("it is waited for");
+            released.recv().expect("it is released");
+            first.send("first").expect("it is listened to");
+        });
+        tokio::select! {
+            _ = left => panic!("it ended before it was released"),
+            begun = begun => begun.expect("it begins"),
+        }
+        // The first future is dropped by now; its call runs on.
+        let mut next = Box::pin(in_turn(&turn, move || said.send("next")));
+        assert!(futures_util::poll!(&mut next).is_pending());
+        assert!(turn.try_lock().is_err());
+        release.send(()).expect("it waits");
+        next.await.expect("no panic").expect("it is listened to");
+        assert_eq!(order.iter().collect::<Vec<_>>(), ["first", "next"]);
+    }
 }

@@ -51,7 +51,7 @@ fn the_environment_of_a_key_stays() {
 fn scopes_are_few_and_short_names() {
     let many = vec!["s".to_owned(); SCOPES_MAX + 1];
     let long = vec!["s".repeat(100); 6];
-    for refused in [many, long, vec![String::new()], vec!["a\nb".into()]] {
+    for refused in [many, long, vec![String::new()], vec!["a\nb".into()], vec!["a b".into()]] {
         assert_eq!(scopes(&refused).expect_err("refused").status, StatusCode::BAD_REQUEST);
     }
     assert_eq!(scopes(&["read".into(), "write".into()]).expect("accepted").len(), 2);

@@ -1,5 +1,9 @@
 //! Requests on routes, with friendly and hostile clients and upstreams.
 
+use std::convert::Infallible;
+
+use futures_util::{StreamExt, stream};
+
 use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxied_request_reaches_the_upstream_clean_and_is_counted() {
@@ -136,4 +140,19 @@ async fn answers_without_bodies_keep_their_length() {
         [("apikey", good.reveal()), ("upgrade", "websocket"), ("connection", "upgrade")];
     let answer = gateway.get("/page", &websocket).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (501, "upgrade_unsupported"));
+}
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_stands_still_is_broken_off_and_counted_as_failed() {
+    let tasks = TaskTracker::new();
+    let hangs = any(async || {
+        let piece = stream::iter([Ok::<_, Infallible>("ab")]);
+        AxumResponse::new(Body::from_stream(piece.chain(stream::pending())))
+    });
+    let live = upstream(&tasks, Router::new().route("/hangs", hangs)).await;
+    let config = Config { upstream_response_timeout: Span::secs(1), ..Config::default() };
+    let gateway = Gateway::start(config, &[live], &[route("/hangs", "up")]);
+    let answer = gateway.raw(head(1, "GET /hangs", "")).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("ab"), "{answer}");
+    assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
+    assert_eq!(gateway.counted().await[":read"], [1, 0, 1, 0, 0, 2]);
 }
