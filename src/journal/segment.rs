@@ -156,8 +156,8 @@ impl Segment {
         match fs::read(self.dir.join("end")) {
             Ok(bytes) => match codec::unseal(Kind::End, END_VERSION, &bytes) {
                 Ok(end) => Ok(Some(end)),
-                // Where repetition does no harm, all that is there is read. A sum beyond its end may
-                // have been logged in another stream as well.
+                // Where repetition does no harm, all that is there is read. A sum beyond its end
+                // may have been logged in another stream as well.
                 Err(CodecError::Damaged | CodecError::Shape) if self.lane != Lane::Usage => {
                     let (stream, lane) = (self.stream, self.lane.as_str());
                     tracing::error!(%stream, lane, "a segment's end is damaged: all of it is read");

@@ -275,7 +275,7 @@ async fn only_the_writer_itself_says_where_a_stream_ends() {
         }
     }
     let (twin, _) = open(&copy, Config::default());
-    twin.examine();
+    twin.examine(&|| false);
     assert_eq!(usage_on_disk(&twin), 1);
     assert!(!twin.segments(Lane::Usage)[0].is_sealed(), "the original may go on");
     journal.shutdown().expect("a working disk");
