@@ -41,6 +41,37 @@ fn a_directory_from_the_future_is_not_touched() {
     assert!(said.contains("format is 99"), "{said}");
 }
 
+#[test]
+fn the_development_key_is_shown_by_the_first_serve_whatever_ran_before() {
+    let house = House::new(&declared("demo", gatepost::config::development_key().reveal()));
+    let (code, _, said) = house.run(&["client", "list"]);
+    assert_eq!(code, 0, "{said}");
+    let shown = "development key, shown this once";
+    let mut first = house.serve();
+    first.program.hear("gatepost: try");
+    assert!(first.program.said().contains(shown), "{}", first.program.said());
+    first.stop();
+    let mut second = house.serve();
+    second.program.hear("gatepost: try");
+    assert!(!second.program.said().contains(shown), "{}", second.program.said());
+    second.stop();
+}
+
+#[test]
+fn a_full_journal_is_ready_on_neither_plane() {
+    let tiny = "[journal]\nmax_bytes = \"1B\"\nsegment_max_bytes = \"1B\"\n";
+    let house = House::new(&format!("{tiny}{}", declared("shop", &key(1))));
+    let gateway = house.serve();
+    until("the refusal", || {
+        let answer = get(gateway.data, "/authz/forward-auth", &[("X-API-Key", &key(1))]);
+        (answer.status == 503).then_some(())
+    });
+    for address in [gateway.data, gateway.admin] {
+        assert_eq!(get(address, "/readyz", &[]).status, 503, "{address}");
+    }
+    gateway.stop();
+}
+
 /// A small file system of its own, unmounted with the value.
 struct Small(tempfile::TempDir);
 
