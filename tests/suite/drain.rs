@@ -10,7 +10,7 @@ use gatepost::postgres::feed::{FeedHandle, Missing};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::database::Database;
-use crate::support::in_process::{Gateway, drain};
+use crate::support::in_process::{Gateway, clone, drain};
 use crate::support::postgres::{at, digest, id, key, revoked, usage};
 
 const TOTAL: &str =
@@ -165,4 +165,20 @@ async fn a_settled_segment_goes_and_an_unsettled_one_stays() {
     assert!(gateway.journal.segments(Lane::Usage).is_empty(), "applied, and no retention");
     assert_eq!(gateway.journal.segments(Lane::State).len(), 1, "the feed has not brought it back");
     drop(gateway.shut_down().await);
+}
+
+#[tokio::test]
+async fn a_copy_that_drains_first_neither_doubles_nor_stops_the_original() {
+    let db = Database::new().await;
+    let original = Gateway::new(&db.url);
+    count(&original, 5).await;
+    let copy = Gateway::open(clone(original.data.path()), &db.url, None);
+    drain(&copy).await;
+    assert_eq!(db.number(TOTAL).await, 5);
+    // The same stream goes on, beyond what the copy took for its end.
+    count(&original, 2).await;
+    drain(&original).await;
+    assert_eq!(db.number(TOTAL).await, 7);
+    drop(copy.shut_down().await);
+    drop(original.shut_down().await);
 }
