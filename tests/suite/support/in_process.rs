@@ -112,18 +112,22 @@ pub fn clone(data: &Path) -> TempDir {
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).expect("a new directory");
-    for entry in fs::read_dir(from).expect("a directory") {
+    for entry in fs::read_dir(from).into_iter().flatten() {
         let entry = entry.expect("readable");
         let to = to.join(entry.file_name());
         if entry.file_type().expect("known").is_dir() {
             copy(&entry.path(), &to);
-        } else {
-            match fs::copy(entry.path(), to) {
-                // sled renames a snapshot when it is whole: a kill may come before or after.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                copied => drop(copied.expect("a file")),
-            }
+            continue;
         }
+        match fs::copy(entry.path(), to) {
+            // sled renames a snapshot when it is whole: a kill may come before or after.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            copied => assert!(copied.is_ok(), "{copied:?}"),
+        }
+    }
+    // A settled segment was removed meanwhile: so it is in the image.
+    if !from.exists() {
+        fs::remove_dir_all(to).expect("its copy");
     }
 }
 
