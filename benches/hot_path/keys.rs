@@ -101,6 +101,13 @@ pub async fn into_postgres(url: &str, count: usize, client: Option<&str>) -> Res
         let clients: Vec<String> =
             numbers.map(|number| client.map_or_else(|| client_of(number), Into::into)).collect();
         sqlx::query(
+            "INSERT INTO gatepost.clients (name) SELECT DISTINCT unnest($1::text[]) \
+             ON CONFLICT (name) DO NOTHING",
+        )
+        .bind(&clients)
+        .execute(&mut conn)
+        .await?;
+        sqlx::query(
             "INSERT INTO gatepost.api_keys (id, digest, prefix, last4, client_name) \
              SELECT id, digest, 'gp_live_', '0000', client \
              FROM unnest($1::uuid[], $2::bytea[], $3::text[]) AS given (id, digest, client)",
