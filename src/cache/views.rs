@@ -113,13 +113,16 @@ impl Cache {
         let age = self.freshness.age(self.clock.monotonic()).filter(|_| self.source.is_some());
         let age_seconds = age.map(|age| age.as_secs_f64());
         let hot = self.hot.len();
+        // One lock after the other: whoever writes takes the overlay's while it holds the other.
+        let overlay_entries = self.overlay().len() as u64;
+        let removals_held = self.removals_held() as u64;
         CacheStatus {
             revision: age.map(|_| self.synced_revision()),
             age_seconds,
             stale: self.is_stale(),
             hot_entries: hot as u64,
-            overlay_entries: self.overlay().len() as u64,
-            removals_held: self.removals_held() as u64,
+            overlay_entries,
+            removals_held,
         }
     }
 

@@ -101,3 +101,18 @@ async fn a_snapshot_that_breaks_off_is_begun_again() {
     assert_eq!(bench.cache.position(), Some(position(3)));
     assert_eq!(bench.known("l").await, Some(KeyState::Active));
 }
+
+#[tokio::test]
+async fn telling_the_status_and_following_the_feed_do_not_wait_for_each_other() {
+    let bench = Bench::new();
+    let cache = Arc::clone(&bench.cache);
+    let telling = std::thread::spawn(move || {
+        for _ in 0..20_000 {
+            cache.status();
+        }
+    });
+    for revision in 1..200 {
+        bench.feed(revision, vec![fed("k", revision)]);
+    }
+    telling.join().expect("no panic");
+}
