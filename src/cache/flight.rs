@@ -1,5 +1,5 @@
-//! Misses: one lookup per digest however many wait for it, a bounded number of waiters, and fills
-//! that the feed has overtaken thrown away.
+//! Misses: one lookup per digest however many wait for it, a bounded number of waiters, a bounded
+//! wait, and fills that the feed has overtaken thrown away.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,7 +70,9 @@ fn retry_after(error: &SourceError) -> Undecidable {
 }
 
 impl Cache {
-    /// Asks Postgres, or joins those who ask already. The asking goes on when a caller leaves.
+    /// Asks Postgres, or joins those who ask already, and waits for `miss_deadline` at most: not
+    /// only the lookup takes time, the fill waits for the feed and for the disk. The asking goes on
+    /// when a caller leaves, so that the next one finds the key.
     pub(super) async fn miss(self: &Arc<Self>, digest: Digest) -> Answer {
         let busy = Undecidable { retry_after: Duration::from_secs(1) };
         let Some(_place) = self.flights.place(self.config.max_waiting) else {
@@ -81,8 +83,12 @@ impl Cache {
             self.metrics.cache.waiting_full.inc();
             return Err(busy);
         };
+        let landing = flight.wait_for(Option::is_some);
+        let Ok(landed) = tokio::time::timeout(self.config.miss_deadline.0, landing).await else {
+            self.metrics.cache.miss_deadlines.inc();
+            return Err(busy);
+        };
         // The sender is dropped without an answer only if its task dies.
-        let landed = flight.wait_for(Option::is_some).await;
         landed.ok().and_then(|answer| answer.clone()).unwrap_or(Err(busy))
     }
 

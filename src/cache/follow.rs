@@ -51,7 +51,7 @@ impl From<StoreError> for FollowError {
 }
 
 impl Cache {
-    fn writing(&self) -> MutexGuard<'_, Writing> {
+    pub(super) fn writing(&self) -> MutexGuard<'_, Writing> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

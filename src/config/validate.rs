@@ -110,6 +110,7 @@ fn cache(config: &Config, found: &mut Found) {
     found.positive(cache.max_stale, "cache.max_stale");
     found.at_least_one(cache.absent_entries, "cache.absent_entries");
     found.positive(cache.absent_for, "cache.absent_for");
+    found.positive(cache.miss_deadline, "cache.miss_deadline");
     found.at_least_one(cache.max_waiting, "cache.max_waiting");
     let share = (0.0..=1.0).contains(&cache.max_removed_share);
     found.unless(share, "cache.max_removed_share", "must lie between 0 and 1");

@@ -22,6 +22,8 @@ metrics! {
         pub undecidable: Counter = Counter::default() => "cache_undecidable",
         /// Lookups refused because too many were waiting already.
         pub waiting_full: Counter = Counter::default() => "cache_waiting_full",
+        /// Lookups whose caller was sent away after `cache.miss_deadline`.
+        pub miss_deadlines: Counter = Counter::default() => "cache_miss_deadlines",
         /// Fills thrown away because the feed had passed their snapshot.
         pub fills_discarded: Counter = Counter::default() => "cache_fills_discarded",
         /// Disk tiers moved to quarantine because they could not be opened.

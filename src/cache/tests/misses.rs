@@ -36,6 +36,60 @@ async fn more_than_the_bound_are_told_to_come_back() {
     assert_eq!(bench.hand.lookups(), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_source_that_never_answers_costs_a_caller_the_deadline_and_no_more() {
+    let bench = Bench::new();
+    let deadline = Config::default().miss_deadline.0;
+    assert!(deadline < Duration::from_millis(300), "the promise, with room for the answer");
+    let finding = bench.find("k");
+    let asked = bench.hand.asked().await;
+    let since = tokio::time::Instant::now();
+    let answer = tokio::time::timeout(deadline * 2, finding).await.expect("a bounded wait");
+    let waited = since.elapsed();
+    assert!(answer.expect("no panic").expect_err("undecidable").retry_after > Duration::ZERO);
+    // (A timer is at most a millisecond late.)
+    assert!(waited >= deadline && waited <= deadline + Duration::from_millis(1), "{waited:?}");
+    assert_eq!(bench.cache.metrics.cache.miss_deadlines.get(), 1);
+    // The lookup went on: its answer is there for the next one.
+    asked.send(found(1, key_row("k", 1))).expect("it is still under way");
+    while bench.cache.flights.under_way_len() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.known("k").await, Some(KeyState::Active));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fill_that_is_held_costs_a_caller_the_deadline_and_no_more() {
+    let bench = Bench::new();
+    let deadline = Config::default().miss_deadline.0;
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let (holding, holds) = oneshot::channel();
+    // As the feed does with a page on a slow disk.
+    let cache = bench.cache.clone();
+    let feed = std::thread::spawn(move || {
+        let _writing = cache.writing();
+        holding.send(()).expect("the test waits");
+        held.recv().expect_err("until the test lets go");
+    });
+    holds.await.expect("it holds");
+    let finding = bench.find("k");
+    bench.hand.asked().await.send(found(1, key_row("k", 1))).expect("it waits");
+    // Time stands still while a fill is under way, unless it is moved.
+    let waited = tokio::time::Instant::now();
+    while !finding.is_finished() {
+        assert!(waited.elapsed() <= deadline + Duration::from_millis(1), "it waits for the fill");
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    finding.await.expect("no panic").expect_err("undecidable");
+    assert_eq!(bench.cache.metrics.cache.miss_deadlines.get(), 1);
+    drop(hold);
+    feed.join().expect("no panic");
+    while bench.cache.flights.under_way_len() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(bench.known("k").await, Some(KeyState::Active));
+}
+
 #[tokio::test]
 async fn callers_that_leave_do_not_lift_the_bound() {
     let bench = Bench::with(Config { max_waiting: 1, ..Config::default() }, Declared::default());

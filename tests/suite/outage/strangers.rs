@@ -39,7 +39,7 @@ async fn at_once(gateway: &Gateway, keys: &[ApiKey]) {
 async fn a_flood_of_junk_reaches_postgres_with_none() {
     let db = Database::new().await;
     let line = FaultProxy::new(&db.url);
-    let settings = format!("{QUICK}{PATIENT}[cache]\nabsent_for = \"1h\"\n");
+    let settings = format!("{QUICK}{PATIENT}absent_for = \"1h\"\n");
     let mut gateway = Gateway::new(Some(&line.url(&db.url)), &settings);
     gateway.start_ready().await;
 
