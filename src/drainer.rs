@@ -4,6 +4,9 @@
 //! opens a new connection and reads the ledger before it sends anything again.
 
 mod gather;
+mod ledger;
+mod lost;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -13,17 +16,20 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::journal::{Journal, SegmentError};
 use crate::metrics::Metrics;
-use crate::model::fact::{Lane, StateFact};
+use crate::model::fact::Lane;
 use crate::model::units::Span;
 use crate::postgres::sink::{Sink, SinkError};
-use gather::{Bounds, Gathered, gather};
+use gather::{Bounds, gather};
+use lost::Remembered;
+use settle::Awaiting;
+
+pub use lost::Lost;
 
 /// `[drain]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
@@ -53,6 +59,10 @@ pub struct DrainStatus {
     pub last_error: Option<String>,
     /// Chunks that wait.
     pub pending_chunks: u64,
+    /// Facts that Postgres refused and that have a dead letter, since the start.
+    pub dead_letters: u64,
+    /// What a ledger that moved backwards has lost for good, since the start; the newest.
+    pub lost: Vec<Lost>,
 }
 
 /// Why a pass ended early. The next one begins by reading the ledger.
@@ -87,6 +97,8 @@ const REQUESTS_MAX: usize = 16;
 struct Told {
     last_commit: Option<Duration>,
     last_error: Option<String>,
+    dead_letters: u64,
+    lost: Vec<Lost>,
 }
 
 /// A handle to the running drainer.
@@ -107,6 +119,8 @@ impl Drainer {
             last_commit_seconds: told.last_commit.map(|at| (now - at).as_secs_f64()),
             last_error: told.last_error.clone(),
             pending_chunks: pending_chunks(&self.journal),
+            dead_letters: told.dead_letters,
+            lost: told.lost.clone(),
         }
     }
 
@@ -127,15 +141,6 @@ fn pending_chunks(journal: &Journal) -> u64 {
     segments.map(|s| s.durable_seq().saturating_sub(s.applied_seq())).sum()
 }
 
-/// State facts that are in Postgres and wait until the feed has brought them back.
-#[derive(Debug)]
-struct Awaiting {
-    /// A catch-up after this one brings them back.
-    catch_up: u64,
-    streams: Vec<Uuid>,
-    facts: Vec<StateFact>,
-}
-
 /// The task behind [`Drainer`].
 pub struct Worker {
     journal: Journal,
@@ -148,6 +153,7 @@ pub struct Worker {
     told: Arc<Mutex<Told>>,
     requests: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
     awaiting: Vec<Awaiting>,
+    remembered: Remembered,
     /// When the ledger was last read; `None` while in doubt.
     certain_since: Option<Duration>,
     batch_rows: usize,
@@ -196,6 +202,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         told,
         requests,
         awaiting: Vec::new(),
+        remembered: Remembered::default(),
         certain_since: None,
         batch_rows,
         held: false,
@@ -280,48 +287,6 @@ impl Worker {
         if self.held { Err(DrainError::Held) } else { Ok(()) }
     }
 
-    /// Takes over what the ledger says of every stream of sums. A pending fact is only ever sent
-    /// after this. State is sent whatever the ledger says, so there it only tells what Postgres has
-    /// lost.
-    async fn read_ledger(&mut self) -> Result<(), DrainError> {
-        let segments: Vec<_> =
-            Lane::ALL.into_iter().flat_map(|lane| self.journal.segments(lane)).collect();
-        let streams: Vec<_> = segments.iter().map(|segment| segment.stream).collect();
-        let ledger = self.sink.positions(&streams).await?;
-        for segment in segments {
-            let known = segment.applied_seq();
-            let row = ledger.get(&segment.stream);
-            let other_end = row.is_some_and(|row| {
-                row.retired || row.closed_seq.is_some_and(|end| end < segment.durable_seq())
-            });
-            if other_end && segment.lane != Lane::State && segment.block() {
-                tracing::error!(
-                    stream = %segment.stream,
-                    closed_at = row.and_then(|row| row.closed_seq),
-                    "Postgres knows another end of this stream: a copy of this data directory was \
-                     drained. What lies beyond it is kept here and not counted"
-                );
-            }
-            let applied = row.map_or(0, |row| row.last_seq);
-            if applied < known {
-                self.metrics.drain.regressions.inc();
-                tracing::warn!(
-                    stream = %segment.stream, known, applied,
-                    "the ledger has moved backwards: what is still here is sent again"
-                );
-                // Postgres lost other things with it: state facts are idempotent, send all again.
-                self.journal.segments(Lane::State).iter().for_each(|s| s.set_applied(0, 0));
-            } else if segment.lane == Lane::State {
-                continue;
-            } else if applied > known {
-                self.metrics.drain.recognised.inc();
-            }
-            segment.set_applied(applied, 0);
-        }
-        self.certain_since = Some(self.clock.monotonic());
-        Ok(())
-    }
-
     /// Sends one batch of a lane; whether it had to leave something behind.
     async fn drain_batch(&mut self, lane: Lane) -> Result<bool, DrainError> {
         let bounds = Bounds { rows: self.batch_rows };
@@ -341,45 +306,7 @@ impl Worker {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).last_commit = Some(now);
         self.batch_rows = (self.batch_rows * 2).min(self.config.batch_rows);
         let whole = gathered.whole;
-        self.applied(gathered);
+        self.applied(gathered, applied.refused);
         Ok(!whole)
-    }
-
-    fn applied(&mut self, gathered: Gathered) {
-        for (segment, range, facts) in &gathered.segments {
-            segment.set_applied(range.to, *facts);
-            if segment.is_finished() {
-                segment.release();
-            }
-        }
-        if !gathered.batch.state.is_empty() {
-            self.awaiting.push(Awaiting {
-                catch_up: self.cache.catch_ups_begun(),
-                streams: gathered.segments.iter().map(|(segment, ..)| segment.stream).collect(),
-                facts: gathered.batch.state,
-            });
-        }
-    }
-
-    /// Lets go of what is settled: overlay pins that the feed has confirmed, segments past
-    /// retention.
-    async fn settle(&mut self) {
-        let caught_up = self.cache.caught_up();
-        let cache = &self.cache;
-        self.awaiting.retain(|awaiting| {
-            let settled = caught_up > awaiting.catch_up;
-            if settled {
-                awaiting.facts.iter().for_each(|fact| cache.settle(fact));
-            }
-            !settled
-        });
-        let awaited: Vec<Uuid> = self.awaiting.iter().flat_map(|a| a.streams.clone()).collect();
-        let journal = self.journal.clone();
-        let reclaimed = tokio::task::spawn_blocking(move || {
-            journal.reclaim(&|segment| segment.is_finished() && !awaited.contains(&segment.stream));
-        });
-        if let Err(error) = reclaimed.await {
-            tracing::error!(%error, "settled segments cannot be removed");
-        }
     }
 }

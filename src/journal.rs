@@ -37,6 +37,7 @@ mod config;
 mod inherit;
 mod segment;
 mod status;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -66,6 +67,7 @@ pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX};
 pub use config::{Commit, Config, OnFull};
 pub use segment::{End, Page, Segment, SegmentError};
 pub use status::{JournalStatus, LaneStatus};
+pub use tally::Tally;
 pub use ticket::Ticket;
 
 /// Room that the state lane has beyond `max_bytes`: revoking must work on a full journal.
@@ -101,6 +103,20 @@ pub enum JournalError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the journal is full or its disk is failing; see `gatepost log status`")]
 pub struct Full;
+
+/// What is left of a segment whose directory is gone: enough to tell what a ledger that moves back
+/// behind it has lost.
+#[derive(Clone, Debug)]
+pub struct Removed {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its stream.
+    pub stream: Uuid,
+    /// Its last sequence number.
+    pub last_seq: u64,
+    /// Its facts.
+    pub tally: Tally,
+}
 
 /// Proof that there was room for a request's facts when it was admitted.
 #[derive(Clone, Copy, Debug)]
@@ -278,9 +294,10 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes segments that are settled and past their retention; `settled` says which are.
-    /// Blocks.
-    pub fn reclaim(&self, settled: &dyn Fn(&Segment) -> bool) {
+    /// Removes segments that are settled and past their retention, and returns what was removed;
+    /// `settled` says which are. Blocks.
+    pub fn reclaim(&self, settled: &dyn Fn(&Segment) -> bool) -> Vec<Removed> {
+        let mut removed = Vec::new();
         let now = self.clock.0.monotonic();
         let due = |segment: &&Arc<Segment>| {
             if !settled(segment) {
@@ -305,8 +322,16 @@ impl Journal {
             } else if let Err(error) = disk::remove_dir(segment.dir()) {
                 let stream = segment.stream;
                 tracing::warn!(%error, %stream, "settled segment cannot be removed");
+            } else {
+                removed.push(Removed {
+                    lane: segment.lane,
+                    stream: segment.stream,
+                    last_seq: segment.durable_seq(),
+                    tally: segment.tally(),
+                });
             }
         }
+        removed
     }
 
     /// Commits everything recorded so far, closes the segments and stops the thread. Blocks.

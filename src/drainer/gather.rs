@@ -22,11 +22,11 @@ pub struct Bounds {
     pub rows: usize,
 }
 
-/// A batch, and the segments that it stands for, each with the number of its facts.
+/// A batch, and the segments that it stands for.
 #[derive(Debug, Default)]
 pub struct Gathered {
     pub batch: Batch,
-    pub segments: Vec<(Arc<Segment>, StreamRange, u64)>,
+    pub segments: Vec<(Arc<Segment>, StreamRange)>,
     /// Everything that was durable is in it: the bounds left nothing behind.
     pub whole: bool,
     /// Another handle kept a segment from being read.
@@ -72,9 +72,9 @@ pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered,
             break;
         }
         match gather_segment(&segment, bounds, &mut merged, &mut gathered.batch) {
-            Ok(Some((range, facts))) => {
+            Ok(Some(range)) => {
                 gathered.whole &= range.to >= segment.durable_seq();
-                gathered.segments.push((segment, range, facts));
+                gathered.segments.push((segment, range));
             }
             Ok(None) => {}
             Err(SegmentError::Store(StoreError::Locked)) => gathered.held = true,
@@ -90,8 +90,8 @@ pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered,
         (merged.usage.into_iter()).map(|(counter, counts)| UsageFact { counter, counts }).collect();
     usage.sort_unstable_by(|a, b| a.counter.cmp(&b.counter));
     gathered.batch.usage = usage;
-    gathered.batch.ranges = gathered.segments.iter().map(|(_, range, _)| range.clone()).collect();
-    for (segment, ..) in &gathered.segments {
+    gathered.batch.ranges = gathered.segments.iter().map(|(_, range)| range.clone()).collect();
+    for (segment, _) in &gathered.segments {
         segment.mark_sent()?;
     }
     Ok(gathered)
@@ -122,7 +122,7 @@ fn gather_segment(
     bounds: Bounds,
     merged: &mut Merged,
     batch: &mut Batch,
-) -> Result<Option<(StreamRange, u64)>, SegmentError> {
+) -> Result<Option<StreamRange>, SegmentError> {
     let from = segment.applied_seq();
     let (mut to, mut facts) = (from, 0);
     loop {
@@ -142,7 +142,8 @@ fn gather_segment(
             break;
         }
     }
+    segment.counted(from, to, facts);
     let closed = (segment.is_sealed() && to == segment.durable_seq()).then_some(to);
     let range = StreamRange { stream: segment.stream, lane: segment.lane, from, to, closed };
-    Ok((to > from).then_some((range, facts)))
+    Ok((to > from).then_some(range))
 }

@@ -15,6 +15,7 @@ use bincode::{Decode, Encode};
 use uuid::Uuid;
 
 use super::chunk::{self, Chunk};
+use super::tally::Tally;
 use crate::codec::{self, CodecError, Kind};
 use crate::disk::{self, StoreError, guarded};
 use crate::model::Timestamp;
@@ -74,7 +75,7 @@ pub struct Segment {
     durable_seq: AtomicU64,
     applied_seq: AtomicU64,
     facts: AtomicU64,
-    facts_applied: AtomicU64,
+    tally: Mutex<Tally>,
     closed: AtomicBool,
     /// Its end is known: true of its own segments, and of inherited ones that were looked through.
     examined: AtomicBool,
@@ -106,7 +107,7 @@ impl Segment {
             durable_seq: AtomicU64::new(0),
             applied_seq: AtomicU64::new(0),
             facts: AtomicU64::new(0),
-            facts_applied: AtomicU64::new(0),
+            tally: Mutex::default(),
             closed: AtomicBool::new(!own),
             examined: AtomicBool::new(own),
             sealed: AtomicBool::new(false),
@@ -281,13 +282,23 @@ impl Segment {
         self.applied_seq.load(Ordering::Acquire)
     }
 
-    /// Takes over what the ledger says. `facts` were in the chunks that have become applied.
-    pub fn set_applied(&self, seq: u64, facts: u64) {
+    /// Takes over what the ledger says.
+    pub fn set_applied(&self, seq: u64) {
         self.applied_seq.store(seq, Ordering::Release);
-        self.facts_applied.fetch_add(facts, Ordering::Relaxed);
-        if seq >= self.durable_seq() && self.is_closed() {
-            self.facts_applied.store(self.facts.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Whoever read the chunks after `from`, up to and with `to`, found so many facts in them.
+    pub fn counted(&self, from: u64, to: u64, facts: u64) {
+        lock(&self.tally).add(from, to, facts);
+    }
+
+    /// The facts up to each number that somebody counted, its end included once it has one.
+    pub(super) fn tally(&self) -> Tally {
+        let mut tally = lock(&self.tally).clone();
+        if self.is_closed() {
+            tally.set(self.durable_seq(), self.facts.load(Ordering::Relaxed));
         }
+        tally
     }
 
     /// Whether nothing will be added.
@@ -318,10 +329,15 @@ impl Segment {
             && self.applied_seq() >= self.durable_seq()
     }
 
-    /// Facts that are not known to be in Postgres.
+    /// Facts that are not known to be in Postgres. Exact where this process counted up to the
+    /// ledger's position or it is the end; otherwise (an earlier process stopped there) too many,
+    /// never too few.
     pub fn unsettled_facts(&self) -> u64 {
-        let facts = self.facts.load(Ordering::Relaxed);
-        facts.saturating_sub(self.facts_applied.load(Ordering::Relaxed))
+        if self.is_closed() && self.applied_seq() >= self.durable_seq() {
+            return 0;
+        }
+        let applied = lock(&self.tally).at_least(self.applied_seq());
+        self.facts.load(Ordering::Relaxed).saturating_sub(applied)
     }
 
     /// Makes the `sent` mark durable, once.

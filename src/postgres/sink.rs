@@ -5,13 +5,16 @@
 //!   ledger row if absent
 //!   compare and swap     wait for the answer: a straggler must find nothing to do
 //!   state · usage · events, each merged and sorted
-//!   read the change counter
 //! COMMIT                 any error from here on: the fate is unknown until the ledger is read
 //! ```
 //!
-//! A transaction that fails or exceeds its deadline is abandoned with its socket.
+//! A transaction that fails or exceeds its deadline is abandoned with its socket. One that fails
+//! because Postgres will never take a row is done once more with care: the offenders are sifted out
+//! and become dead letters, all others are applied, and the ledger advances past both.
 
 mod ledger;
+mod letters;
+mod part;
 mod state;
 mod usage;
 
@@ -27,13 +30,18 @@ use super::rows::bigint;
 use crate::model::fact::{AuditEntry, Lane, StateFact, UsageFact};
 use crate::model::{Name, Timestamp};
 
+use part::Part;
+
 pub use ledger::Ledger;
+pub use letters::Refused;
 
 /// How long a statement may wait for somebody's lock, run, or leave the transaction idle (a gateway
 /// that froze in the middle): all on the server's side, where an abandoned socket is not noticed.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '30s'; \
      SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL synchronous_commit = on";
+/// When rows are sifted, a constraint must speak at its row, not at COMMIT.
+const AT_ONCE: &str = "SET CONSTRAINTS ALL IMMEDIATE";
 
 /// The part of a stream that a batch carries: everything after `from`, up to and with `to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,13 +72,12 @@ pub struct Batch {
 }
 
 /// A committed transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// The change counter as the transaction saw it: once the feed has passed it, it has brought
-    /// every state fact of the batch.
-    pub revision: i64,
     /// Rows sent.
     pub rows: u64,
+    /// Facts that Postgres will never take, and that have a dead letter now.
+    pub refused: Vec<Refused>,
 }
 
 /// Why a transaction was not, or may not have been, committed.
@@ -85,8 +92,11 @@ pub enum SinkError {
     /// The connection broke during COMMIT: read the positions to learn what happened.
     #[error("the fate of the last transaction is unknown: {0}")]
     Unknown(PostgresError),
-    /// Postgres will never take a row of this batch (SQLSTATE class 22 or 23). Nothing was applied.
-    #[error("Postgres refuses a row of this batch: {0}")]
+    /// Postgres will never take a row (SQLSTATE class 22 or 23), and it is none of the facts: the
+    /// ledger's, or a dead letter. Nothing was applied.
+    #[error(
+        "Postgres refuses a row of the drain itself: {0}; look for what was changed in its tables"
+    )]
     BadRow(String),
 }
 
@@ -115,9 +125,17 @@ impl Sink {
     /// See [`SinkError`]. After any of them, and when this future is dropped, the connection is
     /// gone and the next call opens another.
     pub async fn apply(&mut self, batch: &Batch) -> Result<Applied, SinkError> {
+        match self.attempt(batch, false).await {
+            Err(SinkError::BadRow(_)) => self.attempt(batch, true).await,
+            done => done,
+        }
+    }
+
+    /// One transaction; with care, it goes on without the rows that Postgres refuses.
+    async fn attempt(&mut self, batch: &Batch, careful: bool) -> Result<Applied, SinkError> {
         let mut conn = self.take().await.map_err(SinkError::Failed)?;
         let mut committing = false;
-        let work = self.transact(&mut conn, batch, &mut committing);
+        let work = self.transact(&mut conn, batch, careful, &mut committing);
         let done = tokio::time::timeout(self.deadline, work).await;
         let error = match done {
             Ok(Ok(applied)) => {
@@ -145,7 +163,7 @@ impl Sink {
         let mut conn = self.take().await.map_err(SinkError::Failed)?;
         let read = tokio::time::timeout(self.deadline, ledger::read(&mut conn, streams)).await;
         let ledger = match read {
-            Ok(read) => read.map_err(refused)?,
+            Ok(read) => read.map_err(failed)?,
             Err(_) => return Err(SinkError::Failed(PostgresError::Deadline(self.deadline))),
         };
         self.conn = Some(conn);
@@ -163,32 +181,41 @@ impl Sink {
         &self,
         conn: &mut PgConnection,
         batch: &Batch,
+        careful: bool,
         committing: &mut bool,
     ) -> Result<Applied, SinkError> {
-        sqlx::raw_sql(BEGIN).execute(&mut *conn).await.map_err(refused)?;
-        if !ledger::advance(conn, &self.node, &batch.ranges).await.map_err(refused)? {
+        sqlx::raw_sql(BEGIN).execute(&mut *conn).await.map_err(failed)?;
+        if !ledger::advance(conn, &self.node, &batch.ranges).await.map_err(failed)? {
             return Err(SinkError::Moved);
         }
-        let mut rows = state::write(conn, &batch.state).await.map_err(refused)?;
-        rows += usage::write(conn, &self.node, &batch.usage).await.map_err(refused)?;
-        rows += write_events(conn, &self.node, &batch.events).await.map_err(refused)?;
-        // Last, and with a snapshot of its own: whatever was there already lies below it.
-        let revision = sqlx::query_scalar!("SELECT revision FROM gatepost.change_counter")
-            .fetch_one(&mut *conn)
-            .await
-            .map_err(refused)?;
+        let mut applied = Applied::default();
+        if careful {
+            sqlx::raw_sql(AT_ONCE).execute(&mut *conn).await.map_err(failed)?;
+        }
+        for part in Part::all(batch) {
+            if !careful {
+                applied.rows += part.write(conn, &self.node).await.map_err(failed)?;
+                continue;
+            }
+            let (rows, refused) = part.sift(conn, &self.node).await?;
+            let letters = letters::write(conn, &self.node, part.lane(), batch, &refused);
+            letters.await.map_err(failed)?;
+            applied.rows += rows;
+            applied.refused.extend(refused);
+        }
         *committing = true;
-        sqlx::raw_sql("COMMIT").execute(conn).await.map_err(refused)?;
-        Ok(Applied { revision, rows })
+        sqlx::raw_sql("COMMIT").execute(conn).await.map_err(failed)?;
+        Ok(applied)
     }
 }
 
 /// Classes 22 (data) and 23 (constraint) mean that the row is bad, and nothing else does.
-fn refused(error: sqlx::Error) -> SinkError {
-    let code = error.as_database_error().and_then(|answer| answer.code());
-    match code.as_deref() {
-        Some(code) if code.starts_with("22") || code.starts_with("23") => {
-            SinkError::BadRow(error.to_string())
+fn failed(error: sqlx::Error) -> SinkError {
+    let answer = error.as_database_error();
+    match answer.and_then(|answer| Some((answer, answer.code()?))) {
+        // The message alone: details quote the row.
+        Some((answer, code)) if code.starts_with("22") || code.starts_with("23") => {
+            SinkError::BadRow(format!("{} (SQLSTATE {code})", answer.message()))
         }
         _ => SinkError::Failed(error.into()),
     }
@@ -196,7 +223,7 @@ fn refused(error: sqlx::Error) -> SinkError {
 
 async fn write_events(
     conn: &mut PgConnection,
-    node: &Name,
+    node: &str,
     events: &[AuditEntry],
 ) -> Result<u64, sqlx::Error> {
     if events.is_empty() {
@@ -223,7 +250,7 @@ async fn write_events(
         &actors as _,
         &actions as _,
         &subjects as _,
-        &**node
+        node
     )
     .execute(conn)
     .await?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::cache::{Follower, Source};
+use gatepost::drainer::Lost;
 use gatepost::model::fact::{Lane, StateFact};
 use gatepost::model::{KeyState, Timestamp};
 use gatepost::postgres::feed::{FeedHandle, Missing};
@@ -150,6 +151,51 @@ async fn what_a_lagging_replica_lost_is_sent_again_and_counted_once() {
     assert_eq!(db.number(TOTAL).await, 9);
     assert_eq!(db.number(REVOKED).await, 1);
     assert!(gateway.metrics.drain.regressions.get() >= 1);
+    drop(gateway.shut_down().await);
+}
+
+#[tokio::test]
+async fn what_was_removed_here_and_lost_there_is_reported_to_the_last_fact() {
+    let db = Database::new().await;
+    let gateway = Gateway::new(&db.url);
+    count(&gateway, 100).await;
+    drain(&gateway).await;
+    let first = gateway.journal.segments(Lane::Usage)[0].stream;
+    db.execute(
+        "CREATE TABLE t AS TABLE gatepost.client_totals; \
+         CREATE TABLE l AS TABLE gatepost.stream_ledger",
+    )
+    .await;
+    // One fact in each chunk and drain, until the first stream is full, settled and removed.
+    let mut issued = 100;
+    while gateway.journal.segments(Lane::Usage).iter().any(|segment| segment.stream == first) {
+        count(&gateway, 1).await;
+        drain(&gateway).await;
+        issued += 1;
+    }
+    count(&gateway, 1).await;
+    drain(&gateway).await;
+    issued += 1;
+    assert_eq!(db.number(TOTAL).await, issued);
+    let ends = "SELECT last_seq FROM gatepost.stream_ledger ORDER BY stream_id LIMIT 1";
+    let end = db.number(ends).await as u64;
+    assert!(end > 2, "{end}");
+
+    db.execute(
+        "DELETE FROM gatepost.client_totals; INSERT INTO gatepost.client_totals SELECT * FROM t; \
+         DELETE FROM gatepost.stream_ledger; INSERT INTO gatepost.stream_ledger SELECT * FROM l",
+    )
+    .await;
+    // What the ledger refuses makes the drainer look.
+    count(&gateway, 1).await;
+    assert!(gateway.drainer.drain_now().await.is_err());
+    drain(&gateway).await;
+    let lost = Lost { stream: first, lane: "usage", from: 2, to: end, facts: Some(end - 1) };
+    assert_eq!(gateway.drainer.status().lost, [lost]);
+    assert_eq!(gateway.metrics.drain.lost_chunks.get(), end - 1);
+    assert_eq!(gateway.metrics.drain.lost_facts.get(), end - 1);
+    // And everything but that was sent again, once.
+    assert_eq!(db.number(TOTAL).await, issued + 1 - (end as i64 - 1));
     drop(gateway.shut_down().await);
 }
 

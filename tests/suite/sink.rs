@@ -176,8 +176,8 @@ async fn state_facts_merge_by_their_laws_whatever_the_ledger_says() {
         StateFact::ClientCreated(client("acme")),
         revoked(key.id, Timestamp::NEG_INFINITY),
     ];
-    let applied = sink.apply(&told(facts.clone())).await.unwrap();
-    assert_eq!(applied.revision, 2, "the ledger stood at 1 already, and held nothing back");
+    sink.apply(&told(facts.clone())).await.unwrap();
+    assert_eq!(db.number(COUNTER).await, 2, "the ledger stood at 1 already, and held nothing back");
     let at_once = "SELECT count(*) FROM gatepost.revocations WHERE at = '-infinity'";
     assert_eq!(db.number(at_once).await, 1);
     let scopes = "SELECT count(*) FROM gatepost.api_keys WHERE scopes = '{orders.read}'";
@@ -186,7 +186,7 @@ async fn state_facts_merge_by_their_laws_whatever_the_ledger_says() {
     // Again, and with a later moment: nothing moves, and nobody is woken for it.
     let mut again = facts;
     again.push(revoked(key.id, later));
-    assert_eq!(sink.apply(&told(again)).await.unwrap().revision, 2);
+    sink.apply(&told(again)).await.unwrap();
     assert_eq!(db.number(COUNTER).await, 2);
     assert_eq!(db.number(at_once).await, 1);
 }
@@ -208,22 +208,6 @@ async fn events_arrive_once() {
     }
     let made = "SELECT extract(epoch FROM at)::bigint FROM gatepost.audit_log";
     assert_eq!(db.number(made).await, 1_700_000_000);
-}
-
-#[tokio::test]
-async fn a_row_that_postgres_never_takes_is_told_apart() {
-    let db = Database::new().await;
-    let mut sink = sink(&db.url, "gw-1");
-    let mut batch = counted(1, 0, 1, 1);
-    batch.usage.push(usage("nul\0byte", 1, "", 1));
-    let fate = sink.apply(&batch).await;
-    assert!(matches!(fate, Err(SinkError::BadRow(_))), "{fate:?}");
-    let mut overflow = counted(1, 0, 1, 1);
-    overflow.usage[0].counts.requests = u64::MAX;
-    sink.apply(&overflow).await.unwrap();
-    let fate = sink.apply(&counted(1, 1, 2, 1)).await;
-    assert!(matches!(fate, Err(SinkError::BadRow(_))), "{fate:?}");
-    assert_eq!(sink.positions(&[id(1)]).await.unwrap()[&id(1)].last_seq, 1);
 }
 
 #[tokio::test]

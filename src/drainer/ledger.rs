@@ -1,0 +1,78 @@
+//! Reading the ledger: after any doubt, and now and then, for it may have moved backwards.
+
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
+use uuid::Uuid;
+
+use super::{DrainError, Worker, lost};
+use crate::journal::Segment;
+use crate::model::fact::Lane;
+use crate::postgres::sink::Ledger;
+
+impl Worker {
+    /// Takes over what the ledger says of every stream of sums. A pending fact is only ever sent
+    /// after this. State is sent whatever the ledger says, so there it only tells what Postgres has
+    /// lost.
+    pub(super) async fn read_ledger(&mut self) -> Result<(), DrainError> {
+        let segments: Vec<_> =
+            Lane::ALL.into_iter().flat_map(|lane| self.journal.segments(lane)).collect();
+        let known = segments.iter().map(|segment| segment.stream);
+        let streams: Vec<_> = known.chain(self.remembered.streams()).collect();
+        let ledger = self.sink.positions(&streams).await?;
+        for segment in segments {
+            self.take_over(&segment, ledger.get(&segment.stream));
+        }
+        self.report_lost(&ledger);
+        self.certain_since = Some(self.clock.monotonic());
+        Ok(())
+    }
+
+    fn take_over(&self, segment: &Segment, row: Option<&Ledger>) {
+        let known = segment.applied_seq();
+        let other_end = row.is_some_and(|row| {
+            row.retired || row.closed_seq.is_some_and(|end| end < segment.durable_seq())
+        });
+        if other_end && segment.lane != Lane::State && segment.block() {
+            tracing::error!(
+                stream = %segment.stream,
+                closed_at = row.and_then(|row| row.closed_seq),
+                "Postgres knows another end of this stream: a copy of this data directory was \
+                 drained. What lies beyond it is kept here and not counted"
+            );
+        }
+        let applied = row.map_or(0, |row| row.last_seq);
+        if applied < known {
+            self.metrics.drain.regressions.inc();
+            tracing::warn!(
+                stream = %segment.stream, known, applied,
+                "the ledger has moved backwards: what is still here is sent again"
+            );
+            // Postgres lost other things with it: state facts are idempotent, send all again.
+            self.journal.segments(Lane::State).iter().for_each(|state| state.set_applied(0));
+        } else if segment.lane == Lane::State {
+            return;
+        } else if applied > known {
+            self.metrics.drain.recognised.inc();
+        }
+        segment.set_applied(applied);
+    }
+
+    /// Says exactly what neither Postgres nor this journal has any more.
+    fn report_lost(&mut self, ledger: &HashMap<Uuid, Ledger>) {
+        let lost = self.remembered.lost(ledger);
+        for lost in &lost {
+            self.metrics.drain.regressions.inc();
+            self.metrics.drain.lost_chunks.inc_by(lost.chunks());
+            self.metrics.drain.lost_facts.inc_by(lost.facts.unwrap_or(0));
+            tracing::error!(
+                stream = %lost.stream, lane = lost.lane, from = lost.from, to = lost.to,
+                facts = lost.facts,
+                "the ledger has moved backwards past journal.retention: these chunks of a stream \
+                 that was removed here are lost, and nothing else of it"
+            );
+        }
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        lost::show(&mut told.lost, &lost);
+    }
+}

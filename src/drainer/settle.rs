@@ -1,0 +1,99 @@
+//! What becomes of facts that are in Postgres, or that Postgres refuses: pins are let go, segments
+//! removed.
+
+use std::sync::PoisonError;
+
+use uuid::Uuid;
+
+use super::Worker;
+use super::gather::Gathered;
+use crate::metrics::LaneLabel;
+use crate::model::fact::{Fact, StateFact};
+use crate::postgres::sink::Refused;
+
+/// State facts that were sent, and whose pins and segments are needed yet.
+#[derive(Debug)]
+pub(super) struct Awaiting {
+    /// A catch-up after this one brings them back. `None`: Postgres refuses them, and no feed ever
+    /// will. They stay in force here, and on disk, so that each start sends them again.
+    catch_up: Option<u64>,
+    streams: Vec<Uuid>,
+    facts: Vec<StateFact>,
+}
+
+impl Worker {
+    /// Takes note of a batch that is in Postgres, but for what was `refused`.
+    pub(super) fn applied(&mut self, gathered: Gathered, refused: Vec<Refused>) {
+        self.report(&gathered, &refused);
+        for (segment, range) in &gathered.segments {
+            segment.set_applied(range.to);
+            if segment.is_finished() {
+                segment.release();
+            }
+        }
+        let mut facts = gathered.batch.state;
+        // Their verdict is the newest one.
+        self.awaiting.retain_mut(|awaiting| {
+            if awaiting.catch_up.is_none() {
+                awaiting.facts.retain(|fact| !facts.contains(fact));
+            }
+            !awaiting.facts.is_empty()
+        });
+        let state = |refused: Refused| match refused.fact {
+            Fact::State(fact) => Some(fact),
+            _ => None,
+        };
+        let refused: Vec<StateFact> = refused.into_iter().filter_map(state).collect();
+        facts.retain(|fact| !refused.contains(fact));
+        let streams: Vec<_> = gathered.segments.iter().map(|(segment, _)| segment.stream).collect();
+        let catch_up = Some(self.cache.catch_ups_begun());
+        for (catch_up, facts) in [(catch_up, facts), (None, refused)] {
+            if !facts.is_empty() {
+                self.awaiting.push(Awaiting { catch_up, streams: streams.clone(), facts });
+            }
+        }
+    }
+
+    /// Once per batch, however many rows were refused.
+    fn report(&self, gathered: &Gathered, refused: &[Refused]) {
+        let Some(first) = refused.first() else { return };
+        let lane = first.fact.lane();
+        let letters = u64::try_from(refused.len()).unwrap_or(u64::MAX);
+        self.metrics.drain.dead_letters.get_or_create(&LaneLabel::of(lane)).inc_by(letters);
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).dead_letters += letters;
+        tracing::error!(
+            letters,
+            lane = lane.as_str(),
+            reason = first.reason,
+            stream = gathered
+                .segments
+                .first()
+                .map(|(segment, _)| tracing::field::display(segment.stream)),
+            "Postgres refuses facts for good: they stand in gatepost.dead_letters with the reason, \
+             and all others of their batch are applied"
+        );
+    }
+
+    /// Lets go of what is settled: overlay pins that the feed has confirmed, segments past
+    /// retention.
+    pub(super) async fn settle(&mut self) {
+        let caught_up = self.cache.caught_up();
+        let cache = &self.cache;
+        self.awaiting.retain(|awaiting| {
+            let settled = awaiting.catch_up.is_some_and(|catch_up| caught_up > catch_up);
+            if settled {
+                awaiting.facts.iter().for_each(|fact| cache.settle(fact));
+            }
+            !settled
+        });
+        let awaited: Vec<Uuid> = self.awaiting.iter().flat_map(|a| a.streams.clone()).collect();
+        let journal = self.journal.clone();
+        let reclaimed = tokio::task::spawn_blocking(move || {
+            journal.reclaim(&|segment| segment.is_finished() && !awaited.contains(&segment.stream))
+        });
+        match reclaimed.await {
+            Ok(removed) => self.remembered.add(removed),
+            Err(error) => tracing::error!(%error, "settled segments cannot be removed"),
+        }
+    }
+}
