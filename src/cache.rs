@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
 use crate::model::{Client, Digest, Key, Name, Timestamp};
 use absent::Absent;
-use entry::ClientCell;
+use entry::{Cells, ClientCell};
 use flight::Flights;
 use follow::Writing;
 use freshness::Freshness;
@@ -61,7 +61,6 @@ pub struct Undecidable {
 }
 
 type Stored<T> = Result<Option<T>, disk::StoreError>;
-type Cells = HashMap<Name, Arc<ClientCell>>;
 
 /// The cache. All methods but [`Cache::find`] answer without waiting for Postgres.
 pub struct Cache {

@@ -3,10 +3,10 @@
 use anyhow::Result;
 
 use crate::Effort;
-use crate::gateway::{Gateway, Settings};
+use crate::gateway::Gateway;
 use crate::keys;
 use crate::load::Load;
-use crate::report::{Goal, Report, Series, progress};
+use crate::report::{Goal, Report, Rounds, progress};
 use crate::rivals::Rival;
 use crate::support::cluster::Cluster;
 
@@ -22,12 +22,10 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
     runtime.block_on(keys::into_postgres(&database.url, HOT_KEYS, Some("hot")))?;
     let dir = tempfile::tempdir()?;
     let data = dir.path().join("data");
-    let settings = Settings { database_url: Some(&database.url), ..Settings::default() };
-    let gateway = Gateway::start(&data, settings)?;
-    gateway.wait_for("gatepost_cache_revision", 1.0)?;
+    let gateway = Gateway::following(&data, &database.url)?;
     let rival = Rival::upserting(&database.url)?;
     let load = Load::new(keys::texts(HOT_KEYS), CONNECTIONS, effort);
-    let (mut ours, mut theirs, mut ratios) = <(Series, Series, Series)>::default();
+    let mut rounds = Rounds::default();
     for round in 1..=effort.rounds {
         let one = load.run(gateway.address)?;
         let other = load.run(rival.address)?;
@@ -35,11 +33,9 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
             "round {round}: {:.0}/s ({} refused), rival {:.0}/s ({} refused)",
             one.per_second, one.refused, other.per_second, other.refused
         ));
-        ours.push(one.per_second);
-        theirs.push(other.per_second);
-        ratios.push(one.per_second / other.per_second);
+        rounds.push(one.per_second, other.per_second);
     }
     let figure = format!("one hot client, lookup and upsert, {CONNECTIONS} connections");
-    report.ratio(&figure, "/s", [&ours, &theirs, &ratios], Goal::AtLeast(30.0));
+    report.ratio(&figure, "/s", &rounds, Goal::AtLeast(30.0));
     gateway.stop()
 }

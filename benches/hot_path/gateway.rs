@@ -65,6 +65,14 @@ impl Gateway {
         Ok(Self { child, address, admin })
     }
 
+    /// As [`Gateway::start`], with a Postgres that it has caught up with.
+    pub fn following(data: &Path, database_url: &str) -> Result<Self> {
+        let settings = Settings { database_url: Some(database_url), ..Settings::default() };
+        let gateway = Self::start(data, settings)?;
+        gateway.wait_for("gatepost_cache_revision", 1.0)?;
+        Ok(gateway)
+    }
+
     /// Status and text of a request with a key, on a connection of its own.
     pub fn ask(&self, key: &[u8]) -> Result<u16> {
         let headers = format!("Authorization: Bearer {}\r\n", String::from_utf8_lossy(key));

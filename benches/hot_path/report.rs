@@ -28,6 +28,22 @@ impl Series {
     }
 }
 
+/// What two measured in turn, and the ratio of each round.
+#[derive(Default)]
+pub struct Rounds {
+    ours: Series,
+    other: Series,
+    ratios: Series,
+}
+
+impl Rounds {
+    pub fn push(&mut self, ours: f64, other: f64) {
+        self.ours.push(ours);
+        self.other.push(other);
+        self.ratios.push(ours / other);
+    }
+}
+
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = |value: f64| {
@@ -98,10 +114,10 @@ impl Default for Report {
 }
 
 impl Report {
-    /// Two series that were measured in turn, and the ratios of their rounds: their median is what
-    /// other load on the machine moves least.
-    pub fn ratio(&mut self, figure: &str, unit: &str, measured: [&Series; 3], goal: Goal) {
-        let [ours, other, ratios] = measured;
+    /// What was measured in turn: the median of the ratios is what other load on the machine moves
+    /// least.
+    pub fn ratio(&mut self, figure: &str, unit: &str, rounds: &Rounds, goal: Goal) {
+        let Rounds { ours, other, ratios } = rounds;
         let shown = [figure.to_owned(), format!("{ours} {unit}"), format!("{other} {unit}")];
         self.line(shown, ratios.to_string(), ratios.median(), goal);
     }

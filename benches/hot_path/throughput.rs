@@ -6,7 +6,7 @@ use crate::Effort;
 use crate::gateway::{Gateway, Settings};
 use crate::keys::{self, KEYS};
 use crate::load::Load;
-use crate::report::{Goal, Report, Series, progress};
+use crate::report::{Goal, Report, Rounds, Series, progress};
 use crate::rivals::Rival;
 
 /// The default: answers leave at once.
@@ -30,7 +30,7 @@ fn compare(commit: &str, goal: Goal, effort: Effort, report: &mut Report) -> Res
     for connections in [64, 256] {
         let load = Load::new(texts.clone(), connections, effort);
         load.touch(gateway.address)?;
-        let (mut ours, mut theirs, mut ratios) = <(Series, Series, Series)>::default();
+        let mut rounds = Rounds::default();
         let (mut our_cost, mut their_cost) = <(Series, Series)>::default();
         for round in 1..=effort.rounds {
             let one = load.run_measured(gateway.address, gateway.pid())?;
@@ -40,15 +40,13 @@ fn compare(commit: &str, goal: Goal, effort: Effort, report: &mut Report) -> Res
                 "round {round}, {connections} connections: {:.0}/s, bare {:.0}/s, p99 {} and {} µs",
                 one.per_second, other.per_second, one.p99_micros, other.p99_micros
             ));
-            ours.push(one.per_second);
-            theirs.push(other.per_second);
-            ratios.push(one.per_second / other.per_second);
+            rounds.push(one.per_second, other.per_second);
             our_cost.push(one.cpu_micros);
             their_cost.push(other.cpu_micros);
         }
         progress(&format!("processor time per request: {our_cost} µs, bare {their_cost} µs"));
         let figure = format!("forward-auth, {commit}, {connections} connections");
-        report.ratio(&figure, "/s", [&ours, &theirs, &ratios], goal);
+        report.ratio(&figure, "/s", &rounds, goal);
     }
     let hits = gateway.metric("gatepost_cache_hot_hits_total")?;
     let loads = gateway.metric("gatepost_cache_disk_hits_total")?;

@@ -1,6 +1,8 @@
 //! `/admin/v1/keys`
 
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,35 +242,4 @@ fn created(key: Key, secret: &ApiKey, replaces: Option<Uuid>) -> Created {
 fn revoked(id: Uuid, at: Timestamp) -> StateFact {
     let id = id.to_string().into();
     StateFact::Revoked(Revocation { kind: RevocationKind::Key, id, at })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Digest;
-
-    #[test]
-    fn a_key_revoked_at_once_shows_a_state_and_no_moment() {
-        let now = Timestamp::from_hour(10);
-        let at = |revoked_at| Shown::new(KeyView { key: key(now), revoked_at }, now);
-        let at_once = at(Some(Timestamp::NEG_INFINITY));
-        assert_eq!((at_once.state, at_once.revoked_at), ("revoked", None));
-        let later = at(Some(Timestamp::from_hour(11)));
-        assert_eq!((later.state, later.revoked_at), ("active", Some(Timestamp::from_hour(11))));
-    }
-
-    fn key(created_at: Timestamp) -> Key {
-        Key {
-            id: Uuid::nil(),
-            digest: Digest([0; 32]),
-            prefix: "gp_dev_".into(),
-            last4: "abcd".into(),
-            client: "a".into(),
-            policy: None,
-            scopes: Vec::new(),
-            enabled: true,
-            expires_at: None,
-            created_at,
-        }
-    }
 }

@@ -268,6 +268,10 @@ async fn bad_requests_are_told_what_is_wrong() {
 async fn what_is_known_is_shown_without_postgres() {
     let plane = Plane::embedded();
     assert_eq!(plane.get("/usage").await, (StatusCode::OK, json!([])));
+    let (status, problem) = plane.get("/usage?client=nope").await;
+    assert_eq!((status, &problem["code"]), (StatusCode::NOT_FOUND, &json!("not_found")));
+    plane.post("/clients", json!({"name": "acme"})).await;
+    assert_eq!(plane.get("/usage?client=acme").await, (StatusCode::OK, json!([])));
     let (status, log) = plane.get("/log").await;
     assert_eq!(
         (status, &log["drain"], &log["full"]),

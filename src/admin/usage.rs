@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, Time};
 
 use super::extract::{Params, name};
-use super::{Control, DirectoryError, Problem, SettledUsage};
+use super::{Control, DirectoryError, Problem, SettledUsage, clients};
 use crate::model::fact::Counts;
 use crate::model::{Name, Timestamp};
 
@@ -87,13 +87,13 @@ pub(super) async fn show(
     let ledger = settled.as_ref().map(|settled| settled.ledger.clone());
 
     let tasks = control.tasks.clone();
-    let only = client.clone();
+    let (journal, asked_client) = (control.journal.clone(), client.clone());
     let read = move || {
         let mut sums = BTreeMap::<Name, Counts>::new();
-        let read = control.journal.unsettled_usage(ledger.as_ref(), &mut |fact| {
+        let read = journal.unsettled_usage(ledger.as_ref(), &mut |fact| {
             let counter = fact.counter;
             let asked_for = from_hour.is_none_or(|hour| counter.hour >= hour)
-                && only.as_ref().is_none_or(|only| *only == counter.client);
+                && asked_client.as_ref().is_none_or(|asked| *asked == counter.client);
             if asked_for {
                 sums.entry(counter.client).or_insert(Counts::ZERO).merge(&fact.counts);
             }
@@ -104,7 +104,12 @@ pub(super) async fn show(
     let unreadable = || Problem::internal("the journal cannot be read; see `gatepost log status`");
     let unsettled = unsettled.map_err(|_| unreadable())?.map_err(|_| unreadable())?;
     let settled = settled.map(|settled| settled.rows);
-    Ok(Json(rows(asked.period, from_hour.map(Timestamp::from_hour), settled, unsettled)))
+    let rows = rows(asked.period, from_hour.map(Timestamp::from_hour), settled, unsettled);
+    // Nothing counted is an answer for a client that exists; a deleted one may have counts yet.
+    if let Some(client) = client.filter(|_| rows.is_empty()) {
+        clients::find(&control, &client)?;
+    }
+    Ok(Json(rows))
 }
 
 /// What Postgres says; `None` when it cannot be asked. Embedded, nothing has settled.

@@ -36,12 +36,12 @@ const USAGE: &[Column] = &[
     ("SETTLED", "/settled/requests"),
     ("UNSETTLED", "/unsettled/requests"),
     ("SUM", "/sum/requests"),
-    ("SUCCEEDED", "/sum/succeeded"),
-    ("FAILED", "/sum/failed"),
-    ("DENIED", "/sum/denied"),
-    ("BYTES IN", "/sum/bytes_in"),
-    ("BYTES OUT", "/sum/bytes_out"),
-    ("LAST SEEN", "/sum/last_seen"),
+    ("SUCCEEDED", "/known/succeeded"),
+    ("FAILED", "/known/failed"),
+    ("DENIED", "/known/denied"),
+    ("BYTES IN", "/known/bytes_in"),
+    ("BYTES OUT", "/known/bytes_out"),
+    ("LAST SEEN", "/known/last_seen"),
 ];
 const LANES: &[Column] = &[
     ("LANE", "/lane"),

@@ -63,8 +63,8 @@ impl Output {
         match shape {
             Shape::NewKey => talk("the key is shown this once: keep it now"),
             Shape::Usage(_) if has_unknown_settled(answer) => talk(
-                "Postgres cannot be asked: settled counts are not shown, and the unsettled ones \
-                 may hold some that have settled in the last minutes",
+                "Postgres cannot be asked: only unsettled counts are shown, which may hold some \
+                 that have settled in the last minutes",
             ),
             _ => {}
         }
@@ -80,7 +80,8 @@ pub(super) fn talk(line: &str) {
 
 pub(super) fn as_table(shape: &Shape, answer: &Value) -> String {
     match shape {
-        Shape::List(columns) | Shape::Usage(columns) => list(columns, answer),
+        Shape::List(columns) => list(columns, answer),
+        Shape::Usage(columns) => list(columns, &with_known(answer)),
         Shape::One | Shape::NewKey => fields(answer),
         Shape::Log(columns) => {
             let mut rest = answer.clone();
@@ -88,6 +89,16 @@ pub(super) fn as_table(shape: &Shape, answer: &Value) -> String {
             format!("{}\n{}", list(columns, &lanes.unwrap_or_default()), fields(&rest))
         }
     }
+}
+
+/// Adds to each row what is known: the sum, or while Postgres cannot be asked what is unsettled.
+fn with_known(answer: &Value) -> Value {
+    let mut answer = answer.clone();
+    for row in answer.as_array_mut().into_iter().flatten() {
+        let known = if row["sum"].is_null() { "unsettled" } else { "sum" };
+        row["known"] = row[known].clone();
+    }
+    answer
 }
 
 fn has_unknown_settled(answer: &Value) -> bool {

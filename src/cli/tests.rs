@@ -135,6 +135,17 @@ fn answers_become_tables() {
     assert_eq!(lines[1], ["acme", "-", "true"]);
     assert_eq!(lines[2], ["b", "gold", "false"]);
 
+    let counts = |requests| json!({"requests": requests, "failed": 1, "last_seen": null});
+    let usage = json!([
+        {"client": "known", "settled": counts(5), "unsettled": counts(2), "sum": counts(7)},
+        {"client": "away", "settled": null, "unsettled": counts(2), "sum": null},
+    ]);
+    let shape = commands::ask(&parsed("usage").command).shape;
+    let text = as_table(&shape, &usage);
+    let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(lines[1][..6], ["known", "5", "2", "7", "-", "1"]);
+    assert_eq!(lines[2][..6], ["away", "-", "2", "-", "-", "1"], "what is known is shown");
+
     let text = as_table(&Shape::One, &json!({"a": {"b": 1}, "scopes": ["x", "y"], "z": []}));
     let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(lines, [["a.b", "1"], ["scopes", "x,y"], ["z", "-"]]);

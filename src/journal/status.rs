@@ -16,8 +16,8 @@ pub struct LaneStatus {
     pub bytes: u64,
     /// Chunks that are not known to be in Postgres.
     pub unsettled_chunks: u64,
-    /// Facts in those chunks; too many, never too few, of a segment that an earlier process drained in
-    /// part.
+    /// Facts in those chunks; too many, never too few, of a segment that an earlier process drained
+    /// in part.
     pub unsettled_facts: u64,
     /// Age of the oldest segment that is not settled.
     pub oldest_seconds: Option<f64>,

@@ -5,7 +5,7 @@
 
 use axum::http::header::{HOST, HeaderMap, HeaderName};
 use axum::http::request::Parts;
-use axum::http::{Method, Uri};
+use axum::http::{Method, Uri, Version};
 
 use super::problem::Refusal;
 
@@ -66,6 +66,15 @@ pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a str>,
     let named = single(headers, HOST)?;
     let authority = uri.authority().map(|authority| authority.as_str());
     Ok(authority.or(named))
+}
+
+/// HTTP/1.1 asks for exactly one `Host`, and for 400 without (RFC 9112 §3.2).
+pub fn names_its_host(parts: &Parts) -> Result<(), Refusal> {
+    let hosts = parts.headers.get_all(HOST).iter().count();
+    if hosts > 1 || hosts == 0 && parts.version == Version::HTTP_11 {
+        return Err(Refusal::bad_request("An HTTP/1.1 request names its Host exactly once."));
+    }
+    Ok(())
 }
 
 fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Refusal> {

@@ -15,10 +15,15 @@ const PAGE: i64 = 10_000;
 /// A page and the place to go on from; the place is `None` after the last one.
 pub(super) type Page<C> = (Vec<Change>, Option<C>);
 
-/// A full page has a next one.
-fn place<R, C>(rows: &[R], of: impl Fn(&R) -> C) -> Option<C> {
+/// What `change` makes of the rows; a full page has a next one, beyond the `place` of its last row.
+fn page<R, C>(
+    rows: Vec<R>,
+    place: impl Fn(&R) -> C,
+    change: impl FnMut(R) -> Option<Change>,
+) -> Page<C> {
     let full = i64::try_from(rows.len()).is_ok_and(|rows| rows >= PAGE);
-    rows.last().filter(|_| full).map(of)
+    let next = rows.last().filter(|_| full).map(place);
+    (rows.into_iter().filter_map(change).collect(), next)
 }
 
 pub(super) async fn policies(
@@ -36,12 +41,14 @@ pub(super) async fn policies(
     )
     .fetch_all(conn)
     .await?;
-    let next = place(&rows, |row| (row.revision, row.name.clone()));
-    let changes = rows.into_iter().map(|row| {
-        let policy = Policy { name: row.name.into(), spec: row.spec };
-        Change::Policy(PolicyRow { policy, revision: row.revision })
-    });
-    Ok((changes.collect(), next))
+    Ok(page(
+        rows,
+        |row| (row.revision, row.name.clone()),
+        |row| {
+            let policy = Policy { name: row.name.into(), spec: row.spec };
+            Some(Change::Policy(PolicyRow { policy, revision: row.revision }))
+        },
+    ))
 }
 
 pub(super) async fn clients(
@@ -60,13 +67,15 @@ pub(super) async fn clients(
     )
     .fetch_all(conn)
     .await?;
-    let next = place(&rows, |row| (row.revision, row.name.clone()));
-    let changes = rows.into_iter().map(|row| {
-        let policy = row.policy.map(Name::from);
-        let client = Client { name: row.name.into(), policy, enabled: row.enabled };
-        Change::Client(ClientRow { client, revision: row.revision })
-    });
-    Ok((changes.collect(), next))
+    Ok(page(
+        rows,
+        |row| (row.revision, row.name.clone()),
+        |row| {
+            let policy = row.policy.map(Name::from);
+            let client = Client { name: row.name.into(), policy, enabled: row.enabled };
+            Some(Change::Client(ClientRow { client, revision: row.revision }))
+        },
+    ))
 }
 
 pub(super) async fn revocations(
@@ -85,13 +94,15 @@ pub(super) async fn revocations(
     )
     .fetch_all(conn)
     .await?;
-    let next = place(&rows, |row| (row.revision, row.kind.clone(), row.id.clone()));
-    let changes = rows.into_iter().filter_map(|row| {
-        // A kind of a later version means nothing to this one.
-        let kind = RevocationKind::parse(&row.kind)?;
-        Some(Change::Revocation(Revocation { kind, id: row.id.into(), at: Timestamp(row.at) }))
-    });
-    Ok((changes.collect(), next))
+    Ok(page(
+        rows,
+        |row| (row.revision, row.kind.clone(), row.id.clone()),
+        |row| {
+            // A kind of a later version means nothing to this one.
+            let kind = RevocationKind::parse(&row.kind)?;
+            Some(Change::Revocation(Revocation { kind, id: row.id.into(), at: Timestamp(row.at) }))
+        },
+    ))
 }
 
 pub(super) async fn keys(
@@ -114,9 +125,7 @@ pub(super) async fn keys(
     )
     .fetch_all(conn)
     .await?;
-    let next = place(&rows, |row| (row.revision, row.id));
-    let changes = rows.into_iter().filter_map(|row| row.into_row().map(Change::Key));
-    Ok((changes.collect(), next))
+    Ok(page(rows, |row| (row.revision, row.id), |row| row.into_row().map(Change::Key)))
 }
 
 /// Rows that went away and are not back in this snapshot.
@@ -145,10 +154,14 @@ pub(super) async fn tombstones(
     )
     .fetch_all(conn)
     .await?;
-    let next = place(&rows, |row| (row.revision, row.table_name.clone(), row.row_id.clone()));
-    let gone = rows.into_iter().filter(|row| !row.back);
-    let changes = gone.filter_map(|row| deleted(&row.table_name, &row.row_id));
-    Ok((changes.map(Change::Deleted).collect(), next))
+    Ok(page(
+        rows,
+        |row| (row.revision, row.table_name.clone(), row.row_id.clone()),
+        |row| {
+            let gone = (!row.back).then(|| deleted(&row.table_name, &row.row_id))??;
+            Some(Change::Deleted(gone))
+        },
+    ))
 }
 
 fn deleted(table: &str, id: &str) -> Option<Deleted> {

@@ -20,6 +20,7 @@ use hyper::body::{Body as HttpBody, Bytes};
 use tower::Service;
 
 use super::{EXT_AUTHZ, Edge, Endpoint};
+use crate::server::original;
 use crate::server::problem::{Code, Refusal};
 use crate::server::readiness::Phase;
 use crate::server::request_id::X_REQUEST_ID;
@@ -65,6 +66,9 @@ impl Edge {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
+        if let Err(refusal) = original::names_its_host(&parts) {
+            return self.finish(endpoint(parts.uri.path()), &parts.headers, Err(refusal));
+        }
         match parts.uri.path() {
             "/authz/forward-auth" => self.asked(Endpoint::ForwardAuth, &parts).await,
             "/authz/auth-request" => self.asked(Endpoint::AuthRequest, &parts).await,
@@ -107,6 +111,17 @@ impl Edge {
         };
         response.headers_mut().insert(X_REQUEST_ID, self.ids.of(headers));
         response
+    }
+}
+
+/// Who asks, for a request that is not looked at any further.
+fn endpoint(path: &str) -> Endpoint {
+    match path {
+        "/authz/forward-auth" => Endpoint::ForwardAuth,
+        "/authz/auth-request" => Endpoint::AuthRequest,
+        "/v1/keys/verify" => Endpoint::Verify,
+        path if is_ext_authz(path) => Endpoint::ExtAuthz,
+        _ => Endpoint::Proxy,
     }
 }
 

@@ -68,6 +68,27 @@ fn an_admin_url_that_does_not_answer_is_unavailable() {
 }
 
 #[test]
+fn policies_that_nobody_enforces_are_said_at_the_start() {
+    let gateway = House::new("[[policies]]\nname = \"standard\"\n").serve();
+    let said = gateway.program.said();
+    assert!(said.contains("does not enforce") && said.contains("[[policies]]"), "{said}");
+    gateway.stop();
+    let gateway = House::new("").serve();
+    assert!(!gateway.program.said().contains("[[policies]]"));
+    gateway.stop();
+}
+
+#[test]
+fn the_usage_of_nobody_is_no_empty_list() {
+    let house = House::new("[[clients]]\nname = \"shop\"\n");
+    let (code, stdout, said) = house.run(&["usage", "--client", "nope"]);
+    assert_eq!((code, stdout.as_str()), (1, ""), "{said}");
+    assert!(said.contains("there is no client `nope`"), "{said}");
+    let (code, _, said) = house.run(&["usage", "--client", "shop"]);
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
 fn usage_is_told_without_a_configuration() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
     let output = command.env_clear().arg("srve").output().expect("it runs");

@@ -93,6 +93,25 @@ fn a_head_that_never_ends_is_not_waited_for() {
 }
 
 #[test]
+fn a_request_that_does_not_say_where_it_goes_is_no_request() {
+    let gateway = House::new(&format!("echo = true\n{}", declared("shop", &key(1)))).serve();
+    let key = key(1);
+    for path in [ASK, "/authz/ext-authz/x", "/v1/keys/verify", "/echo", "/livez", "/nowhere"] {
+        for hosts in ["", "Host: a\r\nHost: b\r\n"] {
+            let text = format!("GET {path} HTTP/1.1\r\n{hosts}X-API-Key: {key}\r\n");
+            let answer = exchange(gateway.data, (text + "Connection: close\r\n\r\n").as_bytes());
+            assert!(answer.starts_with("HTTP/1.1 400"), "{path} {hosts:?}: {answer}");
+            assert!(answer.contains("\"code\":\"bad_request\""), "{path} {hosts:?}: {answer}");
+        }
+    }
+    // nginx may ask in HTTP/1.0, which knows no Host.
+    let old = format!("GET {ASK} HTTP/1.0\r\nX-API-Key: {key}\r\n\r\n");
+    let answer = exchange(gateway.data, old.as_bytes());
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+    gateway.stop();
+}
+
+#[test]
 fn lengths_that_contradict_are_no_request() {
     let gateway = House::new(&declared("shop", &key(1))).serve();
     let key = key(1);

@@ -1,25 +1,9 @@
 //! The rules of new and rotated keys.
 
 use axum::http::StatusCode;
-use uuid::Uuid;
 
 use super::*;
-use crate::model::Digest;
-
-fn key(created_at: Timestamp, expires_at: Option<Timestamp>) -> Key {
-    Key {
-        id: Uuid::nil(),
-        digest: Digest([0; 32]),
-        prefix: "gp_dev_".into(),
-        last4: "abcd".into(),
-        client: "a".into(),
-        policy: None,
-        scopes: Vec::new(),
-        enabled: true,
-        expires_at,
-        created_at,
-    }
-}
+use crate::admin::keys::tests::key;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
