@@ -27,6 +27,9 @@ pub enum CodecError {
     /// Whole, but of a version that this program does not know.
     #[error("the record was written by a newer version ({0}); start that version or a later one")]
     Newer(u8),
+    /// Whole, but of a version that this program reads no more.
+    #[error("the record was written by an older version ({0}); let that version drain it first")]
+    Older(u8),
     /// Whole, but not what was looked for, or with bytes left over.
     #[error("the record is not of the expected shape")]
     Shape,
@@ -69,6 +72,13 @@ pub fn take<T: Decode<()>>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
     Ok((value, &bytes[used..]))
 }
 
+/// Reads one text from the front of `bytes` without copying it, and what is left of them.
+pub fn take_text(bytes: &[u8]) -> Result<(&str, &[u8]), CodecError> {
+    let (text, used) =
+        bincode::borrow_decode_from_slice(bytes, bounded()).map_err(|_| CodecError::Shape)?;
+    Ok((text, &bytes[used..]))
+}
+
 /// Starts a frame: payload goes behind what this returns, then [`close`].
 pub fn open(kind: Kind, version: u8) -> Vec<u8> {
     vec![kind as u8, version]
@@ -95,6 +105,9 @@ pub fn payload(kind: Kind, version: u8, frame: &[u8]) -> Result<&[u8], CodecErro
     }
     if covered[1] > version {
         return Err(CodecError::Newer(covered[1]));
+    }
+    if covered[1] < version {
+        return Err(CodecError::Older(covered[1]));
     }
     Ok(&covered[HEADER..])
 }
@@ -146,9 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_and_another_kind_are_told_apart_from_damage() {
+    fn another_version_and_another_kind_are_told_apart_from_damage() {
         let frame = seal(Kind::Row, 2, &7u8).expect("small");
         assert_eq!(unseal::<u8>(Kind::Row, 1, &frame), Err(CodecError::Newer(2)));
+        assert_eq!(unseal::<u8>(Kind::Row, 3, &frame), Err(CodecError::Older(2)));
         assert_eq!(unseal::<u8>(Kind::End, 2, &frame), Err(CodecError::Shape));
     }
 

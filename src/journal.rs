@@ -63,7 +63,7 @@ use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, UsageFact};
 
-pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX};
+pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX, FactRef};
 pub use config::{Commit, Config, OnFull};
 pub use segment::{End, Page, Segment, SegmentError};
 pub use status::{JournalStatus, LaneStatus};
@@ -236,7 +236,7 @@ impl Journal {
     /// Records state facts, all in one commit. They are in force once the ticket is durable.
     pub fn append(&self, facts: Vec<StateFact>) -> Result<Ticket<'_>, Full> {
         let bytes = self.shared.disk_bytes.load(Ordering::Relaxed);
-        let fit = facts.iter().all(|fact| chunk::fits(&Fact::State(fact.clone())));
+        let fit = facts.iter().all(|fact| chunk::fits(FactRef::State(fact)));
         if !fit || bytes >= self.config.max_bytes.0.saturating_add(STATE_RESERVE) {
             self.metrics.journal.rejected.get_or_create(&LaneLabel::of(Lane::State)).inc();
             return Err(Full);

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::process::resident_mib;
+
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How it is started; the rest are its defaults.
@@ -98,12 +100,9 @@ impl Gateway {
         Ok(started.elapsed())
     }
 
-    /// Resident memory in MiB (`VmRSS`, proc(5)).
+    /// Resident memory in MiB.
     pub fn resident_mib(&self) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("VmRSS")?;
-        Ok(kib.trim().parse::<f64>()? / 1024.0)
+        resident_mib(self.child.id())
     }
 
     /// Its process.

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::Effort;
 use crate::keys::KEY_LEN;
-use crate::report::cpu_micros;
+use crate::process::cpu_micros;
 
 type Keys = Arc<[[u8; KEY_LEN]]>;
 

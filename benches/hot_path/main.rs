@@ -10,6 +10,8 @@
     reason = "it measures real time, and its tasks end with their runtime"
 )]
 
+#[path = "../common/choice.rs"]
+mod choice;
 mod drain;
 mod failure;
 mod gateway;
@@ -17,14 +19,21 @@ mod keys;
 mod load;
 mod million;
 mod outage;
+#[path = "../common/parts.rs"]
+mod parts;
+#[expect(dead_code, reason = "the journal's benchmark asks for more")]
+#[path = "../common/process.rs"]
+mod process;
+#[path = "../common/report.rs"]
 mod report;
 mod rivals;
+#[path = "../common/support.rs"]
 mod support;
 mod throughput;
 
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::report::Report;
 
@@ -78,22 +87,8 @@ fn main() -> Result<()> {
     {
         return rivals::run(rest);
     }
-    let mut effort = Effort::FULL;
-    let mut chosen = Vec::new();
-    for arg in &args {
-        match arg.as_str() {
-            // Cargo's own.
-            "--bench" => {}
-            "--quick" => effort = Effort::QUICK,
-            name => match SCENARIOS.iter().find(|(known, _)| *known == name) {
-                Some(scenario) => chosen.push(*scenario),
-                None => bail!("unknown scenario `{name}`; there are {:?}", SCENARIOS.map(|s| s.0)),
-            },
-        }
-    }
-    if chosen.is_empty() {
-        chosen = SCENARIOS.to_vec();
-    }
+    let (quick, chosen) = choice::chosen(&SCENARIOS)?;
+    let effort = if quick { Effort::QUICK } else { Effort::FULL };
     let mut report = Report::default();
     for (name, scenario) in chosen {
         report::progress(name);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::chunk::FactRef;
 use super::segment::SegmentError;
 use super::ticket::Shared;
 use super::window::{Collected, EVENTS_MAX, Tally};
@@ -18,7 +19,7 @@ use crate::clock::SharedClock;
 use crate::disk;
 use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
-use crate::model::fact::{Fact, Lane};
+use crate::model::fact::Lane;
 
 /// Pause between attempts while the disk fails.
 const RETRY: Duration = Duration::from_millis(200);
@@ -149,7 +150,7 @@ impl Committer {
     }
 
     /// Writes and syncs one lane's facts; after an error once more, in a new segment.
-    fn commit_lane<I: Iterator<Item = Fact>>(
+    fn commit_lane<'a, I: Iterator<Item = FactRef<'a>>>(
         &mut self,
         lane: Lane,
         facts: impl Fn() -> I,
@@ -162,10 +163,10 @@ impl Committer {
         self.try_lane(lane, facts())
     }
 
-    fn try_lane(
+    fn try_lane<'a>(
         &mut self,
         lane: Lane,
-        facts: impl Iterator<Item = Fact>,
+        facts: impl Iterator<Item = FactRef<'a>>,
     ) -> Result<(), SegmentError> {
         // A writer that failed before must get its `end` before its facts are logged anywhere else.
         if let Some(failed) = self.failed.remove(&lane)

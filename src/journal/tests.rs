@@ -179,7 +179,7 @@ async fn drop_and_count_passes_and_counts_what_it_drops() {
 #[tokio::test]
 async fn a_large_segment_is_closed_and_all_of_it_stays_readable() {
     let data = TempDir::new().expect("temporary directory");
-    let config = Config { segment_max_bytes: Size::kib(8), ..Config::default() };
+    let config = Config { segment_max_bytes: Size::kib(1), ..Config::default() };
     let (journal, _) = open(&data, config);
     for round in 0..10 {
         for n in 0..100 {

@@ -11,7 +11,8 @@ use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::model::fact::{AuditEntry, Counter, Counts, Fact, StateFact, UsageFact};
+use super::FactRef;
+use crate::model::fact::{AuditEntry, Counter, Counts, StateFact};
 
 /// Counters with their counts.
 pub type Tally = HashMap<Counter, Counts>;
@@ -64,21 +65,31 @@ impl Collected {
     }
 
     /// The facts of the state lane.
-    pub fn state_facts(&self) -> impl Iterator<Item = Fact> + '_ {
-        self.state.iter().cloned().map(Fact::State)
+    pub fn state_facts(&self) -> impl Iterator<Item = FactRef<'_>> {
+        self.state.iter().map(FactRef::State)
     }
 
-    /// The facts of the usage lane.
-    pub fn usage_facts(&self) -> impl Iterator<Item = Fact> + '_ {
-        self.usage.iter().map(|(counter, counts)| {
-            Fact::Usage(UsageFact { counter: counter.clone(), counts: *counts })
-        })
+    /// The facts of the usage lane, those that are alike side by side: by client, then by key.
+    pub fn usage_facts(&self) -> impl Iterator<Item = FactRef<'_>> {
+        // The place comes first and by itself, so that sorting follows no pointers.
+        let placed = self.usage.iter().map(|(counter, counts)| (place(counter), counter, counts));
+        let mut placed: Vec<_> = placed.collect();
+        placed.sort_unstable_by_key(|(place, ..)| *place);
+        placed.into_iter().map(|(_, counter, counts)| FactRef::Usage(counter, counts))
     }
 
     /// The facts of the events lane.
-    pub fn event_facts(&self) -> impl Iterator<Item = Fact> + '_ {
-        self.events.iter().cloned().map(Fact::Audit)
+    pub fn event_facts(&self) -> impl Iterator<Item = FactRef<'_>> {
+        self.events.iter().map(FactRef::Audit)
     }
+}
+
+/// The start of the client's name, and the key. Longer names may share a place: it is for
+/// compactness alone.
+fn place(counter: &Counter) -> (u128, u128) {
+    let mut start = [0; 16];
+    start.iter_mut().zip(counter.client.bytes()).for_each(|(at, byte)| *at = byte);
+    (u128::from_be_bytes(start), counter.key_id.as_u128())
 }
 
 #[derive(Debug, Default)]

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::chunk::Packer;
+use super::chunk::{FactRef, Packer};
 use super::segment::{End, SLED_CACHE_BYTES, Segment, SegmentError};
 use crate::codec::CodecError;
 use crate::disk::{self, guarded};
-use crate::model::fact::{Fact, Lane};
+use crate::model::fact::Lane;
 
 /// The writing end of a segment; the journal thread owns it.
 #[derive(Debug)]
@@ -80,10 +80,13 @@ impl Writer {
 
     /// Writes facts as chunks. Nothing of it counts before [`Writer::sync`]. Returns how many
     /// chunks and facts were written.
-    pub fn write(&mut self, facts: impl Iterator<Item = Fact>) -> Result<(u64, u64), SegmentError> {
+    pub fn write<'a>(
+        &mut self,
+        facts: impl Iterator<Item = FactRef<'a>>,
+    ) -> Result<(u64, u64), SegmentError> {
         let (mut chunks, before) = (0, self.facts);
         for fact in facts {
-            match self.packer.push(&fact) {
+            match self.packer.push(fact) {
                 Ok(None) => {}
                 Ok(Some(full)) => {
                     self.insert(full)?;

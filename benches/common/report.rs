@@ -6,7 +6,7 @@ use comfy_table::{Table, presets};
 
 /// Says on stderr what is going on.
 pub fn progress(what: &str) {
-    eprintln!("hot_path: {what}");
+    eprintln!("{}: {what}", env!("CARGO_CRATE_NAME"));
 }
 
 /// Several measurements of one thing.
@@ -56,15 +56,6 @@ impl fmt::Display for Series {
             _ => Ok(()),
         }
     }
-}
-
-/// User and system time of a process so far, in microseconds (proc(5), `stat`; its unit is a
-/// hundredth of a second on Linux).
-pub fn cpu_micros(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = after_name.split_whitespace().skip(11).take(2);
-    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() * 10_000.0
 }
 
 /// Which way a goal points.

@@ -1,0 +1,83 @@
+//! What a steady load writes: chunks, and what becomes of them on the disk.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use gatepost::clock::{Clock, SystemClock};
+use gatepost::journal::Config;
+use gatepost::model::units::Span;
+
+use crate::Effort;
+use crate::load::{Dice, counters, journal, one};
+use crate::process::written_bytes;
+use crate::report::{Goal, Report, Series, progress};
+use crate::speed::entries;
+
+const COUNTERS: usize = 10_000;
+/// How often the load is topped up.
+const TICK: Duration = Duration::from_millis(1);
+const HOUR: f64 = 3600.0;
+const YEAR: f64 = 365.0 * 24.0 * HOUR;
+
+/// A load of so many requests a second, at every commit interval.
+pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
+    let default = Config::default().interval;
+    for per_second in [1_000, 10_000, 100_000] {
+        for millis in [10, 50, 100, 250, 1000] {
+            let interval = Span::millis(millis);
+            // What the interval does shows at one load; how it grows, at one interval.
+            if per_second == 10_000 || interval == default {
+                at(per_second, interval, effort.volume_span, report)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn at(per_second: u64, interval: Span, span: Duration, report: &mut Report) -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let config = Config { interval, ..Config::default() };
+    let (journal, metrics) = journal(dir.path(), config)?;
+    let (counters, clock, mut dice) = (counters(COUNTERS), SystemClock::new(), Dice(7));
+    let before = written_bytes()?;
+    let (started, mut counted) = (Instant::now(), 0);
+    while started.elapsed() < span {
+        let due = (started.elapsed().as_secs_f64() * per_second as f64) as u64;
+        while counted < due {
+            let counter = counters[dice.below(COUNTERS)].clone();
+            // Under `interval` nobody waits for it.
+            let _unawaited = journal.count(journal.reserve()?, counter, one(clock.now()));
+            counted += 1;
+        }
+        std::thread::sleep(TICK);
+    }
+    journal.shutdown()?;
+    let seconds = started.elapsed().as_secs_f64();
+    let payload = metrics.journal.bytes_written.get() as f64;
+    let written = (written_bytes()? - before) as f64;
+    let (entries, commits) = (entries(&metrics), metrics.journal.commits.get() as f64);
+    progress(&format!(
+        "{:.0} merged counters/s of {:.1} bytes, {:.1} commits/s",
+        entries / seconds,
+        payload / entries,
+        commits / seconds
+    ));
+    let single = |value: f64| {
+        let mut series = Series::default();
+        series.push(value);
+        series
+    };
+    let figure = format!("{per_second} requests/s, every {interval}, on disk against chunks");
+    let (written, payload) = (written / seconds, payload / seconds);
+    report.ratio(
+        &figure,
+        "kB/s",
+        [&single(written / 1e3), &single(payload / 1e3), &single(written / payload)],
+        Goal::None,
+    );
+    if interval == Config::default().interval {
+        report.figure("  in an hour", "GB", &single(written * HOUR / 1e9), Goal::None);
+        report.figure("  in a year", "TB", &single(written * YEAR / 1e12), Goal::None);
+    }
+    Ok(())
+}
