@@ -14,7 +14,7 @@ use crate::Effort;
 use crate::load::{counters, journal, one};
 use crate::plain::Plain;
 use crate::process::thread_nanos;
-use crate::report::{Goal, Report, Series, progress};
+use crate::report::{Goal, Report, Rounds, Series, progress};
 
 /// Threads that count as fast as they can.
 const RECORDERS: usize = 2;
@@ -40,21 +40,19 @@ struct Sample {
 
 fn compare(commit: Commit, effort: Effort, report: &mut Report) -> Result<()> {
     for distinct in [1, 100, 10_000] {
-        let (mut ours, mut plain, mut ratios) = <(Series, Series, Series)>::default();
+        let mut rounds = Rounds::default();
         let (mut bytes, mut nanos) = <(Series, Series)>::default();
         for round in 1..=effort.rounds {
             let one = of_journal(commit, distinct, effort.span)?;
             let other = of_plain(commit, distinct, effort.span, one.bytes_per_entry)?;
             progress(&format!("round {round}: {:.0}/s, plain {other:.0}/s", one.per_second));
-            ours.push(one.per_second);
-            plain.push(other);
-            ratios.push(one.per_second / other);
+            rounds.push(one.per_second, other);
             bytes.push(one.bytes_per_entry);
             nanos.push(one.nanos_per_entry);
         }
         let mode = if commit == Commit::Interval { "interval" } else { "before_reply" };
         let figure = format!("{mode}, {distinct} counters a window");
-        report.ratio(&figure, "facts/s", [&ours, &plain, &ratios], Goal::AtLeast(0.5));
+        report.ratio(&figure, "facts/s", &rounds, Goal::AtLeast(0.5));
         report.figure("  written for each merged counter", "bytes", &bytes, Goal::None);
         report.figure("  journal thread, each merged counter", "ns", &nanos, Goal::None);
     }

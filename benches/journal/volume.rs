@@ -10,7 +10,7 @@ use gatepost::model::units::Span;
 use crate::Effort;
 use crate::load::{Dice, counters, journal, one};
 use crate::process::written_bytes;
-use crate::report::{Goal, Report, Series, progress};
+use crate::report::{Goal, Report, Rounds, Series, progress};
 use crate::speed::entries;
 
 const COUNTERS: usize = 10_000;
@@ -69,12 +69,9 @@ fn at(per_second: u64, interval: Span, span: Duration, report: &mut Report) -> R
     };
     let figure = format!("{per_second} requests/s, every {interval}, on disk against chunks");
     let (written, payload) = (written / seconds, payload / seconds);
-    report.ratio(
-        &figure,
-        "kB/s",
-        [&single(written / 1e3), &single(payload / 1e3), &single(written / payload)],
-        Goal::None,
-    );
+    let mut once = Rounds::default();
+    once.push(written / 1e3, payload / 1e3);
+    report.ratio(&figure, "kB/s", &once, Goal::None);
     if interval == Config::default().interval {
         report.figure("  in an hour", "GB", &single(written * HOUR / 1e9), Goal::None);
         report.figure("  in a year", "TB", &single(written * YEAR / 1e12), Goal::None);
