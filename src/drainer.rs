@@ -292,9 +292,9 @@ impl Worker {
             let known = segment.applied_seq();
             let row = ledger.get(&segment.stream);
             let other_end = row.is_some_and(|row| {
-                row.retired || row.closed_seq.is_some_and(|end| end < segment.durable_seq())
+                row.underway || row.closed_seq.is_some_and(|end| end < segment.durable_seq())
             });
-            if other_end && segment.lane != Lane::State && segment.block() {
+            if segment.lane != Lane::State && segment.block(other_end) {
                 tracing::error!(
                     stream = %segment.stream,
                     closed_at = row.and_then(|row| row.closed_seq),
@@ -333,7 +333,13 @@ impl Worker {
             return Ok(!gathered.whole);
         }
         let started = self.clock.monotonic();
-        let applied = self.sink.apply(&gathered.batch).await?;
+        let applied = match self.sink.apply(&gathered.batch).await {
+            Err(SinkError::Cloned(stream)) => {
+                self.set_aside(&gathered, stream);
+                return Ok(true);
+            }
+            applied => applied?,
+        };
         let now = self.clock.monotonic();
         self.metrics.drain.batches.inc();
         self.metrics.drain.rows.inc_by(applied.rows);
@@ -343,6 +349,15 @@ impl Worker {
         let whole = gathered.whole;
         self.applied(gathered);
         Ok(!whole)
+    }
+
+    /// Some of what was merged into it is counted already, and nobody can say which: the rest of
+    /// the batch goes without it.
+    fn set_aside(&self, gathered: &Gathered, stream: Uuid) {
+        self.metrics.drain.conflicts.inc();
+        for (segment, ..) in gathered.segments.iter().filter(|(s, ..)| s.stream == stream) {
+            self.journal.quarantine(segment, &SegmentError::Copied);
+        }
     }
 
     fn applied(&mut self, gathered: Gathered) {

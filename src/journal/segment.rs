@@ -8,13 +8,14 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use uuid::Uuid;
 
 use super::chunk::{self, Chunk};
+use super::merge::sources::{self, Source};
 use crate::codec::{self, CodecError, Kind};
 use crate::disk::{self, StoreError, guarded};
 use crate::model::Timestamp;
@@ -51,6 +52,9 @@ pub enum SegmentError {
     /// Damage that was noticed by counting only.
     #[error("{0} sequence numbers are missing")]
     Missing(u64),
+    /// It can never be sent.
+    #[error("a copy of this data directory has drained a part of what was merged into it")]
+    Copied,
 }
 
 /// Some chunks of a segment.
@@ -83,6 +87,14 @@ pub struct Segment {
     /// Postgres knows another end of the stream: it cannot be drained.
     blocked: AtomicBool,
     sent: AtomicBool,
+    /// Written by this process.
+    own: bool,
+    /// The drain or a merge has it in its hands: one of them at a time.
+    claimed: AtomicBool,
+    /// A merge found a gap in it.
+    unfit: AtomicBool,
+    /// What it was merged from; unset where it was not.
+    sources: OnceLock<Arc<[Source]>>,
     settled_at: Mutex<Option<Duration>>,
 }
 
@@ -112,6 +124,10 @@ impl Segment {
             sealed: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             sent: AtomicBool::new(false),
+            own,
+            claimed: AtomicBool::new(false),
+            unfit: AtomicBool::new(false),
+            sources: OnceLock::new(),
             settled_at: Mutex::new(None),
         }
     }
@@ -146,6 +162,9 @@ impl Segment {
         disk::secure(&dir)?;
         let segment = Self::new(lane, stream, dir, false);
         segment.sent.store(segment.dir.join("sent").exists(), Ordering::Relaxed);
+        if let Some(sources) = sources::read(&segment.dir, stream)? {
+            segment.stands_for(sources);
+        }
         if let Some(end) = segment.read_end()? {
             segment.publish(end);
         }
@@ -300,10 +319,10 @@ impl Segment {
         self.sealed.load(Ordering::Acquire)
     }
 
-    /// Postgres knows another end of this stream: a copy of the directory was there before. Returns
-    /// whether that is news.
-    pub fn block(&self) -> bool {
-        !self.blocked.swap(true, Ordering::AcqRel)
+    /// Postgres knows another end of this stream, or none any more: a copy of the directory was
+    /// there before. Returns whether that is news.
+    pub fn block(&self, blocked: bool) -> bool {
+        !self.blocked.swap(blocked, Ordering::AcqRel) && blocked
     }
 
     /// Whether it cannot be drained.
@@ -322,6 +341,49 @@ impl Segment {
     pub fn unsettled_facts(&self) -> u64 {
         let facts = self.facts.load(Ordering::Relaxed);
         facts.saturating_sub(self.facts_applied.load(Ordering::Relaxed))
+    }
+
+    /// Facts in everything that is durable. (Of an inherited segment: known once it was examined.)
+    pub fn facts(&self) -> u64 {
+        self.facts.load(Ordering::Relaxed)
+    }
+
+    /// Whether this process wrote it.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
+    /// Whether a transaction may have carried some of it.
+    pub fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    /// Whether nobody can know it but we: examined, never sent, and not known to Postgres.
+    pub(super) fn may_be_merged(&self) -> bool {
+        let fit = self.examined.load(Ordering::Acquire) && !self.unfit.load(Ordering::Acquire);
+        fit && !self.is_sent() && !self.is_blocked() && self.applied_seq() == 0
+    }
+
+    /// It could not be read whole: it stays as it is.
+    pub(super) fn never_merge(&self) {
+        self.unfit.store(true, Ordering::Release);
+    }
+
+    /// The streams that were merged into it, in their transitive order; empty where none were.
+    pub fn sources(&self) -> Arc<[Source]> {
+        self.sources.get().cloned().unwrap_or_default()
+    }
+
+    /// Says so, once.
+    pub(super) fn stands_for(&self, sources: Arc<[Source]>) {
+        // It is said where the segment is made, by one thread.
+        let _said_before = self.sources.set(sources);
+    }
+
+    /// Takes it in hand, for sending or for merging; `None` while somebody else has it.
+    pub fn claim(self: &Arc<Self>) -> Option<Claim> {
+        let free = !self.claimed.swap(true, Ordering::AcqRel);
+        free.then(|| Claim(Some(self.clone())))
     }
 
     /// Makes the `sent` mark durable, once.
@@ -352,5 +414,24 @@ impl Segment {
     /// Where it stands.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+}
+
+/// A segment in hand: nobody else sends or merges it meanwhile. Let go of when dropped.
+#[derive(Debug)]
+pub struct Claim(Option<Arc<Segment>>);
+
+impl Claim {
+    /// Never lets go: what is in it is to be found elsewhere, or nobody can say where.
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(segment) = &self.0 {
+            segment.claimed.store(false, Ordering::Release);
+        }
     }
 }

@@ -17,6 +17,8 @@ metrics! {
         pub recognised: Counter = Counter::default() => "drain_batches_recognised",
         /// Times that the ledger had moved backwards.
         pub regressions: Counter = Counter::default() => "drain_ledger_regressions",
+        /// Merged segments set aside, because a copy had drained a part of what they stand for.
+        pub conflicts: Counter = Counter::default() => "drain_merge_conflicts",
         /// Time of one drain transaction.
         pub duration: Histogram = Histogram::new(exponential_buckets(0.001, 2.0, 15))
             => "drain_duration_seconds",
