@@ -10,6 +10,7 @@ mod bad_input;
 mod drain;
 mod feed;
 mod kill;
+mod merge;
 mod migrations;
 mod model;
 mod nginx;
