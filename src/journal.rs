@@ -20,7 +20,7 @@
 //! drainer ◄── segments: chunks up to the published durable_seq ◄──────────────────────────┘
 //!
 //! journal/<lane>/<stream>/   one sled database per segment; the stream id is a uuid v7
-//!     sources                only where others were merged into it: their stream ids, written first
+//!     sources                where others were merged into it: their streams, written first
 //!     end                    written and synced when the segment closes: last sequence number,
 //!     facts sent                   written and synced before the first transaction that carries it
 //! ```
@@ -66,9 +66,10 @@ use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, Usa
 
 pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX};
 pub use config::{Commit, Config, OnFull};
+pub use merge::part::Claim;
 pub use merge::sources::Source;
 pub use merge::{MergeError, Scope};
-pub use segment::{Claim, End, Page, Segment, SegmentError};
+pub use segment::{End, Page, Segment, SegmentError};
 pub use status::{JournalStatus, LaneStatus};
 pub use ticket::Ticket;
 

@@ -29,6 +29,7 @@
 //! The transaction that takes a merged segment from 0 retires its sources in the ledger.
 
 mod laws;
+pub(super) mod part;
 mod pick;
 mod recover;
 mod run;
@@ -44,12 +45,13 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use laws::EVENTS_MAX;
+use part::Claim;
 use pick::{Candidate, pick};
 use run::{Fold, Merged};
 use sources::Source;
 
 use super::Journal;
-use super::segment::{Claim, Segment, SegmentError};
+use super::segment::{Segment, SegmentError};
 use super::writer::Writer;
 use crate::clock::SharedClock;
 use crate::codec::CodecError;

@@ -8,14 +8,15 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bincode::{Decode, Encode};
 use uuid::Uuid;
 
 use super::chunk::{self, Chunk};
-use super::merge::sources::{self, Source};
+use super::merge::part::Part;
+use super::merge::sources;
 use crate::codec::{self, CodecError, Kind};
 use crate::disk::{self, StoreError, guarded};
 use crate::model::Timestamp;
@@ -87,14 +88,7 @@ pub struct Segment {
     /// Postgres knows another end of the stream: it cannot be drained.
     blocked: AtomicBool,
     sent: AtomicBool,
-    /// Written by this process.
-    own: bool,
-    /// The drain or a merge has it in its hands: one of them at a time.
-    claimed: AtomicBool,
-    /// A merge found a gap in it.
-    unfit: AtomicBool,
-    /// What it was merged from; unset where it was not.
-    sources: OnceLock<Arc<[Source]>>,
+    pub(super) part: Part,
     settled_at: Mutex<Option<Duration>>,
 }
 
@@ -124,10 +118,7 @@ impl Segment {
             sealed: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             sent: AtomicBool::new(false),
-            own,
-            claimed: AtomicBool::new(false),
-            unfit: AtomicBool::new(false),
-            sources: OnceLock::new(),
+            part: Part::new(own),
             settled_at: Mutex::new(None),
         }
     }
@@ -309,6 +300,11 @@ impl Segment {
         }
     }
 
+    /// Whether its end is known.
+    pub(super) fn is_examined(&self) -> bool {
+        self.examined.load(Ordering::Acquire)
+    }
+
     /// Whether nothing will be added.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
@@ -332,9 +328,7 @@ impl Segment {
 
     /// Whether it is closed, and all of it is in Postgres.
     pub fn is_finished(&self) -> bool {
-        self.is_closed()
-            && self.examined.load(Ordering::Acquire)
-            && self.applied_seq() >= self.durable_seq()
+        self.is_closed() && self.is_examined() && self.applied_seq() >= self.durable_seq()
     }
 
     /// Facts that are not known to be in Postgres.
@@ -348,42 +342,9 @@ impl Segment {
         self.facts.load(Ordering::Relaxed)
     }
 
-    /// Whether this process wrote it.
-    pub fn is_own(&self) -> bool {
-        self.own
-    }
-
     /// Whether a transaction may have carried some of it.
     pub fn is_sent(&self) -> bool {
         self.sent.load(Ordering::Acquire)
-    }
-
-    /// Whether nobody can know it but we: examined, never sent, and not known to Postgres.
-    pub(super) fn may_be_merged(&self) -> bool {
-        let fit = self.examined.load(Ordering::Acquire) && !self.unfit.load(Ordering::Acquire);
-        fit && !self.is_sent() && !self.is_blocked() && self.applied_seq() == 0
-    }
-
-    /// It could not be read whole: it stays as it is.
-    pub(super) fn never_merge(&self) {
-        self.unfit.store(true, Ordering::Release);
-    }
-
-    /// The streams that were merged into it, in their transitive order; empty where none were.
-    pub fn sources(&self) -> Arc<[Source]> {
-        self.sources.get().cloned().unwrap_or_default()
-    }
-
-    /// Says so, once.
-    pub(super) fn stands_for(&self, sources: Arc<[Source]>) {
-        // It is said where the segment is made, by one thread.
-        let _said_before = self.sources.set(sources);
-    }
-
-    /// Takes it in hand, for sending or for merging; `None` while somebody else has it.
-    pub fn claim(self: &Arc<Self>) -> Option<Claim> {
-        let free = !self.claimed.swap(true, Ordering::AcqRel);
-        free.then(|| Claim(Some(self.clone())))
     }
 
     /// Makes the `sent` mark durable, once.
@@ -414,24 +375,5 @@ impl Segment {
     /// Where it stands.
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-}
-
-/// A segment in hand: nobody else sends or merges it meanwhile. Let go of when dropped.
-#[derive(Debug)]
-pub struct Claim(Option<Arc<Segment>>);
-
-impl Claim {
-    /// Never lets go: what is in it is to be found elsewhere, or nobody can say where.
-    pub(super) fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        if let Some(segment) = &self.0 {
-            segment.claimed.store(false, Ordering::Release);
-        }
     }
 }

@@ -2,9 +2,10 @@
 //! committing, merging, draining, unknown commits, cut connections, restarts, kills and clones.
 //!
 //! Per counter, `applied ≤ issued` after every step; in the end `applied = issued` where nothing
-//! was killed, and `durable ≤ applied ≤ issued` where something was. Every other seed also restores old
-//! copies of the data directory, fails over to a Postgres that lags, and merges what a copy drains:
-//! there facts are lost with what was replaced, and what must hold is `applied ≤ issued`.
+//! was killed, and `durable ≤ applied ≤ issued` where something was. Every other seed also
+//! restores old copies of the data directory, fails over to a Postgres that lags, and merges what a
+//! copy drains: there facts are lost with what was replaced, and what must hold is
+//! `applied ≤ issued`.
 //!
 //! A failure names its seed: it goes to `model.seeds`, and is run first ever after. `GATEPOST_SEED`
 //! runs one alone, `GATEPOST_LONG` many more.

@@ -166,7 +166,7 @@ impl Sorted {
 
 /// All of them side by side.
 pub(super) struct Merged {
-    /// Each with the fact that comes next from it. They are few: the least is looked for one by one.
+    /// Each with the fact that comes next from it. They are few: the least is looked for singly.
     heads: Vec<(UsageFact, Sorted)>,
 }
 

@@ -4,8 +4,8 @@
 //! parts: length (4, little-endian) · frame(Part)
 //! ```
 //!
-//! A day of outage may name tens of thousands of streams and a frame holds 64 KiB, so the list comes
-//! in parts. Each says which it is of how many, and of which stream.
+//! A day of outage may name tens of thousands of streams and a frame holds 64 KiB, so the list
+//! comes in parts. Each says which it is of how many, and of which stream.
 
 use std::fs;
 use std::io;
