@@ -46,6 +46,8 @@ pub enum Kind {
     Chunk = 0xC1,
     /// The end mark of a segment.
     End = 0xE1,
+    /// A part of the list of streams that a segment was merged from.
+    Sources = 0xE2,
     /// A row of the cache.
     Row = 0xA1,
     /// The cache's position and age.

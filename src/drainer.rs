@@ -298,7 +298,13 @@ impl Worker {
             return Ok(!gathered.whole);
         }
         let started = self.clock.monotonic();
-        let applied = self.sink.apply(&gathered.batch).await?;
+        let applied = match self.sink.apply(&gathered.batch).await {
+            Err(SinkError::Cloned(stream)) => {
+                self.set_aside(&gathered, stream);
+                return Ok(true);
+            }
+            applied => applied?,
+        };
         let now = self.clock.monotonic();
         self.metrics.drain.batches.inc();
         self.metrics.drain.rows.inc_by(applied.rows);

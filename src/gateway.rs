@@ -59,6 +59,7 @@ impl LocalGateway {
     /// When what was recorded could not be written.
     pub async fn close(self) -> Result<(), Error> {
         drop(self.router);
+        self.parts.merge_local().await;
         self.parts.close().await
     }
 }

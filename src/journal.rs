@@ -20,6 +20,7 @@
 //! drainer ◄── segments: chunks up to the published durable_seq ◄──────────────────────────┘
 //!
 //! journal/<lane>/<stream>/   one sled database per segment; the stream id is a uuid v7
+//!     sources                where others were merged into it: their streams, written first
 //!     end                    written and synced when the segment closes: last sequence number,
 //!     facts sent                   written and synced before the first transaction that carries it
 //! ```
@@ -35,6 +36,7 @@ mod chunk;
 mod committer;
 mod config;
 mod inherit;
+mod merge;
 mod segment;
 mod status;
 mod tally;
@@ -65,6 +67,9 @@ use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, Usa
 
 pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX, FactRef};
 pub use config::{Commit, Config, OnFull};
+pub use merge::part::Claim;
+pub use merge::sources::Source;
+pub use merge::{MergeError, Scope};
 pub use segment::{End, Page, Segment, SegmentError};
 pub use status::{JournalStatus, LaneStatus};
 pub use tally::Tally;
@@ -164,6 +169,7 @@ impl Journal {
             thread: Arc::default(),
         };
         journal.inherit()?;
+        journal.look_whether_attached();
         let state = journal.inherited_state()?;
         let committer = Committer::new(shared.clone(), dir, config, clock, entropy, metrics);
         let ending = shared.clone();
@@ -272,6 +278,8 @@ impl Journal {
         each: &mut dyn FnMut(UsageFact),
     ) -> Result<(), SegmentError> {
         const PAGE: usize = 1024;
+        let swap = self.shared.merging.swap.read();
+        let _no_swap = swap.unwrap_or_else(PoisonError::into_inner);
         for segment in self.segments(Lane::Usage) {
             let held = Held(&segment);
             let mut after = match ledger {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::disk::StoreError;
 use crate::journal::{Journal, Page, Segment, SegmentError};
 use crate::model::fact::{Counter, Counts, Fact, Lane, UsageFact};
-use crate::postgres::sink::{Batch, StreamRange};
+use crate::postgres::sink::{Batch, Retirement, StreamRange};
 
 /// Chunks read at a time: a batch exceeds its bound by what they hold at most.
 const PAGE_CHUNKS: usize = 16;
@@ -31,6 +31,8 @@ pub struct Gathered {
     pub whole: bool,
     /// Another handle kept a segment from being read.
     pub held: bool,
+    /// A segment is being merged.
+    merging: bool,
 }
 
 #[derive(Default)]
@@ -61,8 +63,24 @@ impl Merged {
 /// Blocks. Segments that cannot be read are set aside; those held by another handle wait for the
 /// next pass.
 pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered, SegmentError> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    const ATTEMPTS: u32 = 400;
+    for _ in 1..ATTEMPTS {
+        let gathered = gather_free(journal, lane, bounds)?;
+        if !gathered.merging || !gathered.segments.is_empty() {
+            return Ok(gathered);
+        }
+        // There is nothing else to send: the merge gives up at its next step.
+        journal.want_merged();
+        std::thread::sleep(PAUSE);
+    }
+    gather_free(journal, lane, bounds)
+}
+
+/// What is not being merged.
+fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered, SegmentError> {
     let mut gathered = Gathered { whole: true, ..Gathered::default() };
-    let mut merged = Merged::default();
+    let (mut merged, mut claims) = (Merged::default(), Vec::new());
     for segment in journal.segments(lane) {
         if segment.is_blocked() {
             continue;
@@ -71,10 +89,17 @@ pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered,
             gathered.whole = false;
             break;
         }
+        let Some(claim) = segment.claim() else {
+            gathered.merging = true;
+            gathered.whole = false;
+            continue;
+        };
         match gather_segment(&segment, bounds, &mut merged, &mut gathered.batch) {
             Ok(Some(range)) => {
                 gathered.whole &= range.to >= segment.durable_seq();
+                gathered.batch.retires.extend(retires(&segment, &range));
                 gathered.segments.push((segment, range));
+                claims.push(claim);
             }
             Ok(None) => {}
             Err(SegmentError::Store(StoreError::Locked)) => gathered.held = true,
@@ -91,10 +116,24 @@ pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered,
     usage.sort_unstable_by(|a, b| a.counter.cmp(&b.counter));
     gathered.batch.usage = usage;
     gathered.batch.ranges = gathered.segments.iter().map(|(_, range)| range.clone()).collect();
+    if !gathered.segments.is_empty() {
+        journal.attach()?;
+    }
     for (segment, _) in &gathered.segments {
         segment.mark_sent()?;
     }
+    // Marked: from here on nobody merges them.
+    drop(claims);
     Ok(gathered)
+}
+
+/// What a merged segment stands for, if nothing of it was applied. (The facts of other lanes may
+/// arrive as often as they like.)
+fn retires(segment: &Segment, range: &StreamRange) -> Option<Retirement> {
+    let sources = segment.sources();
+    let first = segment.lane == Lane::Usage && range.from == 0 && !sources.is_empty();
+    let ends = || sources.iter().map(|source| (source.stream, source.last_seq)).collect();
+    first.then(|| Retirement { by: segment.stream, sources: ends() })
 }
 
 /// A page. The writer that closes a segment, or a reader that lets go of it, takes a moment: that

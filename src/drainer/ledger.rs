@@ -31,9 +31,9 @@ impl Worker {
     fn take_over(&self, segment: &Segment, row: Option<&Ledger>) {
         let known = segment.applied_seq();
         let other_end = row.is_some_and(|row| {
-            row.retired || row.closed_seq.is_some_and(|end| end < segment.durable_seq())
+            row.underway || row.closed_seq.is_some_and(|end| end < segment.durable_seq())
         });
-        if other_end && segment.lane != Lane::State && segment.block() {
+        if segment.lane != Lane::State && segment.block(other_end) {
             tracing::error!(
                 stream = %segment.stream,
                 closed_at = row.and_then(|row| row.closed_seq),

@@ -59,7 +59,7 @@ impl Remembered {
             let row = ledger.get(&removed.stream);
             let applied = row.map_or(0, |row| row.last_seq);
             // (Retired: its facts are there, with the stream that it was merged into.)
-            if applied >= removed.last_seq || row.is_some_and(|row| row.retired) {
+            if applied >= removed.last_seq || row.is_some_and(|row| row.underway) {
                 continue;
             }
             let facts = removed.tally.at(removed.last_seq).zip(removed.tally.at(applied));
@@ -103,8 +103,8 @@ mod tests {
         Removed { lane: Lane::Usage, stream: Uuid::from_u128(stream), last_seq: 9, tally }
     }
 
-    fn ledger(last_seq: u64, retired: bool) -> HashMap<Uuid, Ledger> {
-        let row = Ledger { last_seq, closed_seq: None, retired };
+    fn ledger(last_seq: u64, underway: bool) -> HashMap<Uuid, Ledger> {
+        let row = Ledger { last_seq, closed_seq: None, underway };
         HashMap::from([(Uuid::from_u128(1), row)])
     }
 

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Worker;
 use super::gather::Gathered;
+use crate::journal::SegmentError;
 use crate::metrics::LaneLabel;
 use crate::model::fact::{Fact, StateFact};
 use crate::postgres::sink::Refused;
@@ -94,6 +95,15 @@ impl Worker {
         match reclaimed.await {
             Ok(removed) => self.remembered.add(removed),
             Err(error) => tracing::error!(%error, "settled segments cannot be removed"),
+        }
+    }
+
+    /// Some of what was merged into it is counted already, and nobody can say which: the rest of
+    /// the batch goes without it.
+    pub(super) fn set_aside(&self, gathered: &Gathered, stream: Uuid) {
+        self.metrics.drain.conflicts.inc();
+        for (segment, ..) in gathered.segments.iter().filter(|(s, ..)| s.stream == stream) {
+            self.journal.quarantine(segment, &SegmentError::Copied);
         }
     }
 }

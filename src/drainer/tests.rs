@@ -18,7 +18,7 @@ const ALL: Bounds = Bounds { rows: 1_000_000 };
 fn open(data: &TempDir) -> Journal {
     let config = journal::Config {
         interval: Span::secs(3600),
-        segment_max_bytes: Size::kib(2),
+        segment_max_bytes: Size::kib(1),
         ..journal::Config::default()
     };
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));

@@ -19,7 +19,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::drainer::{self, Drainer};
 use crate::entropy::{SharedEntropy, SystemEntropy};
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, MergeError, Scope};
 use crate::metrics::Metrics;
 use crate::model::Name;
 use crate::model::fact::{Revocation, StateFact};
@@ -206,6 +206,7 @@ impl Parts {
         let (journal, closing) = (self.journal.clone(), self.closing.clone());
         self.tasks.spawn_blocking(move || journal.examine(&|| closing.is_cancelled()));
         self.end_overlaps();
+        self.keep_merged();
     }
 
     /// Once a minute, and at the start: an overlap that has ended becomes a revocation "at once".
@@ -226,6 +227,54 @@ impl Parts {
                 }
             }
         });
+    }
+
+    /// What may be merged: without Postgres nobody else can have it.
+    fn scope(&self) -> Scope {
+        if self.linked.is_some() { Scope::Own } else { Scope::All }
+    }
+
+    /// Merges a backlog whenever it is worth while.
+    fn keep_merged(&self) {
+        const EVERY: Duration = Duration::from_secs(1);
+        const AFTER_FAILURE: Duration = Duration::from_secs(60);
+        let (journal, entropy) = (self.journal.clone(), self.entropy.clone());
+        let (closing, scope) = (self.closing.clone(), self.scope());
+        self.tasks.spawn(async move {
+            while !closing.is_cancelled() {
+                let (journal, entropy, stop) = (journal.clone(), entropy.clone(), closing.clone());
+                let merge = move || journal.merge(scope, &entropy, &|| stop.is_cancelled());
+                let pause = match tokio::task::spawn_blocking(merge).await {
+                    Ok(Ok(true)) => continue,
+                    Ok(Ok(false) | Err(MergeError::Stopped)) => EVERY,
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the backlog is not merged now");
+                        AFTER_FAILURE
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the backlog cannot be merged");
+                        AFTER_FAILURE
+                    }
+                };
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        });
+    }
+
+    /// Merges once, where there is no Postgres: commands leave a segment each.
+    pub async fn merge_local(&self) {
+        if self.scope() == Scope::All {
+            let (journal, entropy) = (self.journal.clone(), self.entropy.clone());
+            let merge = move || journal.merge(Scope::All, &entropy, &|| false);
+            match tokio::task::spawn_blocking(merge).await {
+                Ok(Ok(_worth_while)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the journal's segments are not merged"),
+                Err(error) => tracing::error!(%error, "the journal's segments are not merged"),
+            }
+        }
     }
 
     /// Ends feed and drainer, brings the journal to the disk, and frees the data directory.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Journal, JournalError, Segment, SegmentError};
+use super::{Journal, JournalError, Segment, SegmentError, merge};
 use crate::codec::CodecError;
 use crate::disk::{self, StoreError};
 use crate::model::fact::{Fact, Lane, StateFact};
@@ -18,6 +18,7 @@ impl Journal {
             let lane_dir = self.dir.join(lane.as_str());
             disk::make_private_dir(&lane_dir).map_err(self.io())?;
             disk::finish_removals(&lane_dir).map_err(self.io())?;
+            merge::finish(&lane_dir, lane).map_err(self.io())?;
             let mut streams: Vec<Uuid> = fs::read_dir(&lane_dir)
                 .map_err(self.io())?
                 .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())

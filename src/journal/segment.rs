@@ -15,6 +15,8 @@ use bincode::{Decode, Encode};
 use uuid::Uuid;
 
 use super::chunk::{self, Chunk};
+use super::merge::part::Part;
+use super::merge::sources;
 use super::tally::Tally;
 use crate::codec::{self, CodecError, Kind};
 use crate::disk::{self, StoreError, guarded};
@@ -52,6 +54,9 @@ pub enum SegmentError {
     /// Damage that was noticed by counting only.
     #[error("{0} sequence numbers are missing")]
     Missing(u64),
+    /// It can never be sent.
+    #[error("a copy of this data directory has drained a part of what was merged into it")]
+    Copied,
 }
 
 /// Some chunks of a segment.
@@ -84,6 +89,7 @@ pub struct Segment {
     /// Postgres knows another end of the stream: it cannot be drained.
     blocked: AtomicBool,
     sent: AtomicBool,
+    pub(super) part: Part,
     settled_at: Mutex<Option<Duration>>,
 }
 
@@ -113,6 +119,7 @@ impl Segment {
             sealed: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             sent: AtomicBool::new(false),
+            part: Part::new(own),
             settled_at: Mutex::new(None),
         }
     }
@@ -147,6 +154,9 @@ impl Segment {
         disk::secure(&dir)?;
         let segment = Self::new(lane, stream, dir, false);
         segment.sent.store(segment.dir.join("sent").exists(), Ordering::Relaxed);
+        if let Some(sources) = sources::read(&segment.dir, stream)? {
+            segment.stands_for(sources);
+        }
         if let Some(end) = segment.read_end()? {
             segment.publish(end);
         }
@@ -301,6 +311,11 @@ impl Segment {
         tally
     }
 
+    /// Whether its end is known.
+    pub(super) fn is_examined(&self) -> bool {
+        self.examined.load(Ordering::Acquire)
+    }
+
     /// Whether nothing will be added.
     pub fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
@@ -311,10 +326,10 @@ impl Segment {
         self.sealed.load(Ordering::Acquire)
     }
 
-    /// Postgres knows another end of this stream: a copy of the directory was there before. Returns
-    /// whether that is news.
-    pub fn block(&self) -> bool {
-        !self.blocked.swap(true, Ordering::AcqRel)
+    /// Postgres knows another end of this stream, or none any more: a copy of the directory was
+    /// there before. Returns whether that is news.
+    pub fn block(&self, blocked: bool) -> bool {
+        !self.blocked.swap(blocked, Ordering::AcqRel) && blocked
     }
 
     /// Whether it cannot be drained.
@@ -324,9 +339,7 @@ impl Segment {
 
     /// Whether it is closed, and all of it is in Postgres.
     pub fn is_finished(&self) -> bool {
-        self.is_closed()
-            && self.examined.load(Ordering::Acquire)
-            && self.applied_seq() >= self.durable_seq()
+        self.is_closed() && self.is_examined() && self.applied_seq() >= self.durable_seq()
     }
 
     /// Facts that are not known to be in Postgres. Exact where this process counted up to the
@@ -338,6 +351,16 @@ impl Segment {
         }
         let applied = lock(&self.tally).at_least(self.applied_seq());
         self.facts.load(Ordering::Relaxed).saturating_sub(applied)
+    }
+
+    /// Facts in everything that is durable. (Of an inherited segment: known once it was examined.)
+    pub fn facts(&self) -> u64 {
+        self.facts.load(Ordering::Relaxed)
+    }
+
+    /// Whether a transaction may have carried some of it.
+    pub fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
     }
 
     /// Makes the `sent` mark durable, once.

@@ -12,6 +12,8 @@ pub struct LaneStatus {
     pub lane: &'static str,
     /// Segments on disk, settled ones in their retention included.
     pub segments: u64,
+    /// Of these, those that others were merged into.
+    pub merged: u64,
     /// Their bytes.
     pub bytes: u64,
     /// Chunks that are not known to be in Postgres.
@@ -77,6 +79,7 @@ impl Journal {
         LaneStatus {
             lane: lane.as_str(),
             segments: segments.len() as u64,
+            merged: segments.iter().filter(|s| !s.sources().is_empty()).count() as u64,
             bytes: segments.iter().map(|s| crate::disk::bytes_below(s.dir())).sum(),
             unsettled_chunks: (segments.iter())
                 .map(|s| s.durable_seq().saturating_sub(s.applied_seq()))

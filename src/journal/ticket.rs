@@ -1,7 +1,7 @@
 //! What the handles and the journal thread share, and the tickets that wait for it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::Thread;
 
 use tokio::sync::Notify;
@@ -12,6 +12,19 @@ use super::{Full, Segment};
 /// Rounds that can have waiters at a time: the one that is being committed, the one that collects,
 /// and the one that a flush asks for.
 const ROUNDS_WAITED: u64 = 4;
+
+/// What merges share with everybody else.
+#[derive(Debug, Default)]
+pub(super) struct Merging {
+    /// One merge at a time.
+    pub turn: Mutex<()>,
+    /// The drain waits for a segment that is being merged: the merge shall give up.
+    pub give_way: AtomicBool,
+    /// Written while a merged segment takes the place of others; read by who reads them all.
+    pub swap: RwLock<()>,
+    /// `sent` marks were, or are about to be made in this directory.
+    pub attached: AtomicBool,
+}
 
 /// What the handles and the journal thread share.
 #[derive(Debug)]
@@ -32,6 +45,7 @@ pub(super) struct Shared {
     pub pending: AtomicI64,
     pub disk_bytes: AtomicU64,
     pub segments: Mutex<Vec<Arc<Segment>>>,
+    pub merging: Merging,
 }
 
 impl Shared {
@@ -49,6 +63,7 @@ impl Shared {
             pending: AtomicI64::new(0),
             disk_bytes: AtomicU64::new(0),
             segments: Mutex::default(),
+            merging: Merging::default(),
         }
     }
 

@@ -26,6 +26,8 @@ metrics! {
         pub lost_chunks: Counter = Counter::default() => "drain_lost_chunks",
         /// Facts in them, as far as they are known.
         pub lost_facts: Counter = Counter::default() => "drain_lost_facts",
+        /// Merged segments set aside, because a copy had drained a part of what they stand for.
+        pub conflicts: Counter = Counter::default() => "drain_merge_conflicts",
         /// Time of one drain transaction.
         pub duration: Histogram = Histogram::new(exponential_buckets(0.001, 2.0, 15))
             => "drain_duration_seconds",

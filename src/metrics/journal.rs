@@ -48,5 +48,15 @@ metrics! {
         pub dropped: Family<LaneLabel, Counter> = Family::default() => "journal_dropped",
         /// Sequence numbers found missing while reading segments.
         pub missing: Counter = Counter::default() => "journal_missing_sequences",
+        /// Merges of a long backlog.
+        pub merges: Counter = Counter::default() => "journal_merges",
+        /// Segments that were merged into another.
+        pub merged_segments: Counter = Counter::default() => "journal_merged_segments",
+        /// Bytes of segments that were merged into another.
+        pub merged_bytes_read: Counter = Counter::default() => "journal_merge_read_bytes",
+        /// Bytes of segments that others were merged into.
+        pub merged_bytes_written: Counter = Counter::default() => "journal_merge_written_bytes",
+        /// Audit entries that dropped out of a journal that was never attached to Postgres.
+        pub events_expired: Counter = Counter::default() => "journal_events_expired",
     }
 }

@@ -100,6 +100,11 @@ pub struct Counter {
     pub hour: i64,
 }
 
+impl Counter {
+    /// Counts of no hour in particular: they belong to lifetime totals only.
+    pub const NO_HOUR: i64 = i64::MIN;
+}
+
 /// Hashed with every request. The key tells its client, and the hour is nearly always the same:
 /// both are left to the comparison.
 impl Hash for Counter {

@@ -206,7 +206,19 @@ async fn positions(
     streams: &[Uuid],
 ) -> Result<HashMap<Uuid, u64>, PostgresError> {
     let rows = sqlx::query!(
-        "SELECT stream_id, last_seq FROM gatepost.stream_ledger WHERE stream_id = ANY($1)",
+        r#"
+        WITH asked AS (
+          SELECT stream_id, last_seq, closed_seq, retired_by FROM gatepost.stream_ledger
+          WHERE stream_id = ANY($1)
+        )
+        SELECT stream_id AS "stream_id!",
+               CASE WHEN retired_by IS NULL THEN last_seq ELSE coalesce(closed_seq, last_seq) END
+                 AS "last_seq!"
+        FROM asked
+        -- What some of them were merged into since the caller looked.
+        UNION SELECT l.stream_id, l.last_seq FROM gatepost.stream_ledger AS l
+        JOIN asked ON l.stream_id = asked.retired_by
+        "#,
         streams
     );
     let rows = rows.fetch_all(conn).await?;

@@ -4,6 +4,7 @@
 //! BEGIN                  own connection, never a pooled one
 //!   ledger row if absent
 //!   compare and swap     wait for the answer: a straggler must find nothing to do
+//!   what was merged into a stream that begins here is retired, or all is rolled back
 //!   state · usage · events, each merged and sorted
 //! COMMIT                 any error from here on: the fate is unknown until the ledger is read
 //! ```
@@ -32,7 +33,7 @@ use crate::model::{Name, Timestamp};
 
 use part::Part;
 
-pub use ledger::Ledger;
+pub use ledger::{Ledger, Retirement};
 pub use letters::Refused;
 
 /// How long a statement may wait for somebody's lock, run, or leave the transaction idle (a gateway
@@ -63,6 +64,8 @@ pub struct StreamRange {
 pub struct Batch {
     /// Which parts of which streams the facts below stand for.
     pub ranges: Vec<StreamRange>,
+    /// Streams that were merged into some of these, which begin here.
+    pub retires: Vec<Retirement>,
     /// In any order.
     pub state: Vec<StateFact>,
     /// Merged: one per counter.
@@ -86,6 +89,10 @@ pub enum SinkError {
     /// The ledger is not where the batch begins. Nothing was applied; read the positions.
     #[error("the ledger is not where this batch begins")]
     Moved,
+    /// Something that was merged into this stream has been applied otherwise: a copy of the data
+    /// directory has drained it. Nothing was applied, and this stream can never be.
+    #[error("a copy of this data directory has drained what was merged into segment {0}")]
+    Cloned(Uuid),
     /// Nothing was applied.
     #[error(transparent)]
     Failed(PostgresError),
@@ -187,6 +194,11 @@ impl Sink {
         sqlx::raw_sql(BEGIN).execute(&mut *conn).await.map_err(failed)?;
         if !ledger::advance(conn, &self.node, &batch.ranges).await.map_err(failed)? {
             return Err(SinkError::Moved);
+        }
+        for retirement in &batch.retires {
+            if !ledger::retire(conn, &self.node, retirement).await.map_err(failed)? {
+                return Err(SinkError::Cloned(retirement.by));
+            }
         }
         let mut applied = Applied::default();
         if careful {

@@ -11,6 +11,7 @@ mod drain;
 mod feed;
 mod kill;
 mod letters;
+mod merge;
 mod migrations;
 mod model;
 mod nginx;

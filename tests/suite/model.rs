@@ -1,17 +1,23 @@
 //! The law of the journal against a model that is a few numbers: random sequences of counting,
-//! committing, draining, unknown commits, cut connections, restarts, kills and clones.
+//! committing, merging, draining, unknown commits, cut connections, restarts, kills and clones.
 //!
 //! Per counter, `applied ≤ issued` after every step; in the end `applied = issued` where nothing
-//! was killed, and `durable ≤ applied ≤ issued` where something was.
+//! was killed, and `durable ≤ applied ≤ issued` where something was. Every other seed also
+//! restores old copies of the data directory, fails over to a Postgres that lags, and merges what a
+//! copy drains: there facts are lost with what was replaced, and what must hold is
+//! `applied ≤ issued`.
 //!
 //! A failure names its seed: it goes to `model.seeds`, and is run first ever after. `GATEPOST_SEED`
 //! runs one alone, `GATEPOST_LONG` many more.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost::entropy::{Entropy, SeededEntropy, SystemEntropy};
+use gatepost::entropy::{Entropy, SeededEntropy, SharedEntropy, SystemEntropy};
+use gatepost::journal::Scope;
 use gatepost::model::Timestamp;
+use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::support::database::Database;
@@ -28,6 +34,26 @@ const TOTALS: &str = "SELECT table_name, total_operations::bigint \
         FROM gatepost.client_statistics \
     UNION ALL SELECT 'hours', coalesce(sum(requests), 0)::bigint FROM gatepost.usage_hourly \
     UNION ALL SELECT 'keys', coalesce(sum(requests), 0)::bigint FROM gatepost.key_activity";
+
+/// What a replica has that lags: everything that is summed, and the ledger.
+const REMEMBER: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ; \
+    DROP TABLE IF EXISTS c, t, k, h, l; \
+    CREATE TABLE c AS TABLE gatepost.client_totals; \
+    CREATE TABLE t AS TABLE gatepost.client_table_totals; \
+    CREATE TABLE k AS TABLE gatepost.key_totals; \
+    CREATE TABLE h AS TABLE gatepost.hourly_totals; \
+    CREATE TABLE l AS TABLE gatepost.stream_ledger; COMMIT";
+const FAIL_OVER: &str = "BEGIN; \
+    LOCK gatepost.stream_ledger, gatepost.client_totals, gatepost.client_table_totals, \
+      gatepost.key_totals, gatepost.hourly_totals; \
+    DELETE FROM gatepost.stream_ledger; DELETE FROM gatepost.client_totals; \
+    DELETE FROM gatepost.client_table_totals; DELETE FROM gatepost.key_totals; \
+    DELETE FROM gatepost.hourly_totals; \
+    INSERT INTO gatepost.stream_ledger SELECT * FROM l; \
+    INSERT INTO gatepost.client_totals SELECT * FROM c; \
+    INSERT INTO gatepost.client_table_totals SELECT * FROM t; \
+    INSERT INTO gatepost.key_totals SELECT * FROM k; \
+    INSERT INTO gatepost.hourly_totals SELECT * FROM h; COMMIT";
 
 /// Numbers that follow from a seed.
 struct Dice(SeededEntropy);
@@ -52,6 +78,8 @@ struct Model {
     /// Revocations whose ticket was answered.
     revoked: BTreeSet<Uuid>,
     killed: bool,
+    /// Something durable may be gone: a directory or a Postgres was replaced by an older one.
+    replaced: bool,
 }
 
 impl Model {
@@ -82,7 +110,7 @@ impl Model {
             let issued = self.issued[counter];
             assert!(applied <= issued, "counter {counter}: {applied} applied, {issued} issued");
             let durable = issued - self.perhaps_lost[counter];
-            if end {
+            if end && !self.replaced {
                 assert!(applied >= durable, "counter {counter}: {applied} of {durable} durable");
             }
         }
@@ -93,7 +121,8 @@ impl Model {
             let rows = sqlx::query_scalar("SELECT id FROM gatepost.revocations");
             let there: Vec<String> = rows.fetch_all(&mut db.connect().await).await.unwrap();
             let there: BTreeSet<Uuid> = there.iter().map(|id| id.parse().unwrap()).collect();
-            assert!(there.is_superset(&self.revoked), "a revocation was lost");
+            let all = there.is_superset(&self.revoked);
+            assert!(all || self.replaced, "a revocation was lost");
         }
     }
 }
@@ -107,6 +136,12 @@ struct Run {
     model: Model,
     /// None only while it restarts.
     gateway: Option<Gateway>,
+    /// Directories and databases are replaced by older ones.
+    hostile: bool,
+    /// An old copy of the data directory.
+    old: Option<TempDir>,
+    /// An old copy of Postgres was made.
+    remembered: bool,
 }
 
 impl Run {
@@ -116,7 +151,8 @@ impl Run {
         let url = proxy.url(&db.url);
         let gateway = Some(Gateway::new(&url));
         let dice = Dice(SeededEntropy::new(seed));
-        Self { dice, db, proxy, url, model: Model::default(), gateway }
+        let (hostile, model) = (seed % 2 == 1, Model::default());
+        Self { dice, db, proxy, url, model, gateway, hostile, old: None, remembered: false }
     }
 
     fn gateway(&self) -> &Gateway {
@@ -184,8 +220,61 @@ impl Run {
         drop(twin.shut_down().await);
     }
 
+    /// What several commits left becomes one segment, if it is enough.
+    async fn merge(&mut self) {
+        for _ in 0..self.dice.below(12) {
+            self.count();
+            self.flush().await;
+        }
+        let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
+        self.gateway().journal.merge(Scope::Own, &entropy, &|| false).unwrap();
+    }
+
+    /// A copy is made of what is merged then, or drained; the copy drains before or after.
+    async fn copy_of_the_merged(&mut self) {
+        let twin = clone(self.gateway().data.path());
+        self.merge().await;
+        let later = self.dice.below(2) == 0;
+        if later {
+            drop(self.gateway().drainer.drain_now().await);
+        }
+        let twin = Gateway::open(twin, &self.url, None);
+        drop(twin.drainer.drain_now().await);
+        drop(twin.shut_down().await);
+        // What the copy has drained takes what was merged with it out of the count.
+        drop(self.gateway().drainer.drain_now().await);
+        self.model.replaced |= self.gateway().metrics.drain.conflicts.get() > 0;
+    }
+
+    /// The directory is lost, and an old copy of it put in its place.
+    async fn restore(&mut self) {
+        let now = clone(self.gateway().data.path());
+        let Some(old) = self.old.replace(now) else { return };
+        drop(self.gateway.take().expect("it runs").kill().await);
+        self.model.kill();
+        self.model.replaced = true;
+        self.gateway = Some(Gateway::open(old, &self.url, None));
+    }
+
+    async fn fail_over(&mut self) {
+        if std::mem::replace(&mut self.remembered, true) {
+            self.db.execute(FAIL_OVER).await;
+            self.model.replaced = true;
+        }
+        self.db.execute(REMEMBER).await;
+    }
+
     async fn step(&mut self) {
-        match self.dice.below(20) {
+        if self.hostile {
+            match self.dice.below(8) {
+                0 => self.restore().await,
+                1 => self.fail_over().await,
+                2 => self.copy_of_the_merged().await,
+                _ => {}
+            }
+            self.model.check(&self.db, false).await;
+        }
+        match self.dice.below(23) {
             0..7 => self.count(),
             7..10 => self.flush().await,
             10 => self.revoke().await,
@@ -199,6 +288,7 @@ impl Run {
             }
             17 => self.restart().await,
             18 => self.kill().await,
+            19..22 => self.merge().await,
             _ => self.twins().await,
         }
         self.model.check(&self.db, false).await;
@@ -211,7 +301,7 @@ impl Run {
         drain(self.gateway()).await;
         self.model.durable();
         self.model.check(&self.db, true).await;
-        if !self.model.killed {
+        if !self.model.killed && !self.model.replaced {
             assert_eq!(self.model.perhaps_lost, [0; COUNTERS]);
         }
         // And nothing is left to send, also for those who come later.

@@ -13,12 +13,23 @@ use crate::postgres::rows::{bigint, count};
 /// A stream's row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ledger {
-    /// Everything up to this sequence number is applied.
+    /// Everything up to this sequence number is applied, with this stream or with another that it
+    /// was merged into.
     pub last_seq: u64,
     /// The stream's end, where it is known.
     pub closed_seq: Option<u64>,
-    /// Its facts were applied with another stream that it was merged into.
-    pub retired: bool,
+    /// Its facts are being applied with another stream that it was merged into, and nobody knows
+    /// how many of them are.
+    pub underway: bool,
+}
+
+/// Streams whose facts are those of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retirement {
+    /// The stream that they were merged into.
+    pub by: Uuid,
+    /// Each with its last sequence number.
+    pub sources: Vec<(Uuid, u64)>,
 }
 
 pub(super) async fn read(
@@ -27,8 +38,15 @@ pub(super) async fn read(
 ) -> Result<HashMap<Uuid, Ledger>, sqlx::Error> {
     let rows = sqlx::query!(
         r#"
-        SELECT stream_id, last_seq, closed_seq, retired_by IS NOT NULL AS "retired!"
-        FROM gatepost.stream_ledger WHERE stream_id = ANY($1)
+        SELECT l.stream_id, l.closed_seq, l.retired_by IS NOT NULL AND NOT m.whole AS "underway!",
+               CASE WHEN m.whole THEN coalesce(l.closed_seq, l.last_seq) ELSE l.last_seq END
+                 AS "last_seq!"
+        FROM gatepost.stream_ledger AS l
+        CROSS JOIN LATERAL (
+          SELECT coalesce((SELECT last_seq = closed_seq FROM gatepost.stream_ledger
+                           WHERE stream_id = l.retired_by), false) AS whole
+        ) AS m
+        WHERE l.stream_id = ANY($1)
         "#,
         streams
     );
@@ -36,7 +54,7 @@ pub(super) async fn read(
         let ledger = Ledger {
             last_seq: count(row.last_seq),
             closed_seq: row.closed_seq.map(count),
-            retired: row.retired,
+            underway: row.underway,
         };
         (row.stream_id, ledger)
     });
@@ -97,4 +115,34 @@ pub(super) async fn advance(
     .await?;
     let holds_back = |range: &&&StreamRange| range.lane != Lane::State;
     Ok(ranges.iter().filter(holds_back).all(|range| moved.contains(&range.stream)))
+}
+
+/// Says of every source that its facts are those of another stream. `false` when one of them was
+/// applied by itself or with a third; the caller must roll back then. (Two copies of a directory
+/// may lock rows here in opposite order; Postgres ends one of them, and it is tried again.)
+pub(super) async fn retire(
+    conn: &mut PgConnection,
+    node: &str,
+    retirement: &Retirement,
+) -> Result<bool, sqlx::Error> {
+    let streams: Vec<Uuid> = retirement.sources.iter().map(|source| source.0).collect();
+    let ends: Vec<i64> = retirement.sources.iter().map(|source| bigint(source.1)).collect();
+    let retired = sqlx::query!(
+        r#"
+        INSERT INTO gatepost.stream_ledger AS l (stream_id, node_id, lane, closed_seq, retired_by)
+        SELECT u.stream, $3, 'usage', u.ends_at, $4
+        FROM unnest($1::uuid[], $2::bigint[]) AS u (stream, ends_at)
+        ORDER BY u.stream
+        ON CONFLICT (stream_id) DO UPDATE
+          SET closed_seq = excluded.closed_seq, retired_by = excluded.retired_by, updated_at = now()
+          WHERE l.last_seq = 0 AND (l.retired_by IS NULL OR l.retired_by = excluded.retired_by)
+        "#,
+        &streams,
+        &ends,
+        node,
+        retirement.by
+    )
+    .execute(conn)
+    .await?;
+    Ok(usize::try_from(retired.rows_affected()).is_ok_and(|rows| rows == streams.len()))
 }

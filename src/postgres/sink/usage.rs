@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::rows_in;
 use crate::model::Timestamp;
-use crate::model::fact::{Counts, UsageFact};
+use crate::model::fact::{Counter, Counts, UsageFact};
 use crate::postgres::rows::bigint;
 
 /// Adds every counter to its hour and to the totals of its client, table and key.
@@ -151,7 +151,8 @@ async fn write_hours(
     node: &str,
     facts: &[UsageFact],
 ) -> Result<(), sqlx::Error> {
-    let mut facts: Vec<&UsageFact> = facts.iter().collect();
+    let of_an_hour = |fact: &&UsageFact| fact.counter.hour != Counter::NO_HOUR;
+    let mut facts: Vec<&UsageFact> = facts.iter().filter(of_an_hour).collect();
     facts.sort_unstable_by(|a, b| {
         let key = |fact: &UsageFact| (fact.counter.hour, fact.counter.key_id);
         key(a).cmp(&key(b)).then_with(|| a.counter.cmp(&b.counter))

@@ -21,7 +21,17 @@ use tokio_util::task::TaskTracker;
 use super::postgres;
 
 /// Long: nothing is committed or drained unless a test asks for it.
-const NEVER: Span = Span(Duration::from_secs(24 * 3600));
+pub const NEVER: Span = Span(Duration::from_secs(24 * 3600));
+
+/// Small segments, gone as soon as they are settled.
+pub fn config() -> journal::Config {
+    journal::Config {
+        interval: NEVER,
+        segment_max_bytes: Size::kib(2),
+        retention: Span::secs(0),
+        ..journal::Config::default()
+    }
+}
 
 /// The parts of one process.
 pub struct Gateway {
@@ -42,14 +52,18 @@ impl Gateway {
 
     /// Takes up what is in `data`.
     pub fn open(data: TempDir, url: &str, source: Option<Arc<dyn Source>>) -> Self {
+        Self::with(data, url, source, config())
+    }
+
+    /// With a journal of its own kind.
+    pub fn with(
+        data: TempDir,
+        url: &str,
+        source: Option<Arc<dyn Source>>,
+        config: journal::Config,
+    ) -> Self {
         let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
         let metrics = Arc::new(Metrics::new());
-        let config = journal::Config {
-            interval: NEVER,
-            segment_max_bytes: Size::kib(2),
-            retention: Span::secs(0),
-            ..journal::Config::default()
-        };
         let (journal, state) =
             Journal::open(data.path(), config, clock.clone(), entropy.clone(), metrics.clone())
                 .expect("the journal opens");

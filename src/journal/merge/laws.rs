@@ -1,0 +1,83 @@
+//! What few facts there are in the other lanes, merged in memory: state by its laws, events by id.
+//! Only where nothing was ever sent to Postgres.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::run::Reading;
+use super::{MergeError, Pace};
+use crate::journal::Segment;
+use crate::model::Name;
+use crate::model::fact::{AuditEntry, Fact, Revocation, RevocationKind, StateFact};
+
+/// Audit entries that are kept; the oldest beyond drop out.
+pub(super) const EVENTS_MAX: usize = if cfg!(test) { 20 } else { 100_000 };
+
+/// The first creation by name or id, and the earliest revocation. `segments` come in the order in
+/// which they were written.
+pub(super) fn state(
+    segments: &[Arc<Segment>],
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Fact>, MergeError> {
+    let (mut created, mut clients, mut keys) = (Vec::new(), HashSet::new(), HashSet::new());
+    let mut revoked = HashMap::<(RevocationKind, Name), Revocation>::new();
+    each(segments, pace, |fact| match fact {
+        Fact::State(StateFact::Revoked(fact)) => {
+            let known = revoked.entry((fact.kind, fact.id.clone())).or_insert(fact.clone());
+            known.at = known.at.min(fact.at);
+        }
+        Fact::State(StateFact::ClientCreated(client)) => {
+            if clients.insert(client.name.clone()) {
+                created.push(StateFact::ClientCreated(client));
+            }
+        }
+        Fact::State(StateFact::KeyCreated(key)) => {
+            if keys.insert(key.id) {
+                created.push(StateFact::KeyCreated(key));
+            }
+        }
+        Fact::Usage(_) | Fact::Audit(_) => {}
+    })?;
+    let mut revoked: Vec<_> = revoked.into_values().collect();
+    revoked.sort();
+    Ok(created
+        .into_iter()
+        .chain(revoked.into_iter().map(StateFact::Revoked))
+        .map(Fact::State)
+        .collect())
+}
+
+/// The newest [`EVENTS_MAX`] entries, and how many dropped out.
+pub(super) fn events(
+    segments: &[Arc<Segment>],
+    pace: &mut Pace<'_>,
+) -> Result<(Vec<Fact>, u64), MergeError> {
+    let (mut kept, mut dropped) = (BTreeMap::<Uuid, AuditEntry>::new(), 0);
+    each(segments, pace, |fact| {
+        if let Fact::Audit(entry) = fact {
+            kept.insert(entry.event_id, entry);
+            if kept.len() > EVENTS_MAX {
+                // The id is a uuid v7: the first is the oldest.
+                kept.pop_first();
+                dropped += 1;
+            }
+        }
+    })?;
+    Ok((kept.into_values().map(Fact::Audit).collect(), dropped))
+}
+
+fn each(
+    segments: &[Arc<Segment>],
+    pace: &mut Pace<'_>,
+    mut take: impl FnMut(Fact),
+) -> Result<(), MergeError> {
+    for segment in segments {
+        let mut reading = Reading::new(segment.clone());
+        while let Some(facts) = reading.page(pace)? {
+            facts.into_iter().for_each(&mut take);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! What a merge left that was interrupted: looked for at the start, before anything is believed.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::sources;
+use crate::disk;
+use crate::journal::{Segment, SegmentError};
+use crate::model::fact::Lane;
+
+/// Removes merged segments without `end`, whose sources are all there, and the sources of those
+/// that have one. A list or an end that cannot be read is left to whoever looks at the segment: it
+/// removes nothing.
+pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane) -> io::Result<()> {
+    let mut gone = HashSet::new();
+    for entry in fs::read_dir(lane_dir)? {
+        let dir = entry?.path();
+        let name = dir.file_name().and_then(|name| name.to_str()?.parse::<Uuid>().ok());
+        let Some(stream) = name else { continue };
+        if !sources::exist(&dir) {
+            continue;
+        }
+        if !dir.join("end").exists() {
+            tracing::info!(%stream, "a merge was interrupted: it begins anew");
+            gone.insert(stream);
+        } else if let Ok(Some(named)) = named(lane, stream, &dir) {
+            gone.extend(named);
+        }
+    }
+    for stream in gone {
+        let dir = lane_dir.join(stream.to_string());
+        if dir.exists() {
+            disk::remove_dir(&dir)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sources of a merged segment whose end is whole.
+fn named(lane: Lane, stream: Uuid, dir: &Path) -> Result<Option<Vec<Uuid>>, SegmentError> {
+    let segment = Segment::inherit(lane, stream, dir.to_owned())?;
+    let named = || segment.sources().iter().map(|source| source.stream).collect();
+    Ok(segment.is_sealed().then(named))
+}

@@ -1,0 +1,79 @@
+//! Merging where nothing was ever sent: every lane, whoever wrote it.
+
+use super::*;
+use crate::model::fact::{AuditEntry, Revocation, RevocationKind};
+
+#[tokio::test]
+async fn what_another_process_wrote_is_merged_only_where_nothing_was_ever_sent() {
+    for attached in [false, true] {
+        let data = TempDir::new().expect("temporary directory");
+        let (journal, _) = open(data.path());
+        for first in 0..4 {
+            closed(&journal, first).await;
+        }
+        if attached {
+            journal.attach().expect("writable");
+        }
+        journal.shutdown().expect("a working disk");
+        drop(journal);
+        let (journal, _) = open(data.path());
+        journal.examine(&|| false);
+        let before = sums(&journal);
+        assert!(!merge(&journal, Scope::Own), "nothing of its own");
+        assert_eq!(merge(&journal, Scope::All), !attached);
+        assert_eq!(sums(&journal), before);
+    }
+}
+
+#[tokio::test]
+async fn an_embedded_gateway_that_starts_often_does_not_keep_a_segment_for_each() {
+    const STARTS: u64 = 60;
+    let data = TempDir::new().expect("temporary directory");
+    let mut most = 0;
+    for start in 0..STARTS {
+        let (journal, state) = open(data.path());
+        assert_eq!(earliest(state).len() as u64, start.div_ceil(2));
+        merge(&journal, Scope::All);
+        let (count, hour) = (counts(1, 7), i64::try_from(start).expect("small"));
+        let counted = Counter { hour, ..counter(1) };
+        let _unawaited = journal.count(journal.reserve().expect("room"), counted, count);
+        // Every key is revoked twice: by two starts.
+        let at = Timestamp(i64::try_from(STARTS - start).expect("small"));
+        let id = (start / 2).to_string();
+        let fact = Revocation { kind: RevocationKind::Key, id: id.as_str().into(), at };
+        let ticket = journal.append(vec![StateFact::Revoked(fact)]).expect("room");
+        let event_id = Uuid::from_u128(u128::from(start) + 1);
+        let (actor, action) = ("cli".into(), "key.revoke".into());
+        journal.note(AuditEntry { event_id, actor, action, subject: "x".into() });
+        ticket.durable().await.expect("a working disk");
+        journal.shutdown().expect("a working disk");
+        let lanes = ["state", "usage", "events"];
+        most = most.max(lanes.map(|lane| dirs(data.path(), lane).len()).into_iter().sum());
+    }
+    assert!(most < 24, "{most} segments");
+    let (journal, state) = open(data.path());
+    while merge(&journal, Scope::All) {}
+    assert!(state.len() < STARTS as usize, "merged by their law");
+    let revoked = earliest(state);
+    let later: Vec<i64> = (1..STARTS as i64).step_by(2).collect();
+    let mut at: Vec<i64> = revoked.values().map(|at| at.0).collect();
+    at.sort_unstable();
+    assert_eq!(at, later, "the later start revoked earlier");
+    // Hours of 1970 are long over: what was merged has become one total.
+    let sums = sums(&journal);
+    assert_eq!(sums.values().map(|counts| counts.requests).sum::<u64>(), STARTS);
+    assert!(sums.len() < 8 && sums.keys().any(|c| c.hour == Counter::NO_HOUR), "{sums:?}");
+    let events = journal.segments(Lane::Events);
+    let read: usize = events.iter().map(|segment| segment.facts() as usize).sum();
+    assert!(read < EVENTS_MAX + 5, "{read} entries");
+}
+
+fn earliest(state: Vec<StateFact>) -> BTreeMap<Arc<str>, Timestamp> {
+    let mut earliest = BTreeMap::new();
+    for fact in state {
+        let StateFact::Revoked(fact) = fact else { panic!("{fact:?}") };
+        let at = earliest.entry(fact.id).or_insert(fact.at);
+        *at = fact.at.min(*at);
+    }
+    earliest
+}

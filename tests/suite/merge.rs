@@ -1,0 +1,362 @@
+//! Merged segments and Postgres: copies of the directory, doubt, failover. The schedules of the
+//! journal's specification that are about merging, each by its number.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+
+use gatepost::entropy::{SharedEntropy, SystemEntropy};
+use gatepost::journal::{Config, MergeError, Scope};
+use gatepost::model::fact::Lane;
+use gatepost::model::units::Size;
+use gatepost::postgres::sink::{Batch, Retirement, SinkError};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::support::database::Database;
+use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::in_process::{Gateway, NEVER, clone, config, drain};
+use crate::support::postgres::{id, range, sink, usage};
+
+const TOTAL: &str =
+    "SELECT coalesce(sum(total_requests), 0)::bigint FROM gatepost.client_statistics";
+const HOURS: &str = "SELECT coalesce(sum(requests), 0)::bigint FROM gatepost.usage_hourly";
+const RETIRED: &str = "SELECT count(*) FROM gatepost.stream_ledger WHERE retired_by IS NOT NULL";
+
+/// More than one chunk takes.
+const MUCH: u128 = 200;
+
+fn open(data: TempDir, url: &str) -> Gateway {
+    // Each commit is a segment.
+    let config = Config { segment_max_bytes: Size(1), ..config() };
+    Gateway::with(data, url, None, config)
+}
+
+fn new(url: &str) -> Gateway {
+    open(TempDir::new().unwrap(), url)
+}
+
+async fn count(gateway: &Gateway, keys: std::ops::Range<u128>) {
+    for key in keys {
+        let fact = usage("acme", key, "orders", 1);
+        let room = gateway.journal.reserve().unwrap();
+        let _unawaited = gateway.journal.count(room, fact.counter, fact.counts);
+    }
+    // Segments are closed after a commit, and before the next one.
+    for _ in 0..2 {
+        gateway.journal.flush().durable().await.unwrap();
+    }
+}
+
+/// Four closed segments of the same counters, or some more; how many.
+async fn backlog(gateway: &Gateway) -> usize {
+    for _ in 0..4 {
+        count(gateway, 0..MUCH).await;
+    }
+    gateway.journal.segments(Lane::Usage).len()
+}
+
+const BACKLOG: i64 = 4 * MUCH as i64;
+
+fn try_merge(gateway: &Gateway, scope: Scope) -> Result<bool, MergeError> {
+    let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
+    gateway.journal.merge(scope, &entropy, &|| false)
+}
+
+fn merge(gateway: &Gateway) -> Uuid {
+    assert!(try_merge(gateway, Scope::Own).unwrap(), "there is a backlog");
+    let segments = gateway.journal.segments(Lane::Usage);
+    let merged: Vec<_> = segments.iter().filter(|s| !s.sources().is_empty()).collect();
+    assert_eq!(merged.len(), 1);
+    merged[0].stream
+}
+
+fn nothing_set_aside(gateway: &Gateway) {
+    assert!(!gateway.data.path().join("quarantine").exists());
+    assert_eq!(gateway.metrics.drain.conflicts.get(), 0);
+}
+
+#[tokio::test]
+async fn a_merged_backlog_is_counted_once_and_its_sources_are_retired() {
+    let db = Database::new().await;
+    let gateway = new(&db.url);
+    let sources = backlog(&gateway).await;
+    merge(&gateway);
+    count(&gateway, 0..3).await;
+    drain(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, BACKLOG + 3);
+    assert_eq!(db.number(RETIRED).await, sources as i64);
+    nothing_set_aside(&gateway);
+    drop(gateway.shut_down().await);
+}
+
+/// Schedule 1.
+#[tokio::test]
+async fn nothing_is_merged_with_a_stream_whose_fate_is_unknown() {
+    let db = Database::new().await;
+    let proxy = FaultProxy::new(&db.url);
+    let url = proxy.url(&db.url);
+    let gateway = new(&url);
+    backlog(&gateway).await;
+    proxy.set(Fault::CutAfterCommit);
+    // The next pass, if there is one already, finds Postgres gone.
+    drop(gateway.drainer.drain_now().await);
+    proxy.set(Fault::Cut);
+    assert!(!try_merge(&gateway, Scope::Own).unwrap(), "all of it may have been sent");
+    let data = gateway.kill().await;
+    let gateway = open(data, &url);
+    gateway.journal.examine(&|| false);
+    for scope in [Scope::Own, Scope::All] {
+        assert!(!try_merge(&gateway, scope).unwrap(), "also after a restart");
+    }
+    proxy.set(Fault::None);
+    drain(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, BACKLOG);
+    drop(gateway.shut_down().await);
+}
+
+/// Schedule 2.
+#[tokio::test]
+async fn a_copy_that_drains_a_source_after_the_merge_was_drained_counts_nothing_again() {
+    let db = Database::new().await;
+    let original = new(&db.url);
+    backlog(&original).await;
+    let copy = open(clone(original.data.path()), &db.url);
+    merge(&original);
+    drain(&original).await;
+    assert_eq!(db.number(TOTAL).await, BACKLOG);
+    drain(&copy).await;
+    assert_eq!(db.number(TOTAL).await, BACKLOG);
+    assert!(copy.journal.segments(Lane::Usage).is_empty(), "settled, and not kept for ever");
+    nothing_set_aside(&copy);
+    drop(copy.shut_down().await);
+    drop(original.shut_down().await);
+}
+
+#[tokio::test]
+async fn what_a_copy_has_drained_sets_the_merged_segment_aside_and_nothing_else() {
+    let db = Database::new().await;
+    let original = new(&db.url);
+    backlog(&original).await;
+    let copy = open(clone(original.data.path()), &db.url);
+    let merged = merge(&original);
+    drain(&copy).await;
+    count(&original, 0..7).await;
+    drain(&original).await;
+    assert_eq!(db.number(TOTAL).await, BACKLOG + 7, "the copy's, and what came after");
+    assert_eq!(original.metrics.drain.conflicts.get(), 1);
+    let aside = original.data.path().join(format!("quarantine/usage-{merged}"));
+    assert!(aside.exists());
+    assert_eq!(original.journal.status().quarantined.len(), 1, "it is told");
+    drop(copy.shut_down().await);
+    drop(original.shut_down().await);
+}
+
+/// A copy waits for what was begun elsewhere: nobody knows which of its facts are counted.
+#[tokio::test]
+async fn a_source_of_a_merge_that_is_half_applied_waits_for_the_other_half() {
+    let db = Database::new().await;
+    let original = new(&db.url);
+    backlog(&original).await;
+    let copy = open(clone(original.data.path()), &db.url);
+    let merged = merge(&original);
+    let sources = original.journal.segments(Lane::Usage)[0].sources();
+    let sources: Vec<_> = sources.iter().map(|source| (source.stream, source.last_seq)).collect();
+    let last = original.journal.segments(Lane::Usage)[0].durable_seq();
+    // The first chunk of it, in a batch of its own.
+    let mut batch = Batch {
+        ranges: vec![range(merged, Lane::Usage, 0, 1)],
+        retires: vec![Retirement { by: merged, sources: sources.clone() }],
+        usage: vec![usage("acme", 1, "orders", 1)],
+        ..Batch::default()
+    };
+    assert!(last > 1);
+    sink(&db.url, "gw-1").apply(&batch).await.unwrap();
+    drain(&copy).await;
+    assert_eq!(db.number(TOTAL).await, 1);
+    assert!(copy.journal.segments(Lane::Usage).iter().all(|segment| segment.is_blocked()));
+    batch.ranges = vec![range(merged, Lane::Usage, 1, last)];
+    batch.ranges[0].closed = Some(last);
+    batch.retires.clear();
+    sink(&db.url, "gw-1").apply(&batch).await.unwrap();
+    let data = copy.shut_down().await;
+    let copy = open(data, &db.url);
+    drain(&copy).await;
+    assert_eq!(db.number(TOTAL).await, 2);
+    assert!(copy.journal.segments(Lane::Usage).is_empty(), "wholly counted");
+    drop(copy.shut_down().await);
+    drop(original.shut_down().await);
+}
+
+/// Schedule 11, up to Postgres.
+#[tokio::test]
+async fn a_merge_whose_sources_were_half_removed_is_counted_once() {
+    let db = Database::new().await;
+    let gateway = new(&db.url);
+    backlog(&gateway).await;
+    let before = clone(gateway.data.path());
+    let merged = merge(&gateway);
+    let after = gateway.kill().await;
+    // All that was there, and the merged one: as if it had died before the first removal.
+    let (from, to) = (after.path().join("journal/usage"), before.path().join("journal/usage"));
+    let name = merged.to_string();
+    std::fs::rename(from.join(&name), to.join(&name)).unwrap();
+    let gone = std::fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().path());
+    let gone: Vec<_> = gone.filter(|path| !path.ends_with(&name)).take(2).collect();
+    gone.iter().for_each(|dir| std::fs::remove_dir_all(dir).unwrap());
+    let gateway = open(before, &db.url);
+    drain(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, BACKLOG);
+    nothing_set_aside(&gateway);
+    drop(gateway.shut_down().await);
+}
+
+/// Schedule 12.
+#[tokio::test]
+async fn an_unknown_commit_of_a_merged_segment_is_recognised_as_its_own() {
+    for fault in [Fault::CutAfterCommit, Fault::CutBeforeCommit] {
+        let db = Database::new().await;
+        let proxy = FaultProxy::new(&db.url);
+        let gateway = new(&proxy.url(&db.url));
+        backlog(&gateway).await;
+        merge(&gateway);
+        proxy.set(fault);
+        assert!(gateway.drainer.drain_now().await.is_err());
+        drain(&gateway).await;
+        assert_eq!(db.number(TOTAL).await, BACKLOG, "{fault:?}");
+        nothing_set_aside(&gateway);
+        drop(gateway.shut_down().await);
+    }
+}
+
+#[tokio::test]
+async fn a_merge_that_a_failover_lost_is_sent_again() {
+    let db = Database::new().await;
+    let config = Config { segment_max_bytes: Size(1), retention: NEVER, ..config() };
+    let gateway = Gateway::with(TempDir::new().unwrap(), &db.url, None, config);
+    let sources = backlog(&gateway).await;
+    merge(&gateway);
+    db.execute("CREATE TABLE t AS TABLE gatepost.client_totals").await;
+    drain(&gateway).await;
+    db.execute(
+        "DELETE FROM gatepost.client_totals; INSERT INTO gatepost.client_totals SELECT * FROM t; \
+         DELETE FROM gatepost.stream_ledger",
+    )
+    .await;
+    // The pass is refused where it goes on, and the next one begins with the ledger.
+    gateway.journal.segments(Lane::Usage).iter().for_each(|s| s.set_applied(1));
+    assert!(gateway.drainer.drain_now().await.is_err());
+    drain(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, BACKLOG);
+    assert_eq!(db.number(RETIRED).await, sources as i64);
+    nothing_set_aside(&gateway);
+    drop(gateway.shut_down().await);
+}
+
+/// An old copy of the directory, in the place of the one that is lost.
+#[tokio::test]
+async fn a_restored_directory_does_not_count_again_what_was_merged_since() {
+    let db = Database::new().await;
+    let gateway = new(&db.url);
+    backlog(&gateway).await;
+    let old = clone(gateway.data.path());
+    merge(&gateway);
+    count(&gateway, 0..5).await;
+    drain(&gateway).await;
+    drop(gateway.kill().await);
+    let restored = open(old, &db.url);
+    count(&restored, 0..9).await;
+    drain(&restored).await;
+    assert_eq!(db.number(TOTAL).await, BACKLOG + 5 + 9);
+    nothing_set_aside(&restored);
+    drop(restored.shut_down().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_does_not_leave_behind_what_is_being_merged() {
+    let db = Database::new().await;
+    let gateway = new(&db.url);
+    backlog(&gateway).await;
+    let (journal, drained) = (gateway.journal.clone(), Arc::new(AtomicBool::new(false)));
+    let (began, begun) = std::sync::mpsc::channel();
+    let (enough, entropy) = (drained.clone(), Arc::new(SystemEntropy::new()) as SharedEntropy);
+    let merging = std::thread::spawn(move || {
+        loop {
+            let merged = journal.merge(Scope::Own, &entropy, &|| {
+                // The drain may be gone.
+                let _unheard = began.send(());
+                std::thread::sleep(std::time::Duration::from_millis(2));
+                false
+            });
+            if enough.load(SeqCst) {
+                return merged;
+            }
+        }
+    });
+    begun.recv().unwrap();
+    let all = gateway.drainer.drain_now().await;
+    assert_eq!((all, db.number(TOTAL).await), (Ok(()), BACKLOG));
+    drained.store(true, SeqCst);
+    drop(merging.join().unwrap());
+    nothing_set_aside(&gateway);
+    drop(gateway.shut_down().await);
+}
+
+#[tokio::test]
+async fn years_without_postgres_settle_in_totals() {
+    let db = Database::new().await;
+    let mut gateway = new(&db.url);
+    for _ in 0..4 {
+        // (Their hour is long over.)
+        count(&gateway, 0..MUCH).await;
+        let data = gateway.shut_down().await;
+        gateway = open(data, &db.url);
+    }
+    gateway.journal.examine(&|| false);
+    assert!(try_merge(&gateway, Scope::All).unwrap());
+    count(&gateway, 0..3).await;
+    drain(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, BACKLOG + 3);
+    assert_eq!(db.number(HOURS).await, 3, "what was merged belongs to no hour any more");
+    assert_eq!(db.number("SELECT count(*) FROM gatepost.key_activity").await, MUCH as i64);
+    assert!(!try_merge(&gateway, Scope::All).unwrap());
+    nothing_set_aside(&gateway);
+    drop(gateway.shut_down().await);
+}
+
+#[tokio::test]
+async fn a_source_is_retired_once_and_by_one_only() {
+    let db = Database::new().await;
+    let mut sink = sink(&db.url, "gw-1");
+    let merged = |by: u128, sources: &[u128]| Batch {
+        ranges: vec![range(id(by), Lane::Usage, 0, 1)],
+        retires: vec![Retirement {
+            by: id(by),
+            sources: sources.iter().map(|source| (id(*source), 5)).collect(),
+        }],
+        usage: vec![usage("acme", 1, "orders", 1)],
+        ..Batch::default()
+    };
+    sink.apply(&merged(10, &[1, 2])).await.unwrap();
+    let other = sink.apply(&merged(11, &[2, 3])).await;
+    assert!(matches!(other, Err(SinkError::Cloned(by)) if by == id(11)), "{other:?}");
+    let again = sink.apply(&merged(10, &[1, 2])).await;
+    assert!(matches!(again, Err(SinkError::Moved)), "its own is recognised: {again:?}");
+    let alone = Batch { retires: Vec::new(), ..merged(1, &[]) };
+    assert!(matches!(sink.apply(&alone).await, Err(SinkError::Moved)));
+    let ledger = sink.positions(&[id(1), id(3), id(10), id(11)]).await.unwrap();
+    assert!(ledger[&id(1)].underway && !ledger[&id(10)].underway);
+    assert!(!ledger.contains_key(&id(3)) && !ledger.contains_key(&id(11)), "all or nothing");
+    let mut rest = merged(10, &[]);
+    rest.retires.clear();
+    (rest.ranges[0].from, rest.ranges[0].to, rest.ranges[0].closed) = (1, 2, Some(2));
+    sink.apply(&rest).await.unwrap();
+    let ledger = sink.positions(&[id(1)]).await.unwrap();
+    assert_eq!((ledger[&id(1)].underway, ledger[&id(1)].last_seq), (false, 5));
+    assert_eq!(db.number(TOTAL).await, 2);
+    // What the usage command takes for settled: the sources, and what they were merged into.
+    let directory = crate::support::postgres::at(&db.url).directory();
+    let report = directory.usage(None, None, &[id(1)]).await.unwrap();
+    let mut positions: Vec<_> = report.ledger.into_iter().collect();
+    positions.sort();
+    assert_eq!(positions, [(id(1), 5), (id(10), 2)]);
+}
