@@ -65,7 +65,7 @@ use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, UsageFact};
 
-pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX, FactRef};
+pub use chunk::{CHUNK_MAX, CHUNK_VERSION, Chunk, FACT_MAX, FactRef};
 pub use config::{Commit, Config, OnFull};
 pub use merge::part::Claim;
 pub use merge::sources::Source;

@@ -22,7 +22,8 @@ pub const CHUNK_MAX: usize = 4096;
 /// The largest fact in bytes.
 pub const FACT_MAX: usize = 1024;
 
-const VERSION: u8 = 2;
+/// The version of the frame around a chunk.
+pub const CHUNK_VERSION: u8 = 2;
 const HEADER: usize = 2 + 16 + 8;
 const CHECK: usize = 4;
 const COUNT: usize = 2;
@@ -34,6 +35,31 @@ pub struct Chunk {
     pub seq: u64,
     /// What it says.
     pub facts: Vec<Fact>,
+}
+
+impl Chunk {
+    /// Reads the chunk that should stand at `seq` of `stream`.
+    pub fn read(stream: Uuid, seq: u64, frame: &[u8]) -> Result<Self, CodecError> {
+        let payload = codec::payload(Kind::Chunk, CHUNK_VERSION, frame)?;
+        let header = HEADER - 2;
+        if frame.len() > CHUNK_MAX || payload.len() < header + COUNT {
+            return Err(CodecError::Shape);
+        }
+        if payload[..16] != stream.as_bytes()[..] || payload[16..header] != seq.to_be_bytes() {
+            return Err(CodecError::Shape);
+        }
+        let count = usize::from(u16::from_le_bytes([payload[header], payload[header + 1]]));
+        let mut rest = &payload[header + COUNT..];
+        if count > rest.len() / delta::FACT_MIN {
+            return Err(CodecError::Shape);
+        }
+        let mut before = delta::Before::default();
+        let mut facts = Vec::with_capacity(count);
+        for _ in 0..count {
+            facts.push(before.take(&mut rest)?);
+        }
+        if rest.is_empty() { Ok(Self { seq, facts }) } else { Err(CodecError::Shape) }
+    }
 }
 
 /// A fact where it was recorded, on its way into a chunk. Encoded as [`Fact`] is.
@@ -91,7 +117,7 @@ impl Packer {
     }
 
     fn start(&mut self) {
-        self.frame = codec::open(Kind::Chunk, VERSION);
+        self.frame = codec::open(Kind::Chunk, CHUNK_VERSION);
         self.frame.reserve(CHUNK_MAX + FACT_MAX);
         self.frame.extend_from_slice(self.stream.as_bytes());
         self.frame.extend_from_slice(&self.next_seq.to_be_bytes());
@@ -138,29 +164,6 @@ impl Packer {
     pub fn next_seq(&self) -> u64 {
         self.next_seq
     }
-}
-
-/// Reads the chunk that should stand at `seq` of `stream`.
-pub fn read(stream: Uuid, seq: u64, frame: &[u8]) -> Result<Chunk, CodecError> {
-    let payload = codec::payload(Kind::Chunk, VERSION, frame)?;
-    let header = HEADER - 2;
-    if frame.len() > CHUNK_MAX || payload.len() < header + COUNT {
-        return Err(CodecError::Shape);
-    }
-    if payload[..16] != stream.as_bytes()[..] || payload[16..header] != seq.to_be_bytes() {
-        return Err(CodecError::Shape);
-    }
-    let count = usize::from(u16::from_le_bytes([payload[header], payload[header + 1]]));
-    let mut rest = &payload[header + COUNT..];
-    if count > rest.len() / delta::FACT_MIN {
-        return Err(CodecError::Shape);
-    }
-    let mut before = delta::Before::default();
-    let mut facts = Vec::with_capacity(count);
-    for _ in 0..count {
-        facts.push(before.take(&mut rest)?);
-    }
-    if rest.is_empty() { Ok(Chunk { seq, facts }) } else { Err(CodecError::Shape) }
 }
 
 #[cfg(test)]

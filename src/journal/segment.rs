@@ -14,7 +14,7 @@ use std::time::Duration;
 use bincode::{Decode, Encode};
 use uuid::Uuid;
 
-use super::chunk::{self, Chunk};
+use super::chunk::Chunk;
 use super::merge::part::Part;
 use super::merge::sources;
 use super::tally::Tally;
@@ -203,7 +203,11 @@ impl Segment {
                     let Ok(seq) = <[u8; 8]>::try_from(&*key).map(u64::from_be_bytes) else {
                         continue;
                     };
-                    if let Ok(chunk) = chunk::read(self.stream, seq, &value) {
+                    // Laid out by its writer, and never written.
+                    if value.is_empty() {
+                        continue;
+                    }
+                    if let Ok(chunk) = Chunk::read(self.stream, seq, &value) {
                         present += 1;
                         end.facts += chunk.facts.len() as u64;
                     }
@@ -264,7 +268,7 @@ impl Segment {
             for (at, entry) in db.range(from..=to).enumerate() {
                 let (key, value) = entry?;
                 let Ok(seq) = <[u8; 8]>::try_from(&*key).map(u64::from_be_bytes) else { continue };
-                page.chunks.extend(chunk::read(self.stream, seq, &value).ok());
+                page.chunks.extend(Chunk::read(self.stream, seq, &value).ok());
                 if at + 1 >= limit {
                     page.reached = seq;
                     break;

@@ -78,7 +78,7 @@ fn packed(facts: &[Fact], next_seq: u64) -> (Vec<(u64, Vec<u8>)>, Packer) {
 
 /// A whole frame around facts that nobody has packed.
 fn framed(count: u16, facts: &[u8]) -> Vec<u8> {
-    let mut frame = codec::open(Kind::Chunk, VERSION);
+    let mut frame = codec::open(Kind::Chunk, CHUNK_VERSION);
     frame.extend_from_slice(STREAM.as_bytes());
     frame.extend_from_slice(&1u64.to_be_bytes());
     frame.extend_from_slice(&count.to_le_bytes());
@@ -95,7 +95,7 @@ proptest! {
             prop_assert_eq!(*seq, at as u64 + 1);
             prop_assert!(frame.len() <= CHUNK_MAX);
             // Each by itself: none needs what another says.
-            found.extend(read(STREAM, *seq, frame).expect("whole").facts);
+            found.extend(Chunk::read(STREAM, *seq, frame).expect("whole").facts);
         }
         prop_assert_eq!(found, facts);
         prop_assert_eq!(packer.next_seq(), chunks.len() as u64 + 1);
@@ -105,7 +105,7 @@ proptest! {
     fn garbage_in_a_whole_frame_neither_panics_nor_is_more_than_it_is(
         count: u16, bytes in vec(any::<u8>(), 0..500)
     ) {
-        if let Ok(chunk) = read(STREAM, 1, &framed(count, &bytes)) {
+        if let Ok(chunk) = Chunk::read(STREAM, 1, &framed(count, &bytes)) {
             prop_assert!(chunk.facts.len() <= bytes.len() / delta::FACT_MIN);
         }
     }
@@ -119,7 +119,7 @@ proptest! {
             let count = u16::from_le_bytes([frame[HEADER], frame[HEADER + 1]]);
             let mut changed = facts.to_vec();
             changed[at.index(facts.len())] = byte;
-            if let Ok(chunk) = read(STREAM, 1, &framed(count, &changed)) {
+            if let Ok(chunk) = Chunk::read(STREAM, 1, &framed(count, &changed)) {
                 prop_assert_eq!(chunk.facts.len(), usize::from(count));
             }
         }
@@ -156,9 +156,9 @@ fn a_busy_window_of_counters_takes_a_third_of_what_they_would_take_whole() {
 fn a_chunk_at_another_place_or_of_another_stream_is_refused() {
     let (chunks, _) = packed(&[fact(1)], 5);
     let (seq, frame) = &chunks[0];
-    assert!(read(STREAM, *seq, frame).is_ok());
-    assert_eq!(read(STREAM, seq + 1, frame), Err(CodecError::Shape));
-    assert_eq!(read(Uuid::from_u128(8), *seq, frame), Err(CodecError::Shape));
+    assert!(Chunk::read(STREAM, *seq, frame).is_ok());
+    assert_eq!(Chunk::read(STREAM, seq + 1, frame), Err(CodecError::Shape));
+    assert_eq!(Chunk::read(Uuid::from_u128(8), *seq, frame), Err(CodecError::Shape));
 }
 
 #[test]
@@ -187,5 +187,5 @@ fn the_largest_fact_that_fits_is_at_most_its_bound_and_a_larger_one_is_refused()
     assert_eq!(packer.push((&large).into()), Err(CodecError::TooLarge));
     assert_eq!(packer.push((&fact(1)).into()), Ok(None));
     let (seq, frame) = packer.finish().expect("small").expect("one chunk");
-    assert_eq!(read(STREAM, seq, &frame).expect("whole").facts, [fact(1)]);
+    assert_eq!(Chunk::read(STREAM, seq, &frame).expect("whole").facts, [fact(1)]);
 }
