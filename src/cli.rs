@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod doctor;
 mod failure;
+mod frames;
 mod logging;
 mod output;
 mod transport;
@@ -21,6 +22,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{self, Environment, Loaded};
 use crate::gateway;
+use crate::journal::Reader;
 use args::{Cli, Command, ConfigCommand};
 use failure::Failure;
 use output::Output;
@@ -66,10 +68,11 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             let place = place.unwrap_or("no file, defaults and environment".into());
             output::talk(&format!("the configuration is valid ({place})"));
         }
+        Command::SegmentFrames { dir, after, to } => return frames::send(dir, *after, *to),
         Command::Serve => {
             let loaded = load()?;
             logging::init(&loaded.config.log, environment).map_err(Failure::Config)?;
-            serving()?.block_on(gateway::serve(loaded))?;
+            serving()?.block_on(gateway::serve(loaded, reader(environment)))?;
         }
         Command::Doctor => {
             logging::init_quiet(environment);
@@ -88,12 +91,18 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             logging::init_quiet(environment);
             let ask = commands::ask(&cli.command);
             let loaded = load()?;
-            let target = transport::Target::new(cli.admin_url.as_deref(), environment);
+            let url = cli.admin_url.as_deref();
+            let target = transport::Target::new(url, environment, reader(environment));
             let answer = commanding()?.block_on(transport::ask(&target, &loaded.config, &ask))?;
             output.show(&ask.shape, &answer)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Segments of earlier processes are read by a child of this program, where it knows itself.
+fn reader(environment: &Environment) -> Reader {
+    environment.program().map_or(Reader::InProcess, Reader::child)
 }
 
 fn migrate(loaded: &Loaded) -> Result<(), Failure> {

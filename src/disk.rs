@@ -97,9 +97,27 @@ pub enum StoreError {
     /// Another handle holds sled's lock for the moment: not damage, try again.
     #[error("another process holds the directory; it will be tried again")]
     Locked,
+    /// The disk, or this process, has no room for it at the moment: not damage, try again.
+    #[error("the directory cannot be used at the moment: {0}")]
+    Trouble(String),
     /// sled failed or panicked.
     #[error("sled failed: {0}")]
     Sled(String),
+}
+
+/// Whether an I/O error says nothing about the files themselves.
+fn is_trouble(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        WouldBlock,
+    };
+    // "Too many open files" has no kind of its own; sled hands on its text only.
+    let files = ["os error 23", "os error 24", "code: 23,", "code: 24,"];
+    match error.kind() {
+        StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied | OutOfMemory
+        | Interrupted | WouldBlock => true,
+        _ => files.iter().any(|code| error.to_string().contains(code)),
+    }
 }
 
 /// Runs a call into sled, which may panic on damaged files.
@@ -108,6 +126,9 @@ pub fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreErro
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
             Err(StoreError::Locked)
+        }
+        Ok(Err(sled::Error::Io(error))) if is_trouble(&error) => {
+            Err(StoreError::Trouble(error.to_string()))
         }
         Ok(Err(error)) => Err(StoreError::Sled(error.to_string())),
         Err(_) => Err(StoreError::Sled("it panicked".into())),
@@ -127,7 +148,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Another handle, also one of a process that is just ending, may let go of a directory any moment:
 /// tries again for a while. Blocks.
 pub fn patiently<T, E>(
-    open: impl Fn() -> Result<T, E>,
+    mut open: impl FnMut() -> Result<T, E>,
     is_locked: impl Fn(&E) -> bool,
 ) -> Result<T, E> {
     const PAUSE: Duration = Duration::from_millis(50);

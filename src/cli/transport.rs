@@ -18,6 +18,7 @@ use tower::ServiceExt;
 use super::commands::Ask;
 use super::failure::Failure;
 use crate::config::{Config, Environment};
+use crate::journal::Reader;
 use crate::{admin, gateway};
 
 /// Whether a gateway answers is known after this.
@@ -31,11 +32,13 @@ const ANSWER_MAX_BYTES: usize = 16 << 20;
 /// Where the user wants the request to go.
 pub(super) struct Target {
     url: Option<String>,
+    /// For a data directory without a gateway.
+    reader: Reader,
 }
 
 impl Target {
-    pub(super) fn new(flag: Option<&str>, environment: &Environment) -> Self {
-        Self { url: flag.or(environment.get("GATEPOST_ADMIN_URL")).map(str::to_owned) }
+    pub(super) fn new(flag: Option<&str>, environment: &Environment, reader: Reader) -> Self {
+        Self { url: flag.or(environment.get("GATEPOST_ADMIN_URL")).map(str::to_owned), reader }
     }
 }
 
@@ -55,7 +58,8 @@ pub(super) async fn ask(target: &Target, config: &Config, ask: &Ask) -> Result<V
     if address.port() != 0 && is_gateway(&url).await {
         return Remote::new(url, token(config)?).send(ask).await;
     }
-    let local = gateway::open_local(config).await.map_err(|error| match error {
+    let local = gateway::open_local(config, target.reader.clone()).await;
+    let local = local.map_err(|error| match error {
         gateway::Error::Locked(reason) => Failure::TryAgain(format!(
             "{reason}; and no gateway answers at {address}: name the running one's admin address \
              with --admin-url or GATEPOST_ADMIN_URL"

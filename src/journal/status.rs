@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Commit, Journal};
+use super::{Commit, Journal, Missing, Report};
 use crate::model::fact::Lane;
 
 /// What `status` says of one lane.
@@ -20,6 +20,8 @@ pub struct LaneStatus {
     pub unsettled_facts: u64,
     /// Age of the oldest segment that is not settled.
     pub oldest_seconds: Option<f64>,
+    /// What was found missing in its segments.
+    pub missing: Missing,
 }
 
 /// What `status` and `log status` say.
@@ -35,8 +37,8 @@ pub struct JournalStatus {
     pub full: bool,
     /// Whether the disk fails at the moment.
     pub failing: bool,
-    /// What was set aside as damaged, by directory name below `quarantine/`.
-    pub quarantined: Vec<String>,
+    /// What was set aside as damaged, and what is missing with it.
+    pub quarantined: Vec<Report>,
     /// Counters that wait for their commit.
     pub pending: u64,
     /// The longest that a counted request may not be on disk yet, while the disk works.
@@ -63,12 +65,6 @@ impl Journal {
         }
     }
 
-    fn quarantined(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.dir.with_file_name("quarantine"));
-        let entries = entries.into_iter().flatten().filter_map(Result::ok);
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-    }
-
     fn lane_status(&self, lane: Lane) -> LaneStatus {
         let now = self.clock.0.now();
         let segments = self.segments(lane);
@@ -84,6 +80,7 @@ impl Journal {
             oldest_seconds: (segments.iter().filter(unsettled))
                 .map(|s| now.since(s.born()).as_secs_f64())
                 .reduce(f64::max),
+            missing: segments.iter().fold(Missing::NONE, |sum, s| sum.and(s.missing())),
         }
     }
 }

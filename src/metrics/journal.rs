@@ -48,5 +48,7 @@ metrics! {
         pub dropped: Family<LaneLabel, Counter> = Family::default() => "journal_dropped",
         /// Sequence numbers found missing while reading segments.
         pub missing: Counter = Counter::default() => "journal_missing_sequences",
+        /// Segments set aside because they are damaged, by lane.
+        pub quarantined: Family<LaneLabel, Counter> = Family::default() => "journal_quarantined",
     }
 }

@@ -48,7 +48,8 @@ async fn an_admin_url_that_does_not_answer_is_69() {
     let closed = listener.local_addr().expect("an address");
     drop(listener);
     let dir = tempfile::tempdir().expect("a directory");
-    let target = Target { url: Some(format!("http://{closed}/")) };
+    let url = Some(format!("http://{closed}/"));
+    let target = Target { url, reader: Reader::InProcess };
     for token in [Some("t".into()), None] {
         let mut config = Config::default();
         config.data.dir = dir.path().to_owned();
