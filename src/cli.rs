@@ -68,7 +68,7 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             let place = place.unwrap_or("no file, defaults and environment".into());
             output::talk(&format!("the configuration is valid ({place})"));
         }
-        Command::SegmentFrames { dir, after, to } => return frames::send(dir, *after, *to),
+        Command::SegmentFrames => return frames::serve(),
         Command::Serve => {
             let loaded = load()?;
             logging::init(&loaded.config.log, environment).map_err(Failure::Config)?;

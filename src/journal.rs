@@ -67,7 +67,7 @@ use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, Usa
 pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX};
 pub use config::{Commit, Config, OnFull};
 pub use quarantine::Report;
-pub use reader::{Reader, ReaderError, SILENCE_MAX, send_frames};
+pub use reader::{Reader, ReaderError, SILENCE_MAX, serve_frames};
 pub use segment::{End, Missing, Page, Segment, SegmentError};
 pub use status::{JournalStatus, LaneStatus};
 pub use ticket::Ticket;
@@ -304,6 +304,7 @@ impl Journal {
                 after = page.reached;
             }
         }
+        self.reader.rest();
         Ok(())
     }
 
@@ -337,6 +338,7 @@ impl Journal {
                 tracing::warn!(%error, %stream, "settled segment cannot be removed");
             }
         }
+        self.reader.rest();
     }
 
     /// Commits everything recorded so far, closes the segments and stops the thread. Blocks.

@@ -79,15 +79,9 @@ pub(super) enum Command {
     },
     /// Print a completion script
     Completions { shell: Shell },
-    /// Send the frames of a segment to the gateway that started this
+    /// Read segments for the gateway that started this
     #[command(hide = true)]
-    SegmentFrames {
-        dir: PathBuf,
-        #[arg(long)]
-        after: u64,
-        #[arg(long)]
-        to: u64,
-    },
+    SegmentFrames,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

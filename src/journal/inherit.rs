@@ -62,6 +62,7 @@ impl Journal {
             }
             segment.release();
         }
+        self.reader.rest();
         let state = |fact| if let Fact::State(fact) = fact { Some(fact) } else { None };
         Ok(facts.into_iter().filter_map(state).collect())
     }
@@ -82,7 +83,7 @@ impl Journal {
             });
         match written {
             Ok(segment) => {
-                tracing::warn!(%stream, facts = facts.len(), "state facts of a damaged segment kept");
+                tracing::warn!(%stream, facts = facts.len(), "facts of a damaged segment were kept");
                 self.shared.streams().push(segment);
             }
             // They are in force all the same, until the next start.
@@ -121,6 +122,7 @@ impl Journal {
             }
             segment.release();
         }
+        self.reader.rest();
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! Damaged files can make sled panic (also on threads of its own), abort, allocate or run without
 //! end. So a gateway has them read by a child: the same program, started as
-//! `gatepost segment-frames`, which opens one segment and sends its frames ([`wire`]). One child
-//! serves a whole reading in order, however many pages it is asked in.
+//! `gatepost segment-frames`, which opens one segment after the other and sends their frames
+//! ([`wire`]). A segment is read in order with one request, however many pages it is asked in.
 //!
 //! - The child ends with its parent: its stdin is a pipe that nobody writes to, and when that
 //!   closes it exits. A parent that is done with it kills it.
@@ -26,14 +26,14 @@ use super::segment::{SLED_CACHE_BYTES, SegmentError};
 use crate::disk::{self, guarded};
 use child::Child;
 
-pub use child::ReaderError;
-pub use server::send_frames;
+pub use child::{Children, ReaderError};
+pub use server::serve_frames;
 
 /// How long a child may be silent before what it was asked for counts as unreadable.
 pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// How often a child is started for one reading.
-const STARTS_MAX: u32 = 2;
+/// How many crashes one reading outlives.
+const CRASHES_MAX: u32 = 1;
 
 /// How segments of earlier processes are read.
 #[derive(Clone, Debug)]
@@ -41,34 +41,43 @@ pub enum Reader {
     /// By this process: damage may take it down. For tests.
     InProcess,
     /// By a child of this program.
-    Child {
-        /// This program itself.
-        program: Arc<Path>,
-        /// How long it may be silent.
-        silence_max: Duration,
-    },
+    Child(Arc<Children>),
 }
 
 impl Reader {
     /// By a child of `program`, which is this program itself.
-    pub fn child(program: impl Into<Arc<Path>>) -> Self {
-        Self::Child { program: program.into(), silence_max: SILENCE_MAX }
+    pub fn child(program: &Path) -> Self {
+        Self::patient_child(program, SILENCE_MAX)
+    }
+
+    /// By a child that may be silent for so long.
+    pub fn patient_child(program: &Path, silence_max: Duration) -> Self {
+        Self::Child(Arc::new(Children::new(program, silence_max)))
     }
 
     /// Opens the segment in `dir` to read the frames after `after` up to `to`.
     pub(super) fn open(&self, dir: &Path, after: u64, to: u64) -> Result<Frames, SegmentError> {
         match self {
             Self::InProcess => Ok(Frames::Db(disk::open_sled(dir, SLED_CACHE_BYTES)?)),
-            Self::Child { program, silence_max } => {
-                let start = child::Start {
-                    program: Arc::clone(program),
-                    silence_max: *silence_max,
+            Self::Child(children) => {
+                let child = Some(children.ask(dir, after, to)?);
+                let children = Arc::clone(children);
+                Ok(Frames::Child(Reading {
+                    children,
                     dir: dir.into(),
                     to,
-                };
-                let child = start.child(after)?;
-                Ok(Frames::Child(Reading { start, child: Some(child), at: after, starts: 1 }))
+                    child,
+                    at: after,
+                    crashes: 0,
+                }))
             }
+        }
+    }
+
+    /// There is nothing to read for now.
+    pub(super) fn rest(&self) {
+        if let Self::Child(children) = self {
+            children.rest();
         }
     }
 }
@@ -90,7 +99,7 @@ impl Frames {
     pub fn serves(&self, after: u64, to: u64) -> bool {
         match self {
             Self::Db(_) => true,
-            Self::Child(reading) => reading.at == after && reading.start.to == to,
+            Self::Child(reading) => reading.at == after && reading.to == to,
         }
     }
 
@@ -127,12 +136,14 @@ pub(super) fn pass_db(
 /// A reading by a child, and by another one if that crashes.
 #[derive(Debug)]
 pub(super) struct Reading {
-    start: child::Start,
-    /// None when it has sent everything: it is gone, and has let go of the segment.
+    children: Arc<Children>,
+    dir: Box<Path>,
+    to: u64,
+    /// None when it has sent everything, and has let go of the segment.
     child: Option<Child>,
     /// The last frame that was passed on.
     at: u64,
-    starts: u32,
+    crashes: u32,
 }
 
 impl Reading {
@@ -145,12 +156,12 @@ impl Reading {
                         return Ok(());
                     }
                 }
-                Ok(None) => self.child = None,
-                Err(SegmentError::Reader(ReaderError::Ended(_))) if self.starts < STARTS_MAX => {
+                Ok(None) => self.children.take_back(self.child.take()),
+                Err(SegmentError::Reader(ReaderError::Ended(_))) if self.crashes < CRASHES_MAX => {
+                    self.crashes += 1;
                     // Gone before the next one comes: it holds the segment.
                     self.child = None;
-                    self.child = Some(self.start.child(self.at)?);
-                    self.starts += 1;
+                    self.child = Some(self.children.ask(&self.dir, self.at, self.to)?);
                 }
                 Err(error) => return Err(error),
             }

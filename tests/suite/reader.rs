@@ -63,7 +63,7 @@ fn segment_dir(data: &Path, lane: Lane) -> PathBuf {
 
 /// A program in place of the child. Not written by this process: another thread may just fork, and
 /// what is open for writing cannot be run.
-fn script(dir: &TempDir, body: &str) -> Reader {
+fn script(dir: &TempDir, body: &str) -> PathBuf {
     let path = dir.path().join("child.sh");
     let mut shell = Command::new("sh");
     shell.arg("-c").arg("cat > \"$1\" && chmod 700 \"$1\"").arg("sh").arg(&path);
@@ -71,7 +71,7 @@ fn script(dir: &TempDir, body: &str) -> Reader {
     let text = format!("#!/bin/sh\n{body}\n");
     shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     assert!(shell.wait().unwrap().success());
-    Reader::child(path)
+    path
 }
 
 #[tokio::test]
@@ -111,8 +111,11 @@ async fn the_next_start_waits_for_the_child_of_a_gateway_that_was_killed() {
     fs::rename(left.path().join("journal"), gateway.data_dir().join("journal")).unwrap();
     let dir = segment_dir(&gateway.data_dir(), Lane::State);
     let mut child = Command::new(PROGRAM);
-    child.arg("segment-frames").arg(&dir).args(["--after", "0", "--to", &u64::MAX.to_string()]);
-    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.arg("segment-frames").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let path = dir.to_str().unwrap().as_bytes();
+    let asked = [&0_u64.to_be_bytes()[..], &[0xFF; 8], &(path.len() as u32).to_be_bytes(), path];
+    child.stdin.as_mut().unwrap().write_all(&asked.concat()).unwrap();
     let mut first = [0; 16];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     assert!(fs::File::open(dir.join("db")).unwrap().try_lock().is_err(), "it has the segment open");
@@ -145,8 +148,9 @@ async fn the_next_start_waits_for_the_child_of_a_gateway_that_was_killed() {
 async fn a_segment_whose_child_crashes_twice_is_set_aside_and_the_gateway_starts() {
     let (data, programs) = (left(0, 3000).await, TempDir::new().unwrap());
     let end = End::read(&segment_dir(data.path(), Lane::Usage)).unwrap().unwrap();
-    let aborting = script(&programs, "printf GPF1; echo broken >&2; kill -ABRT $$");
-    let (journal, _) = open(data.path(), aborting).unwrap();
+    let aborting =
+        script(&programs, "printf GPF1; head -c 1 > /dev/null; echo broken >&2; kill -ABRT $$");
+    let (journal, _) = open(data.path(), Reader::child(&aborting)).unwrap();
     journal.examine(&|| false);
     assert!(journal.segments(Lane::Usage).is_empty());
     let [report] = journal.quarantined().try_into().unwrap();
@@ -161,11 +165,9 @@ async fn a_segment_whose_child_crashes_twice_is_set_aside_and_the_gateway_starts
 #[tokio::test]
 async fn a_child_that_says_nothing_is_ended() {
     let (data, programs) = (left(0, 10).await, TempDir::new().unwrap());
-    let Reader::Child { program, .. } = script(&programs, "printf GPF1; exec sleep 1000") else {
-        panic!("a child");
-    };
-    let silence_max = Duration::from_millis(200);
-    let (journal, _) = open(data.path(), Reader::Child { program, silence_max }).unwrap();
+    let program = script(&programs, "printf GPF1; exec sleep 1000");
+    let silent = Reader::patient_child(&program, Duration::from_millis(200));
+    let (journal, _) = open(data.path(), silent).unwrap();
     journal.examine(&|| false);
     let [report] = journal.quarantined().try_into().unwrap();
     assert!(report.reason.contains("silent"), "{report:?}");
@@ -178,9 +180,9 @@ async fn a_crash_of_the_child_alone_is_no_damage() {
     // The first one breaks off in the middle of a frame, as one that the system killed.
     let once = format!(
         "mark=$(dirname \"$0\")/mark\nif [ -e $mark ]; then exec {PROGRAM} \"$@\"; fi\n\
-         touch $mark; {PROGRAM} \"$@\" | head -c 20000"
+         touch $mark; {PROGRAM} \"$@\" | dd bs=1 count=20000"
     );
-    let (journal, _) = open(data.path(), script(&programs, &once)).unwrap();
+    let (journal, _) = open(data.path(), Reader::child(&script(&programs, &once))).unwrap();
     journal.examine(&|| false);
     assert_eq!(journal.segments(Lane::Usage)[0].missing().chunks, 0);
     assert_eq!(counted(&journal), 3000);
@@ -191,7 +193,8 @@ async fn a_crash_of_the_child_alone_is_no_damage() {
 #[tokio::test]
 async fn that_no_child_can_be_started_is_no_damage() {
     let (data, programs) = (left(1, 10).await, TempDir::new().unwrap());
-    let error = open(data.path(), script(&programs, "echo no memory >&2; exit 1")).unwrap_err();
+    let program = script(&programs, "echo no memory >&2; exit 1");
+    let error = open(data.path(), Reader::child(&program)).unwrap_err();
     let error = error.to_string();
     assert!(error.contains("cannot be started") && error.contains("no memory"), "{error}");
     let (journal, state) = open(data.path(), real()).unwrap();
@@ -204,8 +207,8 @@ async fn that_no_child_can_be_started_is_no_damage() {
 #[tokio::test]
 async fn state_facts_of_a_damaged_segment_are_kept_as_far_as_they_can_be_read() {
     let (data, programs) = (left(2000, 0).await, TempDir::new().unwrap());
-    let torn = script(&programs, &format!("{PROGRAM} \"$@\" | head -c 20000"));
-    let (journal, state) = open(data.path(), torn).unwrap();
+    let torn = script(&programs, &format!("{PROGRAM} \"$@\" | dd bs=1 count=20000"));
+    let (journal, state) = open(data.path(), Reader::child(&torn)).unwrap();
     assert!((1..2000).contains(&state.len()), "{}", state.len());
     assert_eq!(journal.quarantined().len(), 1);
     journal.shutdown().unwrap();

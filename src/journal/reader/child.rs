@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -37,21 +37,48 @@ pub enum ReaderError {
     Nonsense,
 }
 
-/// What a child is started with.
-#[derive(Clone, Debug)]
-pub struct Start {
-    pub program: Arc<Path>,
-    pub silence_max: Duration,
-    pub dir: Box<Path>,
-    pub to: u64,
+/// Starts children, and keeps one that has nothing to do: starting takes longer than reading a
+/// small segment.
+#[derive(Debug)]
+pub struct Children {
+    program: Box<Path>,
+    silence_max: Duration,
+    idle: Mutex<Option<Child>>,
 }
 
-impl Start {
-    /// Starts a child that sends what lies after `after`.
-    pub fn child(&self, after: u64) -> Result<Child, SegmentError> {
+impl Children {
+    pub(super) fn new(program: &Path, silence_max: Duration) -> Self {
+        Self { program: program.into(), silence_max, idle: Mutex::new(None) }
+    }
+
+    /// A child that sends the frames of the segment in `dir` after `after` up to `to`.
+    pub(super) fn ask(&self, dir: &Path, after: u64, to: u64) -> Result<Child, SegmentError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(mut child) = idle
+            && wire::ask(&mut child.stdin, dir, after, to).is_ok()
+        {
+            return Ok(child);
+        }
+        let mut child = self.start()?;
+        match wire::ask(&mut child.stdin, dir, after, to) {
+            Ok(()) => Ok(child),
+            Err(_) => Err(ReaderError::Ended(child.last_words()).into()),
+        }
+    }
+
+    /// Keeps a child that has sent everything and let go of its segment.
+    pub(super) fn take_back(&self, child: Option<Child>) {
+        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = child;
+    }
+
+    /// Ends the child that has nothing to do.
+    pub(super) fn rest(&self) {
+        self.take_back(None);
+    }
+
+    fn start(&self) -> Result<Child, ReaderError> {
         let mut command = Command::new(&*self.program);
-        command.arg0("gatepost").arg("segment-frames").arg(&*self.dir);
-        command.arg("--after").arg(after.to_string()).arg("--to").arg(self.to.to_string());
+        command.arg0("gatepost").arg("segment-frames");
         // It needs nothing of the environment, and secrets are none of its business.
         command.env_clear();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -59,23 +86,20 @@ impl Start {
         let mut process = command.spawn().map_err(failed)?;
         let pipes = (process.stdin.take(), process.stdout.take(), process.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
-            return Err(ReaderError::Start("it has no pipes".into()).into());
+            return Err(ReaderError::Start("it has no pipes".into()));
         };
-        let timely = |pipe| Timely { pipe, silence_max: self.silence_max };
-        let (stdout, stderr) = (
-            BufReader::new(timely(stdout)),
-            Timely { pipe: stderr, silence_max: self.silence_max },
-        );
-        let mut child = Child { process, _stdin: stdin, stdout, stderr };
+        let silence_max = self.silence_max;
+        let stdout = BufReader::new(Timely { pipe: stdout, silence_max });
+        let stderr = Timely { pipe: stderr, silence_max };
+        let mut child = Child { process, stdin, stdout, stderr };
         let mut hello = [0; wire::HELLO.len()];
         match child.stdout.read_exact(&mut hello) {
             Ok(()) if hello == wire::HELLO => Ok(child),
-            Ok(()) => Err(ReaderError::Start("another program answered".into()).into()),
-            // It has not touched the segment yet.
+            Ok(()) => Err(ReaderError::Start("another program answered".into())),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(ReaderError::Start(child.last_words()).into())
+                Err(ReaderError::Start(child.last_words()))
             }
-            Err(error) => Err(ReaderError::Start(error.to_string()).into()),
+            Err(error) => Err(failed(error)),
         }
     }
 }
@@ -84,8 +108,8 @@ impl Start {
 #[derive(Debug)]
 pub struct Child {
     process: process::Child,
-    /// Never written to: when it closes, the child exits.
-    _stdin: ChildStdin,
+    /// When it closes, the child exits.
+    stdin: ChildStdin,
     stdout: BufReader<Timely<ChildStdout>>,
     stderr: Timely<ChildStderr>,
 }

@@ -1,36 +1,65 @@
-//! The child's side: opens one segment and sends its frames.
+//! The child's side: opens one segment after the other and sends their frames.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
 
-use super::{pass_db, wire};
+use super::pass_db;
+use super::wire::{self, Request};
 use crate::disk::{self, StoreError};
 use crate::journal::segment::{SLED_CACHE_BYTES, SegmentError};
 
-/// Sends the frames of the segment in `dir` after `after` up to `to` to `out`, and how that ended.
-/// Blocks. Damage may take the process down: it is the one that may.
+/// Reads what `from` asks for and sends it to `out`, until the process ends: `end` is called as
+/// soon as nobody asks any more, whatever is being read at that moment. Blocks. Damage may take
+/// the process down: it is the one that may.
 ///
 /// # Errors
 /// When nobody listens any more.
-pub fn send_frames(dir: &Path, after: u64, to: u64, out: &mut dyn Write) -> io::Result<()> {
+pub fn serve_frames(
+    mut from: impl Read + Send + 'static,
+    out: &mut dyn Write,
+    end: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
+    // The gateway asks for the next one when it has the one before.
+    let (sender, requests) = sync_channel(1);
+    let listen = move || {
+        while let Ok(request) = wire::asked(&mut from) {
+            if sender.send(request).is_err() {
+                break;
+            }
+        }
+        end();
+    };
+    thread::Builder::new().name("gateway".into()).spawn(listen)?;
+    answer(&requests, out)
+}
+
+fn answer(requests: &Receiver<Request>, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&wire::HELLO)?;
     out.flush()?;
+    for request in requests {
+        let verdict = send(&request, out)?;
+        wire::conclude(out, &verdict)?;
+    }
+    Ok(())
+}
+
+/// Sends one segment's frames. It has let go of the segment when it returns.
+fn send(request: &Request, out: &mut dyn Write) -> io::Result<Result<(), StoreError>> {
+    let db = match disk::open_sled(&request.dir, SLED_CACHE_BYTES) {
+        Ok(db) => db,
+        Err(error) => return Ok(Err(error)),
+    };
     let mut sent = Ok(());
-    let read = disk::open_sled(dir, SLED_CACHE_BYTES).map_err(SegmentError::from).and_then(|db| {
-        let passed = pass_db(&db, after, to, &mut |seq, frame| {
-            sent = wire::send(out, seq, frame);
-            if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        // Its last flush is of no use to anybody, and may fail.
-        std::mem::forget(db);
-        passed
+    let passed = pass_db(&db, request.after, request.to, &mut |seq, frame| {
+        sent = wire::send(out, seq, frame);
+        if sent.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     sent?;
-    let verdict = match read {
+    Ok(match passed {
         Ok(()) => Ok(()),
         Err(SegmentError::Store(error)) => Err(error),
         Err(other) => Err(StoreError::Sled(other.to_string())),
-    };
-    wire::conclude(out, &verdict)
+    })
 }

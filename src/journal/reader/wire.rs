@@ -1,14 +1,18 @@
-//! What a child says to the gateway that has it read a segment.
+//! What a gateway and the child that reads segments for it say to each other.
 //!
 //! ```text
-//! hello (4)
-//! seq (8, big-endian, not 0) · length (4, big-endian) · frame            any number of times
-//! 0 (8) · length (4) · verdict (1) · words                               once, at the end
+//! child:    hello (4)                                                       once
+//! gateway:  after (8) · to (8) · length (4) · directory                     per segment
+//! child:    seq (8, not 0) · length (4) · frame                             any number of times
+//!           0 (8) · length (4) · verdict (1) · words                        once, at its end
 //! ```
 //!
 //! All numbers are big-endian. What ends without a verdict has crashed.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use crate::disk::StoreError;
 use crate::journal::CHUNK_MAX;
@@ -19,7 +23,56 @@ pub const HELLO: [u8; 4] = *b"GPF1";
 /// The longest verdict in bytes, its words included.
 const VERDICT_MAX: usize = 1024;
 
-/// One piece.
+/// The longest path of a directory in bytes.
+const DIR_MAX: usize = 1 << 16;
+
+/// What a gateway asks for: the frames of the segment in `dir` after `after` up to `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub dir: PathBuf,
+    pub after: u64,
+    pub to: u64,
+}
+
+/// Asks.
+pub fn ask(out: &mut dyn Write, dir: &Path, after: u64, to: u64) -> io::Result<()> {
+    let dir = dir.as_os_str().as_bytes();
+    let mut said = Vec::with_capacity(20 + dir.len());
+    said.extend(after.to_be_bytes());
+    said.extend(to.to_be_bytes());
+    said.extend(length(dir).to_be_bytes());
+    said.extend(dir);
+    out.write_all(&said)
+}
+
+/// Hears what is asked for; fails when nobody asks any more.
+pub fn asked(from: &mut dyn Read) -> io::Result<Request> {
+    let (mut after, mut to) = ([0; 8], [0; 8]);
+    from.read_exact(&mut after)?;
+    from.read_exact(&mut to)?;
+    let dir = bytes(from, DIR_MAX)?.ok_or(io::ErrorKind::InvalidData)?;
+    let (after, to) = (u64::from_be_bytes(after), u64::from_be_bytes(to));
+    Ok(Request { dir: OsString::from_vec(dir).into(), after, to })
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).unwrap_or(u32::MAX)
+}
+
+/// A length and so many bytes; `None` where it is more than `max`.
+fn bytes(from: &mut dyn Read, max: usize) -> io::Result<Option<Vec<u8>>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length > max {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; length];
+    from.read_exact(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// One piece of an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Record {
     /// A frame of the segment; empty in place of one that is too long to be ours.
@@ -38,7 +91,7 @@ pub enum Record {
 pub fn send(out: &mut dyn Write, seq: u64, frame: &[u8]) -> io::Result<()> {
     let frame = if frame.len() > CHUNK_MAX { &[] } else { frame };
     out.write_all(&seq.to_be_bytes())?;
-    out.write_all(&u32::try_from(frame.len()).unwrap_or(0).to_be_bytes())?;
+    out.write_all(&length(frame).to_be_bytes())?;
     out.write_all(frame)
 }
 
@@ -57,18 +110,12 @@ pub fn conclude(out: &mut dyn Write, result: &Result<(), StoreError>) -> io::Res
 }
 
 /// Hears one piece; `None` where it makes no sense.
-pub fn hear(from: &mut impl Read) -> io::Result<Option<Record>> {
-    let (mut seq, mut length) = ([0; 8], [0; 4]);
+pub fn hear(from: &mut dyn Read) -> io::Result<Option<Record>> {
+    let mut seq = [0; 8];
     from.read_exact(&mut seq)?;
-    from.read_exact(&mut length)?;
     let seq = u64::from_be_bytes(seq);
     let max = if seq == 0 { VERDICT_MAX } else { CHUNK_MAX };
-    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-    if length > max {
-        return Ok(None);
-    }
-    let mut bytes = vec![0; length];
-    from.read_exact(&mut bytes)?;
+    let Some(bytes) = bytes(from, max)? else { return Ok(None) };
     if seq > 0 {
         return Ok(Some(Record::Frame(seq, bytes)));
     }
@@ -88,6 +135,10 @@ mod tests {
 
     #[test]
     fn what_is_said_is_heard() {
+        let mut asked_for = Vec::new();
+        ask(&mut asked_for, Path::new("a\nb"), 3, u64::MAX).expect("memory");
+        let request = Request { dir: "a\nb".into(), after: 3, to: u64::MAX };
+        assert_eq!(asked(&mut asked_for.as_slice()).expect("whole"), request);
         let mut said = Vec::new();
         send(&mut said, 7, b"frame").expect("memory");
         send(&mut said, 8, &[1; CHUNK_MAX + 1]).expect("memory");
