@@ -25,7 +25,7 @@ use crate::gateway;
 use crate::journal::Reader;
 use args::{Cli, Command, ConfigCommand};
 use failure::Failure;
-use output::Output;
+use output::{Output, Shape};
 
 /// Threads of a command that is not `serve`.
 const COMMAND_THREADS: usize = 2;
@@ -93,7 +93,13 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             let loaded = load()?;
             let url = cli.admin_url.as_deref();
             let target = transport::Target::new(url, environment, reader(environment));
-            let answer = commanding()?.block_on(transport::ask(&target, &loaded.config, &ask))?;
+            let (runtime, config) = (commanding()?, &loaded.config);
+            if matches!(ask.shape, Shape::Lines) {
+                let each = &mut |line: &str| output.text(line);
+                let end = runtime.block_on(transport::ask_lines(&target, config, &ask, each))?;
+                return output::ended(&end);
+            }
+            let answer = runtime.block_on(transport::ask(&target, config, &ask))?;
             output.show(&ask.shape, &answer)?;
         }
     }

@@ -69,13 +69,38 @@ pub fn remove_dir(dir: &Path) -> io::Result<()> {
 
 /// Finishes what a kill interrupted in [`remove_dir`].
 pub fn finish_removals(parent: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(parent)? {
+    remove_starting_with(parent, GONE)
+}
+
+/// Removes the directories in `parent`, if that is there, whose names start with `prefix`.
+pub fn remove_starting_with(parent: &Path, prefix: &str) -> io::Result<()> {
+    let entries = match fs::read_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(GONE) {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
             fs::remove_dir_all(entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Copies a directory of plain files and such directories into `to`, which is there, and makes the
+/// copies durable. What is neither is left out.
+pub fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, copy) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            make_private_dir(&copy)?;
+            copy_dir(&entry.path(), &copy)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), &copy)?;
+        }
+    }
+    secure(to)
 }
 
 /// Bytes of all files below `dir`, as far as they can be read.

@@ -34,11 +34,14 @@
 mod chunk;
 mod committer;
 mod config;
+mod foreign;
 mod inherit;
 mod quarantine;
 mod reader;
+mod replay;
 mod segment;
 mod status;
+mod survey;
 #[cfg(test)]
 mod tests;
 mod ticket;
@@ -66,10 +69,13 @@ use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, Usa
 
 pub use chunk::{CHUNK_MAX, Chunk, FACT_MAX};
 pub use config::{Commit, Config, OnFull};
+pub use foreign::{Foreign, LogError};
 pub use quarantine::Report;
 pub use reader::{Reader, ReaderError, SILENCE_MAX, serve_frames};
+pub use replay::Replay;
 pub use segment::{End, Missing, Page, Segment, SegmentError};
-pub use status::{JournalStatus, LaneStatus};
+pub use status::{JournalStatus, LaneStatus, StreamStatus};
+pub use survey::{Place, Survey};
 pub use ticket::Ticket;
 
 /// Room that the state lane has beyond `max_bytes`: revoking must work on a full journal.

@@ -1,10 +1,13 @@
 //! The segments of earlier processes: found, believed, read, and set aside when they are damaged.
 
 use std::fs;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::foreign::READING;
+use super::replay::NEW;
 use super::writer::Writer;
 use super::{Chunk, Journal, JournalError, Missing, Segment, SegmentError};
 use crate::codec::CodecError;
@@ -14,6 +17,8 @@ use crate::model::fact::{Fact, Lane, StateFact};
 impl Journal {
     /// Registers the segments of earlier processes.
     pub(super) fn inherit(&self) -> Result<(), JournalError> {
+        disk::remove_starting_with(&self.dir, NEW).map_err(self.io())?;
+        disk::remove_starting_with(&self.quarantine_dir(), READING).map_err(self.io())?;
         for lane in Lane::ALL {
             let lane_dir = self.dir.join(lane.as_str());
             disk::make_private_dir(&lane_dir).map_err(self.io())?;
@@ -45,7 +50,10 @@ impl Journal {
         let mut facts = Vec::new();
         for segment in self.segments(Lane::State) {
             let before = facts.len();
-            let mut each = |chunk: Chunk| facts.extend(chunk.facts);
+            let mut each = |chunk: Chunk| {
+                facts.extend(chunk.facts);
+                ControlFlow::Continue(())
+            };
             match patiently(|| segment.first_look(&mut each)) {
                 Ok(()) => {}
                 Err(error) if error.is_locked() => {
@@ -83,13 +91,12 @@ impl Journal {
             });
         match written {
             Ok(segment) => {
-                tracing::warn!(%stream, facts = facts.len(), "facts of a damaged segment were kept");
+                let kept = facts.len();
+                tracing::warn!(%stream, kept, "facts of a damaged segment are logged again");
                 self.shared.streams().push(segment);
             }
             // They are in force all the same, until the next start.
-            Err(error) => {
-                tracing::error!(%error, "state facts of a damaged segment cannot be kept")
-            }
+            Err(error) => tracing::error!(%error, "facts of a damaged segment cannot be kept"),
         }
     }
 

@@ -22,6 +22,7 @@ use crate::model::fact::Lane;
 
 pub use end::End;
 pub use error::SegmentError;
+pub(super) use read::{EachChunk, Found, look_through};
 pub use read::{Missing, Page};
 
 /// sled's own cache per segment. Chunks are written and read once, so little is enough.
@@ -180,6 +181,11 @@ impl Segment {
     pub fn unsettled_facts(&self) -> u64 {
         let facts = self.facts.load(Ordering::Relaxed);
         facts.saturating_sub(self.facts_applied.load(Ordering::Relaxed))
+    }
+
+    /// Whether a transaction may have carried it.
+    pub fn is_sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
     }
 
     /// Makes the `sent` mark durable, once.

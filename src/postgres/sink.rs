@@ -11,7 +11,7 @@
 //!
 //! A transaction that fails or exceeds its deadline is abandoned with its socket.
 
-mod ledger;
+pub(super) mod ledger;
 mod state;
 mod usage;
 

@@ -10,6 +10,7 @@ mod bad_input;
 mod drain;
 mod feed;
 mod kill;
+mod log;
 mod migrations;
 mod model;
 mod nginx;

@@ -3,63 +3,20 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::http::Method;
-use gatepost::clock::SystemClock;
-use gatepost::entropy::SystemEntropy;
-use gatepost::journal::{Config, End, Journal, JournalError, Missing, Reader};
-use gatepost::metrics::Metrics;
+use gatepost::journal::{End, Missing, Reader};
 use gatepost::model::Timestamp;
-use gatepost::model::fact::{Lane, StateFact};
-use gatepost::model::units::Size;
+use gatepost::model::fact::Lane;
 use tempfile::TempDir;
 
 use crate::support::gateway::{Gateway, until};
-use crate::support::postgres::{id, revoked, usage};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_gatepost");
-
-fn real() -> Reader {
-    Reader::child(Path::new(PROGRAM))
-}
-
-fn open(data: &Path, reader: Reader) -> Result<(Journal, Vec<StateFact>), JournalError> {
-    let config = Config { segment_max_bytes: Size::mib(64), ..Config::default() };
-    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
-    Journal::open_with(data, config, reader, clock, entropy, Arc::new(Metrics::new()))
-}
-
-/// A journal that an earlier process left: `state` revocations and `counters` counters.
-async fn left(state: u128, counters: u128) -> TempDir {
-    let data = TempDir::new().unwrap();
-    let (journal, _) = open(data.path(), real()).unwrap();
-    if state > 0 {
-        let facts = (0..state).map(|n| revoked(id(n), Timestamp::NEG_INFINITY)).collect();
-        journal.append(facts).unwrap().durable().await.unwrap();
-    }
-    for n in 0..counters {
-        let fact = usage("acme", n, &format!("t{n}"), 1);
-        let _unawaited = journal.count(journal.reserve().unwrap(), fact.counter, fact.counts);
-    }
-    journal.shutdown().unwrap();
-    data
-}
-
-fn counted(journal: &Journal) -> u64 {
-    let mut sum = 0;
-    journal.unsettled_usage(None, &mut |fact| sum += fact.counts.requests).unwrap();
-    sum
-}
-
-fn segment_dir(data: &Path, lane: Lane) -> PathBuf {
-    let mut streams = data.join("journal").join(lane.as_str()).read_dir().unwrap();
-    streams.next().unwrap().unwrap().path()
-}
+use crate::support::journal::{PROGRAM, counted, left, move_to, open, real, segment_dir};
+use crate::support::postgres::{id, revoked};
 
 /// A program in place of the child. Not written by this process: another thread may just fork, and
 /// what is open for writing cannot be run.
@@ -107,8 +64,7 @@ async fn the_next_start_waits_for_the_child_of_a_gateway_that_was_killed() {
     // More than the pipe and all buffers hold: a child that nobody listens to stays in the middle.
     let left = left(8000, 1).await;
     let mut gateway = Gateway::new(None, "");
-    fs::create_dir(gateway.data_dir()).unwrap();
-    fs::rename(left.path().join("journal"), gateway.data_dir().join("journal")).unwrap();
+    move_to(left, &gateway.data_dir());
     let dir = segment_dir(&gateway.data_dir(), Lane::State);
     let mut child = Command::new(PROGRAM);
     child.arg("segment-frames").stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -222,8 +178,7 @@ async fn state_facts_of_a_damaged_segment_are_kept_as_far_as_they_can_be_read() 
 async fn a_gateway_with_garbage_in_a_segment_starts_and_reports_it() {
     let left = left(0, 3000).await;
     let mut gateway = Gateway::new(None, "");
-    fs::create_dir(gateway.data_dir()).unwrap();
-    fs::rename(left.path().join("journal"), gateway.data_dir().join("journal")).unwrap();
+    move_to(left, &gateway.data_dir());
     let db = segment_dir(&gateway.data_dir(), Lane::Usage).join("db");
     let garbage: Vec<u8> = (0..fs::metadata(&db).unwrap().len()).map(|n| (n * 31) as u8).collect();
     fs::write(&db, garbage).unwrap();

@@ -66,7 +66,10 @@ async fn the_token_and_the_path_arrive() {
     };
     let (url, serving) = served(Router::new().route("/admin/v1/log", get(answer))).await;
     let remote = Remote::new(url, "s3cret".into());
-    let answer = remote.send(&question("/admin/v1/log")).await.expect("an answer");
+    let answer = remote
+        .send(&question("/admin/v1/log"), async |status, body| read(status, &whole(body).await?))
+        .await
+        .expect("an answer");
     assert_eq!(answer, json!({"got": "Bearer s3cret"}));
     serving.abort();
 }

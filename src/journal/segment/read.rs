@@ -58,6 +58,8 @@ pub(in crate::journal) struct Found {
     pub facts: u64,
     /// The last sequence number, readable or not.
     pub last_seq: u64,
+    /// The last one that is readable.
+    pub readable_seq: u64,
 }
 
 impl Found {
@@ -71,6 +73,9 @@ impl Found {
     }
 }
 
+/// What takes chunks; it may end the reading.
+pub(in crate::journal) type EachChunk<'a> = &'a mut dyn FnMut(Chunk) -> ControlFlow<()>;
+
 /// Looks through the frames of the segment in `dir` up to `to`, and hands on what can be read.
 /// Returns what was found, also when the reading broke off, and whatever still reads.
 pub(in crate::journal) fn look_through(
@@ -78,7 +83,7 @@ pub(in crate::journal) fn look_through(
     dir: &Path,
     stream: Uuid,
     to: u64,
-    each: &mut dyn FnMut(Chunk),
+    each: EachChunk<'_>,
 ) -> (Found, Result<Option<Frames>, SegmentError>) {
     let mut found = Found::default();
     if !dir.join("db").exists() {
@@ -95,9 +100,10 @@ pub(in crate::journal) fn look_through(
             Ok(chunk) => {
                 found.chunks += 1;
                 found.facts += chunk.facts.len() as u64;
-                each(chunk);
+                found.readable_seq = seq;
+                return each(chunk);
             }
-            Err(error) => newer = newer.or(later(error)),
+            Err(error) => newer = later(error),
         }
         go_on(newer.is_none())
     });
@@ -131,11 +137,11 @@ impl Segment {
     }
 
     /// Opens an inherited segment on first use, finds its end, and counts what is missing. Hands on
-    /// what it reads on the way, also when the reading breaks off.
+    /// what it reads on the way, also when the reading breaks off; `each` must take all.
     fn examine(
         &self,
         frames: &mut Option<Frames>,
-        each: &mut dyn FnMut(Chunk),
+        each: EachChunk<'_>,
     ) -> Result<(), SegmentError> {
         if self.examined.load(Ordering::Acquire) {
             return Ok(());
@@ -156,23 +162,24 @@ impl Segment {
             }
         };
         *lock(&self.missing) = found.missing(end);
-        self.publish(end);
+        // Not beyond what can be read: a tail that is missing must not become applied, or it could
+        // never be replayed, should its files be mended. And then this is not the end.
+        let whole = found.readable_seq == end.last_seq;
+        let (last_seq, facts) = (found.readable_seq, found.facts);
+        self.publish(End { last_seq, facts, sealed: end.sealed && whole });
         self.examined.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Looks an inherited segment through, once; hands on what it reads on the way, also when the
     /// reading breaks off. Blocks.
-    pub(in crate::journal) fn first_look(
-        &self,
-        each: &mut dyn FnMut(Chunk),
-    ) -> Result<(), SegmentError> {
+    pub(in crate::journal) fn first_look(&self, each: EachChunk<'_>) -> Result<(), SegmentError> {
         self.examine(&mut lock(&self.frames), each)
     }
 
     /// Looks an inherited segment through; returns what is missing in it. Blocks.
     pub fn examined(&self) -> Result<Missing, SegmentError> {
-        self.first_look(&mut |_| {})?;
+        self.first_look(&mut |_| go_on(true))?;
         Ok(self.missing())
     }
 
@@ -185,7 +192,7 @@ impl Segment {
     /// A missing or unreadable chunk is passed over: its number stays missing, and is reported.
     pub fn read(&self, after: u64, limit: usize) -> Result<Page, SegmentError> {
         let mut reading = lock(&self.frames);
-        self.examine(&mut reading, &mut |_| {})?;
+        self.examine(&mut reading, &mut |_| go_on(true))?;
         let durable = self.durable_seq();
         let mut page = Page { chunks: Vec::new(), reached: after.max(durable) };
         if after >= durable {

@@ -21,7 +21,8 @@ pub struct Ledger {
     pub retired: bool,
 }
 
-pub(super) async fn read(
+/// The rows of `streams`, as far as there are any.
+pub(in crate::postgres) async fn read(
     conn: &mut PgConnection,
     streams: &[Uuid],
 ) -> Result<HashMap<Uuid, Ledger>, sqlx::Error> {
