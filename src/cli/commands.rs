@@ -113,8 +113,12 @@ fn log(command: &LogCommand) -> Ask {
     }
 }
 
-/// A directory by its whole path: the gateway stands elsewhere. Anything else as it is.
+/// A directory by its whole path: the gateway stands elsewhere. Anything else as it is; a stream is
+/// a stream wherever one stands.
 fn named(what: &str) -> String {
+    if what.parse::<uuid::Uuid>().is_ok() {
+        return what.to_owned();
+    }
     let path = std::path::Path::new(what);
     let whole = path.canonicalize().ok().filter(|whole| whole.is_dir());
     whole.and_then(|whole| Some(whole.to_str()?.to_owned())).unwrap_or_else(|| what.to_owned())

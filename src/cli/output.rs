@@ -83,7 +83,7 @@ impl Output {
         }
         match shape {
             Shape::Verified(_) if answer["ok"] != true => {
-                Err(Failure::Failed(format!("{} streams have problems", answer["bad"])))
+                Err(Failure::Failed(format!("streams with problems: {}", answer["bad"])))
             }
             _ => Ok(()),
         }

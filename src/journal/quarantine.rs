@@ -68,6 +68,12 @@ impl Journal {
         self.dir.with_file_name("quarantine")
     }
 
+    /// Whether a directory stands in quarantine, however its path is written.
+    pub(super) fn is_in_quarantine(&self, dir: &Path) -> bool {
+        let parent = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned));
+        parent.is_some() && parent == self.quarantine_dir().canonicalize().ok()
+    }
+
     /// Moves a segment that cannot be read out of the way; it is never deleted.
     pub fn quarantine(&self, segment: &Segment, error: &SegmentError) {
         self.shared.streams().retain(|known| known.stream != segment.stream);

@@ -146,7 +146,7 @@ impl Journal {
         let segment = Segment::inherit(replay.lane, replay.stream, dir, self.reader.clone());
         let segment = segment.map_err(LogError::Unreadable)?;
         self.shared.streams().push(Arc::new(segment));
-        tracing::warn!(
+        tracing::info!(
             stream = %replay.stream, lane = replay.lane.as_str(), facts = replay.end.facts,
             source = %replay.source.display(), "a segment is replayed"
         );
@@ -157,7 +157,7 @@ impl Journal {
     fn put_away(&self, source: &Path) -> PathBuf {
         let quarantine = self.quarantine_dir();
         let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if source.parent() != Some(&quarantine) || name.starts_with(REPLAYED) {
+        if !self.is_in_quarantine(source) || name.starts_with(REPLAYED) {
             return source.to_owned();
         }
         let to = quarantine.join(format!("{REPLAYED}{name}"));

@@ -148,8 +148,7 @@ impl Journal {
             each(chunk)
         })?;
         let open = End { last_seq: found.last_seq, facts: found.facts, sealed: false };
-        let in_quarantine = foreign.dir.parent() == Some(&self.quarantine_dir());
-        let place = if in_quarantine { "quarantine" } else { "elsewhere" };
+        let place = if self.is_in_quarantine(&foreign.dir) { "quarantine" } else { "elsewhere" };
         let mut survey = watch.survey(place, foreign.stream, found, foreign.end().unwrap_or(open));
         survey.error = read.err().map(|error| error.to_string());
         Ok(survey)
