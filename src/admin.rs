@@ -27,7 +27,7 @@ use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use control::{AskContact, Contact, Control};
-pub use directory::{Answered, Directory, DirectoryError, SettledUsage};
+pub use directory::{Answered, Directory, DirectoryError, LedgerRow, SettledUsage};
 pub use health::VERSION_HEADER;
 pub use problem::Problem;
 pub use token::{TOKEN_FILE, read_or_make_token, read_token};
@@ -55,6 +55,10 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/usage", get(usage::show))
         .route("/log", get(log::status))
         .route("/log/drain", post(log::drain))
+        .route("/log/streams", get(log::streams))
+        .route("/log/facts", get(log::facts))
+        .route("/log/verify", get(log::verify))
+        .route("/log/replay", post(log::replay))
         .route("/status", get(status::show))
         .route("/cache/removals", post(status::accept_removals))
         .fallback(problem::not_found)

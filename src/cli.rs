@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod doctor;
 mod failure;
+mod frames;
 mod logging;
 mod output;
 mod transport;
@@ -21,9 +22,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{self, Environment, Loaded};
 use crate::gateway;
+use crate::journal::Reader;
 use args::{Cli, Command, ConfigCommand};
 use failure::Failure;
-use output::Output;
+use output::{Output, Shape};
 
 /// Threads of a command that is not `serve`.
 const COMMAND_THREADS: usize = 2;
@@ -66,10 +68,11 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             let place = place.unwrap_or("no file, defaults and environment".into());
             output::talk(&format!("the configuration is valid ({place})"));
         }
+        Command::SegmentFrames => return frames::serve(),
         Command::Serve => {
             let loaded = load()?;
             logging::init(&loaded.config.log, environment).map_err(Failure::Config)?;
-            serving()?.block_on(gateway::serve(loaded))?;
+            serving()?.block_on(gateway::serve(loaded, reader(environment)))?;
         }
         Command::Doctor => {
             logging::init_quiet(environment);
@@ -88,12 +91,24 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             logging::init_quiet(environment);
             let ask = commands::ask(&cli.command);
             let loaded = load()?;
-            let target = transport::Target::new(cli.admin_url.as_deref(), environment);
-            let answer = commanding()?.block_on(transport::ask(&target, &loaded.config, &ask))?;
+            let url = cli.admin_url.as_deref();
+            let target = transport::Target::new(url, environment, reader(environment));
+            let (runtime, config) = (commanding()?, &loaded.config);
+            if matches!(ask.shape, Shape::Lines) {
+                let each = &mut |line: &str| output.text(line);
+                let end = runtime.block_on(transport::ask_lines(&target, config, &ask, each))?;
+                return output::ended(&end);
+            }
+            let answer = runtime.block_on(transport::ask(&target, config, &ask))?;
             output.show(&ask.shape, &answer)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Segments of earlier processes are read by a child of this program, where it knows itself.
+fn reader(environment: &Environment) -> Reader {
+    environment.program().map_or(Reader::InProcess, Reader::child)
 }
 
 fn migrate(loaded: &Loaded) -> Result<(), Failure> {

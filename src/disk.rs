@@ -69,13 +69,38 @@ pub fn remove_dir(dir: &Path) -> io::Result<()> {
 
 /// Finishes what a kill interrupted in [`remove_dir`].
 pub fn finish_removals(parent: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(parent)? {
+    remove_starting_with(parent, GONE)
+}
+
+/// Removes the directories in `parent`, if that is there, whose names start with `prefix`.
+pub fn remove_starting_with(parent: &Path, prefix: &str) -> io::Result<()> {
+    let entries = match fs::read_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(GONE) {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
             fs::remove_dir_all(entry.path())?;
         }
     }
     Ok(())
+}
+
+/// Copies a directory of plain files and such directories into `to`, which is there, and makes the
+/// copies durable. What is neither is left out.
+pub fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, copy) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            make_private_dir(&copy)?;
+            copy_dir(&entry.path(), &copy)?;
+        } else if kind.is_file() {
+            fs::copy(entry.path(), &copy)?;
+        }
+    }
+    secure(to)
 }
 
 /// Bytes of all files below `dir`, as far as they can be read.
@@ -97,9 +122,27 @@ pub enum StoreError {
     /// Another handle holds sled's lock for the moment: not damage, try again.
     #[error("another process holds the directory; it will be tried again")]
     Locked,
+    /// The disk, or this process, has no room for it at the moment: not damage, try again.
+    #[error("the directory cannot be used at the moment: {0}")]
+    Trouble(String),
     /// sled failed or panicked.
     #[error("sled failed: {0}")]
     Sled(String),
+}
+
+/// Whether an I/O error says nothing about the files themselves.
+fn is_trouble(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        WouldBlock,
+    };
+    // "Too many open files" has no kind of its own; sled hands on its text only.
+    let files = ["os error 23", "os error 24", "code: 23,", "code: 24,"];
+    match error.kind() {
+        StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied | OutOfMemory
+        | Interrupted | WouldBlock => true,
+        _ => files.iter().any(|code| error.to_string().contains(code)),
+    }
 }
 
 /// Runs a call into sled, which may panic on damaged files.
@@ -108,6 +151,9 @@ pub fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, StoreErro
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
             Err(StoreError::Locked)
+        }
+        Ok(Err(sled::Error::Io(error))) if is_trouble(&error) => {
+            Err(StoreError::Trouble(error.to_string()))
         }
         Ok(Err(error)) => Err(StoreError::Sled(error.to_string())),
         Err(_) => Err(StoreError::Sled("it panicked".into())),
@@ -127,7 +173,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Another handle, also one of a process that is just ending, may let go of a directory any moment:
 /// tries again for a while. Blocks.
 pub fn patiently<T, E>(
-    open: impl Fn() -> Result<T, E>,
+    mut open: impl FnMut() -> Result<T, E>,
     is_locked: impl Fn(&E) -> bool,
 ) -> Result<T, E> {
     const PAUSE: Duration = Duration::from_millis(50);

@@ -14,6 +14,7 @@ use secrecy::SecretString;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::entropy::SystemEntropy;
+use crate::journal::Reader;
 use crate::metrics::Metrics;
 use crate::model::Timestamp;
 use crate::model::units::Span;
@@ -66,13 +67,14 @@ impl LocalGateway {
 
 /// Takes the data directory's lock and opens what is in it, without listeners and feed. With
 /// Postgres configured, `log drain` works, and nothing drains by itself while the command runs.
+/// Segments of earlier processes are read by `reader`.
 ///
 /// # Errors
 /// [`Error::Locked`] when another process has it.
-pub async fn open_local(config: &Config) -> Result<LocalGateway, Error> {
+pub async fn open_local(config: &Config, reader: Reader) -> Result<LocalGateway, Error> {
     let only_when_asked = drainer::Config { interval: Span::secs(3600), ..config.drain.clone() };
     let data = DataDir::take(&config.data.dir)?;
-    let parts = Parts::open(config, data, only_when_asked).await?;
+    let parts = Parts::open(config, data, only_when_asked, reader).await?;
     let control = Arc::new(parts.control("cli", true, None));
     Ok(LocalGateway { router: admin::router(control), token: parts.token.clone(), parts })
 }

@@ -35,10 +35,15 @@
 mod chunk;
 mod committer;
 mod config;
+mod foreign;
 mod inherit;
 mod merge;
+mod quarantine;
+mod reader;
+mod replay;
 mod segment;
 mod status;
+mod survey;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -67,11 +72,16 @@ use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, Usa
 
 pub use chunk::{CHUNK_MAX, CHUNK_VERSION, Chunk, FACT_MAX, FactRef};
 pub use config::{Commit, Config, OnFull};
+pub use foreign::{Foreign, LogError};
 pub use merge::part::Claim;
 pub use merge::sources::Source;
 pub use merge::{MergeError, Scope};
-pub use segment::{End, Page, Segment, SegmentError};
-pub use status::{JournalStatus, LaneStatus};
+pub use quarantine::Report;
+pub use reader::{Reader, ReaderError, SILENCE_MAX, serve_frames};
+pub use replay::Replay;
+pub use segment::{End, Missing, Page, Segment, SegmentError};
+pub use status::{JournalStatus, LaneStatus, StreamStatus};
+pub use survey::{Place, Survey};
 pub use tally::Tally;
 pub use ticket::Ticket;
 
@@ -133,7 +143,9 @@ pub struct Journal {
     shared: Arc<Shared>,
     config: Arc<Config>,
     dir: Arc<Path>,
+    reader: Reader,
     clock: HandedClock,
+    entropy: HandedEntropy,
     metrics: Arc<Metrics>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -147,13 +159,34 @@ impl std::fmt::Debug for HandedClock {
     }
 }
 
+#[derive(Clone)]
+struct HandedEntropy(SharedEntropy);
+
+impl std::fmt::Debug for HandedEntropy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Entropy")
+    }
+}
+
 impl Journal {
-    /// Opens the journal in `data/journal`, and returns with it the state facts of earlier
-    /// processes: they must be in force before the first answer. Blocks. Damaged segments go to
-    /// `data/quarantine`.
+    /// As [`Journal::open_with`], reading everything in this process: for tests and benches.
     pub fn open(
         data: &Path,
         config: Config,
+        clock: SharedClock,
+        entropy: SharedEntropy,
+        metrics: Arc<Metrics>,
+    ) -> Result<(Self, Vec<StateFact>), JournalError> {
+        Self::open_with(data, config, Reader::InProcess, clock, entropy, metrics)
+    }
+
+    /// Opens the journal in `data/journal`, and returns with it the state facts of earlier
+    /// processes: they must be in force before the first answer. Blocks. Segments of earlier
+    /// processes are read by `reader`; damaged ones go to `data/quarantine`.
+    pub fn open_with(
+        data: &Path,
+        config: Config,
+        reader: Reader,
         clock: SharedClock,
         entropy: SharedEntropy,
         metrics: Arc<Metrics>,
@@ -164,7 +197,9 @@ impl Journal {
             shared: shared.clone(),
             config: Arc::new(config.clone()),
             dir: dir.clone().into(),
+            reader,
             clock: HandedClock(clock.clone()),
+            entropy: HandedEntropy(entropy.clone()),
             metrics: metrics.clone(),
             thread: Arc::default(),
         };
@@ -299,6 +334,7 @@ impl Journal {
                 after = page.reached;
             }
         }
+        self.reader.rest();
         Ok(())
     }
 
@@ -319,12 +355,13 @@ impl Journal {
         for segment in known.iter().filter(due) {
             self.shared.streams().retain(|known| known.stream != segment.stream);
             segment.release();
-            if segment.missing() > 0 {
+            if segment.missing().chunks > 0 {
                 // What is left of it is in Postgres; the rest may yet be found in the files.
                 self.set_aside(
                     segment.lane,
                     segment.stream,
                     segment.dir(),
+                    segment.applied_seq(),
                     &SegmentError::Missing(segment.missing()),
                 );
             } else if let Err(error) = disk::remove_dir(segment.dir()) {
@@ -339,6 +376,7 @@ impl Journal {
                 });
             }
         }
+        self.reader.rest();
         removed
     }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::model::Name;
@@ -38,6 +39,17 @@ pub struct SettledUsage {
     pub ledger: HashMap<Uuid, u64>,
 }
 
+/// How far Postgres has taken a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct LedgerRow {
+    /// Everything up to here is applied.
+    pub last_seq: u64,
+    /// The stream's end, as Postgres knows it.
+    pub closed_seq: Option<u64>,
+    /// It is being applied with another stream that it was merged into.
+    pub underway: bool,
+}
+
 /// Direct reads and writes. Each call has a deadline of its own.
 pub trait Directory: Send + Sync + 'static {
     /// Sets `clients.enabled`.
@@ -50,4 +62,6 @@ pub trait Directory: Send + Sync + 'static {
         from_hour: Option<i64>,
         client: Option<Name>,
     ) -> Answered<'_, SettledUsage>;
+    /// The ledger's rows of `streams`, as far as there are any.
+    fn ledger(&self, streams: Vec<Uuid>) -> Answered<'_, HashMap<Uuid, LedgerRow>>;
 }

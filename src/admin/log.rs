@@ -1,4 +1,9 @@
-//! `/admin/v1/log`: the journal, and draining it now.
+//! `/admin/v1/log`: the journal, draining it now, and looking into it.
+
+mod fact;
+mod inspect;
+mod replay;
+mod verify;
 
 use std::sync::Arc;
 
@@ -6,9 +11,13 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use super::{Control, Problem};
+use super::{Control, LIST_MAX, Problem};
 use crate::drainer::DrainStatus;
-use crate::journal::JournalStatus;
+use crate::journal::{JournalStatus, LogError, StreamStatus};
+
+pub(super) use inspect::facts;
+pub(super) use replay::replay;
+pub(super) use verify::verify;
 
 /// The journal's lanes, and how far the drain has come; `drain` is null when embedded.
 #[derive(Serialize)]
@@ -16,12 +25,15 @@ pub(super) struct Shown {
     #[serde(flatten)]
     journal: JournalStatus,
     drain: Option<DrainStatus>,
+    /// The first ones of each lane's, the oldest first.
+    streams: Vec<StreamStatus>,
 }
 
 impl Shown {
     fn of(control: &Control) -> Self {
         let drain = control.drainer.as_ref().map(|drainer| drainer.status());
-        Self { journal: control.journal.status(), drain }
+        let streams = control.journal.streams(LIST_MAX);
+        Self { journal: control.journal.status(), drain, streams }
     }
 }
 
@@ -40,4 +52,24 @@ pub(super) async fn drain(State(control): State<Arc<Control>>) -> Result<Json<Sh
         Problem::unavailable("postgres_unavailable", format!("could not drain: {reason}"))
     })?;
     Ok(Json(Shown::of(&control)))
+}
+
+/// The streams of the journal, and what is in quarantine.
+pub(super) async fn streams(State(control): State<Arc<Control>>) -> Json<Vec<StreamStatus>> {
+    Json(control.journal.streams(LIST_MAX))
+}
+
+impl From<LogError> for Problem {
+    fn from(error: LogError) -> Self {
+        let detail = error.to_string();
+        match error {
+            LogError::NotFound(_) => Self::missing(detail),
+            LogError::Unnamed(_) | LogError::Mixed => Self::bad_request(detail),
+            LogError::Here(_) | LogError::Merged { .. } => Self::conflict("already_here", detail),
+            LogError::NoEnd(_) => Self::conflict("no_end", detail),
+            LogError::Unreadable(_) => Self::conflict("unreadable", detail),
+            LogError::Full(full) => full.into(),
+            LogError::Io(_) => Self::internal(detail),
+        }
+    }
 }

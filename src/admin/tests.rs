@@ -1,5 +1,6 @@
 //! The control plane through its router, over a real journal and a real cache.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex as StdMutex;
 use std::time::Duration;
@@ -42,6 +43,9 @@ impl Directory for Told {
         Box::pin(async { Err(DirectoryError::Unavailable("it is away".into())) })
     }
     fn settled_usage(&self, _: Option<i64>, _: Option<Name>) -> Answered<'_, SettledUsage> {
+        Box::pin(async { Err(DirectoryError::Unavailable("it is away".into())) })
+    }
+    fn ledger(&self, _: Vec<Uuid>) -> Answered<'_, HashMap<Uuid, LedgerRow>> {
         Box::pin(async { Err(DirectoryError::Unavailable("it is away".into())) })
     }
 }

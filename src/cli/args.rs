@@ -79,6 +79,9 @@ pub(super) enum Command {
     },
     /// Print a completion script
     Completions { shell: Shell },
+    /// Read segments for the gateway that started this
+    #[command(hide = true)]
+    SegmentFrames,
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -187,12 +190,25 @@ pub(super) enum Period {
     All,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub(super) enum LogCommand {
-    /// What waits for Postgres, and how much room is left
+    /// What waits for Postgres, how much room is left, and what is in quarantine
     Status,
     /// Send everything recorded until now to Postgres
     Drain,
+    /// Read everything, quarantine included, and compare it with Postgres; exit 1 when anything is
+    /// wrong
+    Verify,
+    /// List the streams, or print the facts of one as JSON lines
+    Inspect {
+        /// A stream's id, a name below quarantine/, or the path of a segment's directory
+        stream: Option<String>,
+    },
+    /// Count what a segment holds that is in quarantine, or was copied from elsewhere, exactly once
+    Replay {
+        /// A stream's id or name in quarantine, or the path of a segment's directory
+        path: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, Subcommand)]

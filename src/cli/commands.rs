@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::args::{CacheCommand, ClientCommand, Command, KeyCommand, LogCommand, UsageArgs};
-use super::output::{Column, Shape};
+use super::output::{Column, Section, Shape};
 
 /// One request to the admin API.
 #[derive(Debug)]
@@ -50,22 +50,78 @@ const LANES: &[Column] = &[
     ("UNSETTLED CHUNKS", "/unsettled_chunks"),
     ("UNSETTLED FACTS", "/unsettled_facts"),
     ("OLDEST S", "/oldest_seconds"),
+    ("MISSING CHUNKS", "/missing/chunks"),
 ];
+const STREAMS: &[Column] = &[
+    ("LANE", "/lane"),
+    ("STREAM", "/stream"),
+    ("STATE", "/state"),
+    ("BORN", "/born"),
+    ("BYTES", "/bytes"),
+    ("CHUNKS", "/chunks"),
+    ("APPLIED", "/applied_chunks"),
+    ("UNSETTLED FACTS", "/unsettled_facts"),
+    ("MISSING", "/missing/chunks"),
+];
+const QUARANTINE: &[Column] = &[
+    ("QUARANTINED", "/name"),
+    ("SINCE", "/set_aside_at"),
+    ("MISSING CHUNKS", "/missing/chunks"),
+    ("MISSING FACTS", "/missing/facts"),
+    ("EXACT", "/missing/exact"),
+    ("REASON", "/reason"),
+];
+const VERIFIED: &[Column] = &[
+    ("PLACE", "/place"),
+    ("LANE", "/lane"),
+    ("STREAM", "/stream"),
+    ("CHUNKS", "/chunks"),
+    ("FACTS", "/facts"),
+    ("LEDGER", "/ledger/last_seq"),
+    ("PROBLEMS", "/problems"),
+];
+const LOG: &[Section] = &[("lanes", LANES), ("streams", STREAMS), ("quarantined", QUARANTINE)];
 
 /// The request of a command that is one.
 pub(super) fn ask(command: &Command) -> Ask {
     match command {
         Command::Client { command } => client(command),
         Command::Key { command } => key(command),
-        Command::Log { command: LogCommand::Drain } => {
-            post("/log/drain", json!({}), Shape::Log(LANES))
-        }
+        Command::Log { command } => log(command),
         Command::Usage(asked) => usage(asked),
         Command::Cache { command: CacheCommand::AcceptRemovals } => {
             post("/cache/removals", json!({}), Shape::One)
         }
-        _ => get("/log", Shape::Log(LANES)),
+        _ => get("/status", Shape::One),
     }
+}
+
+fn log(command: &LogCommand) -> Ask {
+    match command {
+        LogCommand::Status => get("/log", Shape::Sections(LOG)),
+        LogCommand::Drain => post("/log/drain", json!({}), Shape::Sections(LOG)),
+        LogCommand::Verify => get("/log/verify", Shape::Verified(&[("streams", VERIFIED)])),
+        LogCommand::Inspect { stream: None } => get("/log/streams", Shape::List(STREAMS)),
+        LogCommand::Inspect { stream: Some(stream) } => {
+            let mut path = "/log/facts".to_owned();
+            parameter(&mut path, "of", Some(&named(stream)));
+            get(&path, Shape::Lines)
+        }
+        LogCommand::Replay { path } => {
+            post("/log/replay", json!({ "path": named(path) }), Shape::One)
+        }
+    }
+}
+
+/// A directory by its whole path: the gateway stands elsewhere. Anything else as it is; a stream is
+/// a stream wherever one stands.
+fn named(what: &str) -> String {
+    if what.parse::<uuid::Uuid>().is_ok() {
+        return what.to_owned();
+    }
+    let path = std::path::Path::new(what);
+    let whole = path.canonicalize().ok().filter(|whole| whole.is_dir());
+    whole.and_then(|whole| Some(whole.to_str()?.to_owned())).unwrap_or_else(|| what.to_owned())
 }
 
 fn client(command: &ClientCommand) -> Ask {

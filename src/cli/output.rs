@@ -1,6 +1,7 @@
 //! The one place that writes: data to stdout, talk to stderr.
 
 use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
 
 use comfy_table::{Cell, Table, presets};
 use serde_json::Value;
@@ -10,6 +11,9 @@ use super::failure::Failure;
 
 /// A column of a list: its title, and the JSON pointer (RFC 6901) of its value.
 pub(super) type Column = (&'static str, &'static str);
+
+/// A field that holds a list, and its columns.
+pub(super) type Section = (&'static str, &'static [Column]);
 
 /// How an answer looks as a table.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +26,12 @@ pub(super) enum Shape {
     NewKey,
     /// A row per client, and a word when Postgres could not be asked.
     Usage(&'static [Column]),
-    /// A row per lane, then a row per other field.
-    Log(&'static [Column]),
+    /// A table for each of some fields, then a row per other field.
+    Sections(&'static [Section]),
+    /// As `Sections`; its `ok` says whether the command succeeded.
+    Verified(&'static [Section]),
+    /// Lines of JSON as they come.
+    Lines,
 }
 
 /// Writes data.
@@ -68,7 +76,17 @@ impl Output {
             ),
             _ => {}
         }
-        if self.json { self.json(answer) } else { self.text(&as_table(shape, answer)) }
+        if self.json {
+            self.json(answer)?;
+        } else {
+            self.text(&as_table(shape, answer))?;
+        }
+        match shape {
+            Shape::Verified(_) if answer["ok"] != true => {
+                Err(Failure::Failed(format!("streams with problems: {}", answer["bad"])))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -78,15 +96,35 @@ pub(super) fn talk(line: &str) {
     writeln!(io::stderr(), "{line}").unwrap_or_default();
 }
 
+/// Says what was found in a segment whose facts were printed, and whether that was all.
+pub(super) fn ended(last: &Value) -> Result<ExitCode, Failure> {
+    if let Some(error) = last["error"].as_str() {
+        return Err(Failure::Failed(error.to_owned()));
+    }
+    let end = &last["end"];
+    let (chunks, facts, missing) = (&end["chunks"], &end["facts"], &end["missing"]["chunks"]);
+    talk(&format!("{chunks} chunks with {facts} facts; {missing} chunks are missing"));
+    match end["error"].as_str() {
+        Some(error) => Err(Failure::Failed(format!("it cannot be read to its end: {error}"))),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
 pub(super) fn as_table(shape: &Shape, answer: &Value) -> String {
     match shape {
         Shape::List(columns) => list(columns, answer),
         Shape::Usage(columns) => list(columns, &with_known(answer)),
-        Shape::One | Shape::NewKey => fields(answer),
-        Shape::Log(columns) => {
-            let mut rest = answer.clone();
-            let lanes = rest.as_object_mut().and_then(|fields| fields.remove("lanes"));
-            format!("{}\n{}", list(columns, &lanes.unwrap_or_default()), fields(&rest))
+        Shape::One | Shape::NewKey | Shape::Lines => fields(answer),
+        Shape::Sections(sections) | Shape::Verified(sections) => {
+            let (mut rest, mut text) = (answer.clone(), String::new());
+            for (name, columns) in *sections {
+                let taken = rest.as_object_mut().and_then(|fields| fields.remove(*name));
+                let rows = taken.unwrap_or_default();
+                if rows.as_array().is_some_and(|rows| !rows.is_empty()) {
+                    text += &format!("{}\n", list(columns, &rows));
+                }
+            }
+            text + &fields(&rest)
         }
     }
 }

@@ -49,6 +49,10 @@ fn every_command_of_the_contract_is_there() {
         "usage --period all",
         "log status",
         "log drain",
+        "log verify",
+        "log inspect",
+        &format!("log inspect {id}"),
+        "log replay data/quarantine/usage-x",
         "completions bash",
         "--config x.toml serve",
         "client list --config x.toml --output json --admin-url http://127.0.0.1:1",
@@ -104,6 +108,14 @@ fn commands_are_requests() {
     assert_eq!(asked("usage").0, "GET /admin/v1/usage?period=month");
     assert_eq!(asked("log drain").0, "POST /admin/v1/log/drain");
     assert_eq!(asked("log status").0, "GET /admin/v1/log");
+    assert_eq!(asked("log verify").0, "GET /admin/v1/log/verify");
+    assert_eq!(asked("log inspect").0, "GET /admin/v1/log/streams");
+    assert_eq!(asked(&format!("log inspect {id}")).0, format!("GET /admin/v1/log/facts?of={id}"));
+    let replay = asked("log replay usage-x");
+    assert_eq!(replay.0, "POST /admin/v1/log/replay");
+    assert_eq!(replay.1, Some(json!({"path": "usage-x"})));
+    let whole = std::fs::canonicalize("src").expect("there");
+    assert_eq!(asked("log replay src").1, Some(json!({"path": whole})), "the gateway is elsewhere");
 }
 
 #[test]

@@ -18,6 +18,7 @@ use tower::ServiceExt;
 use super::commands::Ask;
 use super::failure::Failure;
 use crate::config::{Config, Environment};
+use crate::journal::Reader;
 use crate::{admin, gateway};
 
 /// Whether a gateway answers is known after this.
@@ -31,16 +32,46 @@ const ANSWER_MAX_BYTES: usize = 16 << 20;
 /// Where the user wants the request to go.
 pub(super) struct Target {
     url: Option<String>,
+    /// For a data directory without a gateway.
+    reader: Reader,
 }
 
 impl Target {
-    pub(super) fn new(flag: Option<&str>, environment: &Environment) -> Self {
-        Self { url: flag.or(environment.get("GATEPOST_ADMIN_URL")).map(str::to_owned) }
+    pub(super) fn new(flag: Option<&str>, environment: &Environment, reader: Reader) -> Self {
+        Self { url: flag.or(environment.get("GATEPOST_ADMIN_URL")).map(str::to_owned), reader }
     }
 }
 
 /// Sends one request, wherever a gateway is, and returns what it answered.
 pub(super) async fn ask(target: &Target, config: &Config, ask: &Ask) -> Result<Value, Failure> {
+    reach(target, config, ask, async |status, body| read(status, &whole(body).await?)).await
+}
+
+/// Sends one request, and hands on the lines of its answer as they come. The last one tells how it
+/// ended; it is returned.
+pub(super) async fn ask_lines(
+    target: &Target,
+    config: &Config,
+    ask: &Ask,
+    each: &mut dyn FnMut(&str) -> Result<(), Failure>,
+) -> Result<Value, Failure> {
+    reach(target, config, ask, async |status, body| {
+        if status.is_success() {
+            lines::hand_on(body, each).await
+        } else {
+            read(status, &whole(body).await?)
+        }
+    })
+    .await
+}
+
+/// Sends one request, wherever a gateway is, and has the answer taken.
+async fn reach<T>(
+    target: &Target,
+    config: &Config,
+    ask: &Ask,
+    take: impl AsyncFnOnce(StatusCode, Body) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     if let Some(url) = &target.url {
         let url = base(url)?;
         let token = match token(config) {
@@ -48,21 +79,22 @@ pub(super) async fn ask(target: &Target, config: &Config, ask: &Ask) -> Result<V
             Err(_) if !is_gateway(&url).await => return Err(away(&url, "is a gateway there?")),
             token => token?,
         };
-        return Remote::new(url, token).send(ask).await;
+        return Remote::new(url, token).send(ask, take).await;
     }
     let address = reachable(config.admin.listen);
     let url: Uri = format!("http://{address}/").parse().map_err(failed)?;
     if address.port() != 0 && is_gateway(&url).await {
-        return Remote::new(url, token(config)?).send(ask).await;
+        return Remote::new(url, token(config)?).send(ask, take).await;
     }
-    let local = gateway::open_local(config).await.map_err(|error| match error {
+    let local = gateway::open_local(config, target.reader.clone()).await;
+    let local = local.map_err(|error| match error {
         gateway::Error::Locked(reason) => Failure::TryAgain(format!(
             "{reason}; and no gateway answers at {address}: name the running one's admin address \
              with --admin-url or GATEPOST_ADMIN_URL"
         )),
         error => error.into(),
     })?;
-    let answered = in_process(local.router.clone(), &local.token, ask).await;
+    let answered = in_process(local.router.clone(), &local.token, ask, take).await;
     let closed = local.close().await;
     let answer = answered?;
     closed?;
@@ -143,7 +175,11 @@ impl Remote {
         Self { base, token }
     }
 
-    async fn send(&self, ask: &Ask) -> Result<Value, Failure> {
+    async fn send<T>(
+        &self,
+        ask: &Ask,
+        take: impl AsyncFnOnce(StatusCode, Body) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let url = under(&self.base, &ask.path)?;
         let request = request(url, &self.token, ask)?.map(Full::new);
         let away = |reason: String| away(&self.base, &reason);
@@ -153,22 +189,31 @@ impl Remote {
                 away(cause.unwrap_or_else(|| error.to_string()))
             })?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await;
-            let body = body.map_err(|error| away(error.to_string()))?;
-            read(status, &body.to_bytes())
+            take(status, Body::new(response.into_body())).await
         };
         let answer = tokio::time::timeout(ANSWER_DEADLINE, exchange).await;
         answer.unwrap_or_else(|_| Err(away("it takes too long".into())))
     }
 }
 
-async fn in_process(router: Router, token: &SecretString, ask: &Ask) -> Result<Value, Failure> {
+async fn in_process<T>(
+    router: Router,
+    token: &SecretString,
+    ask: &Ask,
+    take: impl AsyncFnOnce(StatusCode, Body) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let url = ask.path.parse().map_err(failed)?;
     let request = request(url, token, ask)?.map(Body::from);
     let response = router.oneshot(request).await.map_err(failed)?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_MAX_BYTES).collect().await;
-    read(status, &body.map_err(failed)?.to_bytes())
+    take(status, response.into_body()).await
+}
+
+/// An answer that is one document.
+async fn whole(body: Body) -> Result<Bytes, Failure> {
+    let body = Limited::new(body, ANSWER_MAX_BYTES).collect().await;
+    let broken = |error| Failure::Unavailable(format!("the answer broke off: {error}"));
+    Ok(body.map_err(broken)?.to_bytes())
 }
 
 fn request(url: Uri, token: &SecretString, ask: &Ask) -> Result<Request<Bytes>, Failure> {
@@ -203,5 +248,6 @@ fn read(status: StatusCode, body: &[u8]) -> Result<Value, Failure> {
     })
 }
 
+mod lines;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,6 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::disk::StoreError;
 use crate::journal::{Journal, Page, Segment, SegmentError};
 use crate::model::fact::{Counter, Counts, Fact, Lane, UsageFact};
 use crate::postgres::sink::{Batch, Retirement, StreamRange};
@@ -102,12 +101,12 @@ fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered
                 claims.push(claim);
             }
             Ok(None) => {}
-            Err(SegmentError::Store(StoreError::Locked)) => gathered.held = true,
+            Err(error) if error.is_locked() => gathered.held = true,
             // sled fails for ever after one error: what is being written is read again once its
             // writer has closed it, over another handle. It is durable, and nowhere else.
             Err(SegmentError::Store(_)) if !segment.is_closed() => gathered.held = true,
             // Nothing of this segment has entered the batch: its first page could not be read.
-            Err(error @ SegmentError::Store(_)) => journal.quarantine(&segment, &error),
+            Err(error) if error.is_damage() => journal.quarantine(&segment, &error),
             Err(error) => return Err(error),
         }
     }
@@ -145,7 +144,7 @@ fn read(segment: &Segment, after: u64) -> Result<Page, SegmentError> {
     let mut reopened = false;
     for _ in 1..ATTEMPTS {
         match segment.read(after, PAGE_CHUNKS) {
-            Err(SegmentError::Store(StoreError::Locked)) => std::thread::sleep(PAUSE),
+            Err(error) if error.is_locked() => std::thread::sleep(PAUSE),
             Err(SegmentError::Store(_)) if segment.is_closed() && !reopened => {
                 reopened = true;
                 segment.release();

@@ -1,11 +1,14 @@
 //! What the control plane asks of Postgres, answered by the `postgres` room.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
-use crate::admin::{Answered, Directory, DirectoryError, SettledUsage};
+use crate::admin::{Answered, Directory, DirectoryError, LedgerRow, SettledUsage};
 use crate::journal::Journal;
 use crate::model::fact::Lane;
 use crate::model::{Name, Timestamp};
+use crate::postgres::sink::Ledger;
 use crate::postgres::{self, PostgresError};
 
 /// Direct reads and writes, and the streams whose ledger rows matter here.
@@ -55,6 +58,16 @@ impl Directory for PostgresDirectory {
                     .collect(),
                 ledger: report.ledger,
             })
+        })
+    }
+
+    fn ledger(&self, streams: Vec<Uuid>) -> Answered<'_, HashMap<Uuid, LedgerRow>> {
+        Box::pin(async move {
+            let rows = self.directory.ledger(&streams).await?.into_iter().map(|(stream, row)| {
+                let Ledger { last_seq, closed_seq, underway } = row;
+                (stream, LedgerRow { last_seq, closed_seq, underway })
+            });
+            Ok(rows.collect())
         })
     }
 }

@@ -19,7 +19,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::drainer::{self, Drainer};
 use crate::entropy::{SharedEntropy, SystemEntropy};
-use crate::journal::{Journal, JournalError, MergeError, Scope};
+use crate::journal::{Journal, JournalError, MergeError, Reader, Scope};
 use crate::metrics::Metrics;
 use crate::model::Name;
 use crate::model::fact::{Revocation, StateFact};
@@ -87,6 +87,7 @@ impl Parts {
         config: &Config,
         data: DataDir,
         drain: drainer::Config,
+        reader: Reader,
     ) -> Result<Self, Error> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
@@ -105,13 +106,18 @@ impl Parts {
         };
         let source = postgres.as_ref().map(|postgres| postgres.source() as Arc<dyn Source>);
         let (journal, cache) = {
-            let (dir, config) = (data.path().to_owned(), config.clone());
-            let (clock, entropy) = (clock.clone(), entropy.clone());
-            let (metrics, tasks) = (metrics.clone(), tasks.clone());
+            let storage = Storage {
+                config: config.clone(),
+                reader,
+                source,
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+                metrics: metrics.clone(),
+                tasks: tasks.clone(),
+            };
+            let dir = data.path().to_owned();
             // sled blocks while it opens.
-            let opened = tokio::task::spawn_blocking(move || {
-                open_storage(&dir, config, source, clock, entropy, metrics, tasks)
-            });
+            let opened = tokio::task::spawn_blocking(move || storage.open(&dir));
             opened.await.map_err(|error| Error::Failed(error.to_string()))??
         };
         let closing = CancellationToken::new();
@@ -289,22 +295,35 @@ impl Parts {
     }
 }
 
-/// Journal, then cache, with what the journal's state lane says in force before the first answer.
-fn open_storage(
-    dir: &Path,
+/// What journal and cache are opened with.
+struct Storage {
     config: Config,
+    reader: Reader,
     source: Option<Arc<dyn Source>>,
     clock: SharedClock,
     entropy: SharedEntropy,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
-) -> Result<(Journal, Arc<Cache>), Error> {
-    let declared = config.declared();
-    let (journal, state) =
-        Journal::open(dir, config.journal, clock.clone(), entropy, metrics.clone())?;
-    let cache = Cache::open(dir, config.cache, declared, source, clock, metrics, tasks)?;
-    state.iter().for_each(|fact| cache.pin(fact));
-    Ok((journal, cache))
+}
+
+impl Storage {
+    /// Journal, then cache, with what the journal's state lane says in force before the first
+    /// answer.
+    fn open(self, dir: &Path) -> Result<(Journal, Arc<Cache>), Error> {
+        let Self { config, reader, source, clock, entropy, metrics, tasks } = self;
+        let declared = config.declared();
+        let (journal, state) = Journal::open_with(
+            dir,
+            config.journal,
+            reader,
+            clock.clone(),
+            entropy,
+            metrics.clone(),
+        )?;
+        let cache = Cache::open(dir, config.cache, declared, source, clock, metrics, tasks)?;
+        state.iter().for_each(|fact| cache.pin(fact));
+        Ok((journal, cache))
+    }
 }
 
 /// Revocations that stand here already are recorded (again), to settle in Postgres.

@@ -11,6 +11,7 @@ use super::data::DataDir;
 use super::parts::Parts;
 use crate::admin;
 use crate::config::{Config, Loaded, development_key};
+use crate::journal::Reader;
 use crate::metrics::Metrics;
 use crate::server::{self, Footing, Readiness, RouteTable, ServerParts};
 use crate::usage::Meter;
@@ -22,11 +23,12 @@ const POLLS_MISSED_MAX: u32 = 2;
 const ADMIN_CONNECTIONS_MAX: usize = 256;
 
 /// Runs until SIGTERM or SIGINT, shuts down in order, and returns. A second signal ends it at once.
+/// Segments of earlier processes are read by `reader`.
 ///
 /// # Errors
 /// [`Error::Locked`] when another process has the data directory, [`Error::Config`] for addresses
 /// that cannot be bound and a directory that cannot be used.
-pub async fn serve(loaded: Loaded) -> Result<(), Error> {
+pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
     let config = loaded.config;
     let routes = RouteTable::build(&config.upstreams, &config.routes, config.server.echo)
         .map_err(|error| Error::Config(error.to_string()))?;
@@ -36,7 +38,7 @@ pub async fn serve(loaded: Loaded) -> Result<(), Error> {
     let data_listener = bind(config.server.listen, "server.listen")?;
     let admin_listener = bind(config.admin.listen, "admin.listen")?;
     let addresses = Addresses::of(&data_listener, &admin_listener)?;
-    let parts = Parts::open(&config, data, config.drain.clone()).await?;
+    let parts = Parts::open(&config, data, config.drain.clone(), reader).await?;
 
     let feed = parts.linked.as_ref().map(|linked| linked.postgres.feed());
     let handle = feed.as_ref().map(|feed| {

@@ -1,19 +1,24 @@
 //! The segments of earlier processes: found, believed, read, and set aside when they are damaged.
 
 use std::fs;
-use std::path::Path;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Journal, JournalError, Segment, SegmentError, merge};
+use super::foreign::READING;
+use super::replay::NEW;
+use super::writer::Writer;
+use super::{Chunk, FactRef, Journal, JournalError, Missing, Segment, SegmentError, merge};
 use crate::codec::CodecError;
-use crate::disk::{self, StoreError};
+use crate::disk;
 use crate::model::fact::{Fact, Lane, StateFact};
 
 impl Journal {
     /// Registers the segments of earlier processes.
     pub(super) fn inherit(&self) -> Result<(), JournalError> {
+        disk::remove_starting_with(&self.dir, NEW).map_err(self.io())?;
+        disk::remove_starting_with(&self.quarantine_dir(), READING).map_err(self.io())?;
         for lane in Lane::ALL {
             let lane_dir = self.dir.join(lane.as_str());
             disk::make_private_dir(&lane_dir).map_err(self.io())?;
@@ -26,33 +31,74 @@ impl Journal {
             streams.sort_unstable();
             for stream in streams {
                 let dir = lane_dir.join(stream.to_string());
-                match Segment::inherit(lane, stream, dir.clone()) {
+                match Segment::inherit(lane, stream, dir.clone(), self.reader.clone()) {
                     Ok(segment) => self.shared.streams().push(Arc::new(segment)),
                     Err(SegmentError::Io(error)) => return Err(self.io()(error)),
                     Err(SegmentError::Codec(error @ CodecError::Newer(_))) => {
                         return Err(JournalError::Newer(error));
                     }
-                    Err(error) => self.set_aside(lane, stream, &dir, &error),
+                    Err(error) => self.set_aside(lane, stream, &dir, 0, &error),
                 }
             }
         }
         Ok(())
     }
 
+    /// The state facts of earlier processes. What can be read of a damaged segment is logged again
+    /// in a new one, before that one is set aside: state facts may be repeated, and a revocation
+    /// must not end with its segment.
     pub(super) fn inherited_state(&self) -> Result<Vec<StateFact>, JournalError> {
         let mut facts = Vec::new();
         for segment in self.segments(Lane::State) {
-            match patiently(|| segment.read(0, usize::MAX)) {
-                Ok(page) => facts.extend(page.chunks.into_iter().flat_map(|chunk| chunk.facts)),
-                Err(SegmentError::Store(StoreError::Locked)) => {
+            let before = facts.len();
+            let mut each = |chunk: Chunk| {
+                facts.extend(chunk.facts);
+                ControlFlow::Continue(())
+            };
+            match patiently(|| segment.first_look(&mut each)) {
+                Ok(()) => {}
+                Err(error) if error.is_locked() => {
                     return Err(JournalError::Locked(segment.stream));
                 }
-                Err(error) => self.quarantine(&segment, &error),
+                Err(SegmentError::Codec(error @ CodecError::Newer(_))) => {
+                    return Err(JournalError::Newer(error));
+                }
+                Err(error) if error.is_damage() => {
+                    self.salvage(&facts[before..]);
+                    self.quarantine(&segment, &error);
+                }
+                Err(error) => return Err(self.io()(std::io::Error::other(error))),
             }
             segment.release();
         }
+        self.reader.rest();
         let state = |fact| if let Fact::State(fact) = fact { Some(fact) } else { None };
         Ok(facts.into_iter().filter_map(state).collect())
+    }
+
+    /// Logs facts of a damaged segment in a new one. For a start, before the journal thread runs.
+    fn salvage(&self, facts: &[Fact]) {
+        if facts.is_empty() {
+            return;
+        }
+        let stream = self.entropy.0.uuid_v7(self.clock.0.now());
+        let lane_dir = self.dir.join(Lane::State.as_str());
+        let written = Writer::create(&lane_dir, Lane::State, stream, self.clock.0.monotonic())
+            .and_then(|mut writer| {
+                writer.write(facts.iter().map(FactRef::from))?;
+                writer.sync()?;
+                writer.close()?;
+                Ok(Arc::clone(writer.segment()))
+            });
+        match written {
+            Ok(segment) => {
+                let kept = facts.len();
+                tracing::warn!(%stream, kept, "facts of a damaged segment are logged again");
+                self.shared.streams().push(segment);
+            }
+            // They are in force all the same, until the next start.
+            Err(error) => tracing::error!(%error, "facts of a damaged segment cannot be kept"),
+        }
     }
 
     /// Looks the inherited segments through: finds their ends and reports what is missing. Blocks;
@@ -64,44 +110,33 @@ impl Journal {
                 return;
             }
             match patiently(|| segment.examined()) {
-                Ok(0) => {}
+                Ok(Missing { chunks: 0, .. }) => {}
                 Ok(missing) => {
-                    self.metrics.journal.missing.inc_by(missing);
+                    self.metrics.journal.missing.inc_by(missing.chunks);
                     tracing::error!(
                         stream = %segment.stream,
                         lane = segment.lane.as_str(),
-                        missing,
+                        missing = missing.chunks,
+                        facts = missing.facts,
+                        at_least = !missing.exact,
                         "sequence numbers are missing in a segment: its disk was damaged"
                     );
                 }
-                Err(SegmentError::Store(StoreError::Locked)) => {}
-                Err(error) => self.quarantine(&segment, &error),
+                Err(error) if error.is_damage() => self.quarantine(&segment, &error),
+                Err(error) => {
+                    let stream = segment.stream;
+                    tracing::warn!(%stream, %error, "a segment cannot be looked through yet");
+                }
             }
             segment.release();
         }
-    }
-
-    /// Moves a segment that cannot be read out of the way; it is never deleted.
-    pub fn quarantine(&self, segment: &Segment, error: &SegmentError) {
-        self.shared.streams().retain(|known| known.stream != segment.stream);
-        segment.release();
-        self.set_aside(segment.lane, segment.stream, segment.dir(), error);
-    }
-
-    pub(super) fn set_aside(&self, lane: Lane, stream: Uuid, dir: &Path, error: &SegmentError) {
-        let quarantine = self.dir.with_file_name("quarantine");
-        let to = quarantine.join(format!("{}-{stream}", lane.as_str()));
-        let moved = disk::make_private_dir(&quarantine).and_then(|()| fs::rename(dir, &to));
-        let moved = moved.and_then(|()| disk::sync_dir(&quarantine)).err();
-        tracing::error!(
-            %stream, lane = lane.as_str(), %error, to = %to.display(),
-            move_failed = moved.map(tracing::field::display),
-            "segment is damaged and was set aside; its unsettled facts are not counted"
-        );
+        self.reader.rest();
     }
 }
 
 /// As [`disk::patiently`], for what a segment answers.
-pub(super) fn patiently<T>(read: impl Fn() -> Result<T, SegmentError>) -> Result<T, SegmentError> {
-    disk::patiently(read, |error| matches!(error, SegmentError::Store(StoreError::Locked)))
+pub(super) fn patiently<T>(
+    read: impl FnMut() -> Result<T, SegmentError>,
+) -> Result<T, SegmentError> {
+    disk::patiently(read, SegmentError::is_locked)
 }

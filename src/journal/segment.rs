@@ -4,69 +4,32 @@
 //! totals, written when the segment closes) and `sent` (made before the first transaction that
 //! carries it).
 
-use std::fs;
-use std::io;
+mod end;
+mod error;
+mod read;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bincode::{Decode, Encode};
 use uuid::Uuid;
 
-use super::chunk::Chunk;
 use super::merge::part::Part;
 use super::merge::sources;
+use super::reader::{Frames, Reader};
 use super::tally::Tally;
-use crate::codec::{self, CodecError, Kind};
-use crate::disk::{self, StoreError, guarded};
+use crate::disk;
 use crate::model::Timestamp;
 use crate::model::fact::Lane;
 
+pub use end::End;
+pub use error::SegmentError;
+pub(super) use read::{EachChunk, Found, look_through};
+pub use read::{Missing, Page};
+
 /// sled's own cache per segment. Chunks are written and read once, so little is enough.
 pub(super) const SLED_CACHE_BYTES: u64 = 8 << 20;
-const END_VERSION: u8 = 1;
-
-/// What is known of a segment that takes nothing more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct End {
-    /// The last sequence number; 0 when nothing was committed.
-    pub last_seq: u64,
-    /// Facts in all chunks up to it.
-    pub facts: u64,
-    /// Said by the writer itself: there is nothing beyond. Otherwise a reader found so much, and in
-    /// the directory that this is a copy of there may be more.
-    pub sealed: bool,
-}
-
-/// Why a segment cannot be written or read.
-#[derive(Debug, thiserror::Error)]
-pub enum SegmentError {
-    /// sled failed, panicked, or is held by another handle.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A file beside sled's failed.
-    #[error("the journal's disk failed: {0}")]
-    Io(#[from] io::Error),
-    /// A record of a later version.
-    #[error(transparent)]
-    Codec(#[from] CodecError),
-    /// Damage that was noticed by counting only.
-    #[error("{0} sequence numbers are missing")]
-    Missing(u64),
-    /// It can never be sent.
-    #[error("a copy of this data directory has drained a part of what was merged into it")]
-    Copied,
-}
-
-/// Some chunks of a segment.
-#[derive(Clone, Debug)]
-pub struct Page {
-    /// In the order of their sequence numbers.
-    pub chunks: Vec<Chunk>,
-    /// Everything up to here was looked at, missing numbers included.
-    pub reached: u64,
-}
 
 /// A segment as everybody but its writer sees it.
 #[derive(Debug)]
@@ -76,7 +39,11 @@ pub struct Segment {
     /// Its stream id: random, and tells its age.
     pub stream: Uuid,
     dir: PathBuf,
-    handle: Mutex<Handle>,
+    /// How its frames are read; what this process wrote itself, it reads itself.
+    reader: Reader,
+    /// What reads it at the moment.
+    frames: Mutex<Option<Frames>>,
+    missing: Mutex<Missing>,
     durable_seq: AtomicU64,
     applied_seq: AtomicU64,
     facts: AtomicU64,
@@ -93,23 +60,19 @@ pub struct Segment {
     settled_at: Mutex<Option<Duration>>,
 }
 
-#[derive(Debug, Default)]
-struct Handle {
-    db: Option<sled::Db>,
-    missing: u64,
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Segment {
-    fn new(lane: Lane, stream: Uuid, dir: PathBuf, own: bool) -> Self {
+    fn new(lane: Lane, stream: Uuid, dir: PathBuf, own: bool, reader: Reader) -> Self {
         Self {
             lane,
             stream,
             dir,
-            handle: Mutex::default(),
+            reader,
+            frames: Mutex::new(None),
+            missing: Mutex::new(Missing::NONE),
             durable_seq: AtomicU64::new(0),
             applied_seq: AtomicU64::new(0),
             facts: AtomicU64::new(0),
@@ -126,8 +89,8 @@ impl Segment {
 
     /// A segment that this process writes through `db`.
     pub(super) fn own(lane: Lane, stream: Uuid, dir: PathBuf, db: sled::Db) -> Self {
-        let segment = Self::new(lane, stream, dir, true);
-        lock(&segment.handle).db = Some(db);
+        let segment = Self::new(lane, stream, dir, true, Reader::InProcess);
+        *lock(&segment.frames) = Some(Frames::Db(db));
         segment
     }
 
@@ -141,148 +104,37 @@ impl Segment {
     /// Closes it at what is published. A tail beyond is never read.
     pub(super) fn close(&self) -> Result<(), SegmentError> {
         let facts = self.facts.load(Ordering::Relaxed);
-        self.write_end(End { last_seq: self.durable_seq(), facts, sealed: true })?;
+        End { last_seq: self.durable_seq(), facts, sealed: true }.write(&self.dir)?;
         self.sealed.store(true, Ordering::Release);
-        lock(&self.handle).db = None;
+        *lock(&self.frames) = None;
         self.closed.store(true, Ordering::Release);
         Ok(())
     }
 
     /// A segment that an earlier process wrote: made safe to open, believed only once synced.
-    pub fn inherit(lane: Lane, stream: Uuid, dir: PathBuf) -> Result<Self, SegmentError> {
+    pub fn inherit(
+        lane: Lane,
+        stream: Uuid,
+        dir: PathBuf,
+        reader: Reader,
+    ) -> Result<Self, SegmentError> {
         disk::remove_half_snapshots(&dir)?;
         disk::secure(&dir)?;
-        let segment = Self::new(lane, stream, dir, false);
+        let segment = Self::new(lane, stream, dir, false, reader);
         segment.sent.store(segment.dir.join("sent").exists(), Ordering::Relaxed);
         if let Some(sources) = sources::read(&segment.dir, stream)? {
             segment.stands_for(sources);
         }
-        if let Some(end) = segment.read_end()? {
+        if let Some(end) = segment.known_end()? {
             segment.publish(end);
         }
         Ok(segment)
     }
 
-    fn read_end(&self) -> Result<Option<End>, SegmentError> {
-        match fs::read(self.dir.join("end")) {
-            Ok(bytes) => match codec::unseal(Kind::End, END_VERSION, &bytes) {
-                Ok(end) => Ok(Some(end)),
-                // Where repetition does no harm, all that is there is read. A sum beyond its end
-                // may have been logged in another stream as well.
-                Err(CodecError::Damaged | CodecError::Shape) if self.lane != Lane::Usage => {
-                    let (stream, lane) = (self.stream, self.lane.as_str());
-                    tracing::error!(%stream, lane, "a segment's end is damaged: all of it is read");
-                    Ok(None)
-                }
-                Err(error) => Err(error.into()),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn write_end(&self, end: End) -> Result<(), SegmentError> {
-        disk::write_whole(&self.dir.join("end"), &codec::seal(Kind::End, END_VERSION, &end)?)?;
-        Ok(())
-    }
-
-    /// Opens an inherited segment on first use, finds its end, and counts what is missing.
-    fn examine(&self, handle: &mut Handle) -> Result<(), SegmentError> {
-        if self.examined.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let mut end = End { last_seq: 0, facts: 0, sealed: false };
-        let known = self.read_end()?;
-        let mut present = 0;
-        if self.dir.join("db").exists() {
-            let db = disk::open_sled(&self.dir, SLED_CACHE_BYTES)?;
-            let bound = known.map_or(u64::MAX, |end| end.last_seq);
-            guarded(|| {
-                for entry in db.range(..=bound.to_be_bytes()) {
-                    let (key, value) = entry?;
-                    let Ok(seq) = <[u8; 8]>::try_from(&*key).map(u64::from_be_bytes) else {
-                        continue;
-                    };
-                    // Laid out by its writer, and never written.
-                    if value.is_empty() {
-                        continue;
-                    }
-                    if let Ok(chunk) = Chunk::read(self.stream, seq, &value) {
-                        present += 1;
-                        end.facts += chunk.facts.len() as u64;
-                    }
-                    end.last_seq = seq;
-                }
-                Ok(())
-            })?;
-            handle.db = Some(db);
-        }
-        let end = match known {
-            Some(known) => known,
-            None => {
-                // Whoever wrote it was killed, and what was just read may never have been synced.
-                if handle.db.is_some() {
-                    fs::File::open(self.dir.join("db"))?.sync_data()?;
-                }
-                self.write_end(end)?;
-                end
-            }
-        };
-        handle.missing = end.last_seq.saturating_sub(present);
-        self.publish(end);
-        self.examined.store(true, Ordering::Release);
-        Ok(())
-    }
-
-    /// Looks an inherited segment through; returns how many sequence numbers are missing in it.
-    pub fn examined(&self) -> Result<u64, SegmentError> {
-        let mut handle = lock(&self.handle);
-        self.examine(&mut handle)?;
-        Ok(handle.missing)
-    }
-
-    /// Sequence numbers that were found missing when it was looked through.
-    pub fn missing(&self) -> u64 {
-        lock(&self.handle).missing
-    }
-
-    /// Up to `limit` chunks beyond `after`, and never beyond what is durable. Blocks.
-    /// A missing or unreadable chunk is passed over: its number stays missing, and is reported.
-    pub fn read(&self, after: u64, limit: usize) -> Result<Page, SegmentError> {
-        let mut handle = lock(&self.handle);
-        self.examine(&mut handle)?;
-        let durable = self.durable_seq();
-        let mut page = Page { chunks: Vec::new(), reached: after.max(durable) };
-        if after >= durable {
-            return Ok(page);
-        }
-        if handle.db.is_none() {
-            if !self.dir.join("db").exists() {
-                return Ok(page);
-            }
-            handle.db = Some(disk::open_sled(&self.dir, SLED_CACHE_BYTES)?);
-        }
-        let Some(db) = &handle.db else { return Ok(page) };
-        let (from, to) = ((after + 1).to_be_bytes(), durable.to_be_bytes());
-        guarded(|| {
-            for (at, entry) in db.range(from..=to).enumerate() {
-                let (key, value) = entry?;
-                let Ok(seq) = <[u8; 8]>::try_from(&*key).map(u64::from_be_bytes) else { continue };
-                page.chunks.extend(Chunk::read(self.stream, seq, &value).ok());
-                if at + 1 >= limit {
-                    page.reached = seq;
-                    break;
-                }
-            }
-            Ok(())
-        })?;
-        Ok(page)
-    }
-
-    /// Lets go of sled's handle and memory, unless the segment is being written.
+    /// Lets go of what reads it, sled's handle and memory or a child, unless it is being written.
     pub fn release(&self) {
         if self.is_closed() {
-            lock(&self.handle).db = None;
+            *lock(&self.frames) = None;
         }
     }
 

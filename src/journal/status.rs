@@ -1,8 +1,12 @@
 //! What the journal says of itself, for `status` and `log status`.
 
-use serde::Serialize;
+use std::sync::Arc;
 
-use super::{Commit, Journal};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::{Commit, Journal, Missing, Report, Segment};
+use crate::model::Timestamp;
 use crate::model::fact::Lane;
 
 /// What `status` says of one lane.
@@ -23,6 +27,8 @@ pub struct LaneStatus {
     pub unsettled_facts: u64,
     /// Age of the oldest segment that is not settled.
     pub oldest_seconds: Option<f64>,
+    /// What was found missing in its segments.
+    pub missing: Missing,
 }
 
 /// What `status` and `log status` say.
@@ -38,15 +44,62 @@ pub struct JournalStatus {
     pub full: bool,
     /// Whether the disk fails at the moment.
     pub failing: bool,
-    /// What was set aside as damaged, by directory name below `quarantine/`.
-    pub quarantined: Vec<String>,
+    /// What was set aside as damaged, and what is missing with it.
+    pub quarantined: Vec<Report>,
     /// Counters that wait for their commit.
     pub pending: u64,
     /// The longest that a counted request may not be on disk yet, while the disk works.
     pub worst_case_loss_seconds: f64,
 }
 
+/// What `log status` says of one stream.
+#[derive(Clone, Debug, Serialize)]
+pub struct StreamStatus {
+    /// Its lane.
+    pub lane: &'static str,
+    /// Its id.
+    pub stream: Uuid,
+    /// When it began.
+    pub born: Timestamp,
+    /// Its bytes on disk.
+    pub bytes: u64,
+    /// Chunks on disk, as far as they are known.
+    pub chunks: u64,
+    /// Of these, known to be in Postgres.
+    pub applied_chunks: u64,
+    /// Facts that are not known to be in Postgres.
+    pub unsettled_facts: u64,
+    /// `open`, `closed`, or `blocked` when Postgres knows another end of it.
+    pub state: &'static str,
+    /// Whether a transaction may have carried some of it.
+    pub sent: bool,
+    /// What was found missing in it.
+    pub missing: Missing,
+}
+
 impl Journal {
+    /// The streams of the journal, state before usage before events, oldest first; at most `limit`.
+    pub fn streams(&self, limit: usize) -> Vec<StreamStatus> {
+        let segments = Lane::ALL.into_iter().flat_map(|lane| self.segments(lane));
+        let status = |segment: Arc<Segment>| StreamStatus {
+            lane: segment.lane.as_str(),
+            stream: segment.stream,
+            born: segment.born(),
+            bytes: crate::disk::bytes_below(segment.dir()),
+            chunks: segment.durable_seq(),
+            applied_chunks: segment.applied_seq(),
+            unsettled_facts: segment.unsettled_facts(),
+            state: match (segment.is_blocked(), segment.is_closed()) {
+                (true, _) => "blocked",
+                (false, true) => "closed",
+                (false, false) => "open",
+            },
+            sent: segment.is_sent(),
+            missing: segment.missing(),
+        };
+        segments.take(limit).map(status).collect()
+    }
+
     /// What is in the journal, and how far its bounds are.
     pub fn status(&self) -> JournalStatus {
         let lanes: Vec<_> = Lane::ALL.into_iter().map(|lane| self.lane_status(lane)).collect();
@@ -66,12 +119,6 @@ impl Journal {
         }
     }
 
-    fn quarantined(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.dir.with_file_name("quarantine"));
-        let entries = entries.into_iter().flatten().filter_map(Result::ok);
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
-    }
-
     fn lane_status(&self, lane: Lane) -> LaneStatus {
         let now = self.clock.0.now();
         let segments = self.segments(lane);
@@ -88,6 +135,7 @@ impl Journal {
             oldest_seconds: (segments.iter().filter(unsettled))
                 .map(|s| now.since(s.born()).as_secs_f64())
                 .reduce(f64::max),
+            missing: segments.iter().fold(Missing::NONE, |sum, s| sum.and(s.missing())),
         }
     }
 }

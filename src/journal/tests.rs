@@ -242,8 +242,9 @@ async fn a_damaged_segment_is_set_aside_and_does_not_keep_the_journal_from_openi
     fs::write(dir.join("end"), b"not a frame").expect("writable");
     let (journal, _) = open(&data, Config::default());
     assert!(journal.segments(Lane::Usage).is_empty());
-    let aside = data.path().join("quarantine").read_dir().expect("made").count();
-    assert_eq!(aside, 1);
+    let reports = journal.quarantined();
+    assert_eq!(reports.len(), 1);
+    assert!(data.path().join("quarantine").join(&reports[0].name).join("db").exists());
 }
 
 #[tokio::test]

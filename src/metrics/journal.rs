@@ -58,5 +58,7 @@ metrics! {
         pub merged_bytes_written: Counter = Counter::default() => "journal_merge_written_bytes",
         /// Audit entries that dropped out of a journal that was never attached to Postgres.
         pub events_expired: Counter = Counter::default() => "journal_events_expired",
+        /// Segments set aside because they are damaged, by lane.
+        pub quarantined: Family<LaneLabel, Counter> = Family::default() => "journal_quarantined",
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::pool::{Checkout, Pool};
 use super::rows::count;
+use super::sink::{Ledger, ledger};
 use super::{PostgresError, deadline};
 use crate::model::fact::Counts;
 use crate::model::{Name, Timestamp};
@@ -71,6 +72,14 @@ impl Directory {
             Ok(update.execute(conn).await?.rows_affected() > 0)
         })
         .await
+    }
+
+    /// The ledger's rows of `streams`, as far as there are any.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn ledger(&self, streams: &[Uuid]) -> Result<HashMap<Uuid, Ledger>, PostgresError> {
+        self.with(async |conn| Ok(ledger::read(conn, streams).await?)).await
     }
 
     /// Settled totals of one client or all, from the hour of `since` on, and how far `streams` are

@@ -13,7 +13,7 @@
 //! because Postgres will never take a row is done once more with care: the offenders are sifted out
 //! and become dead letters, all others are applied, and the ledger advances past both.
 
-mod ledger;
+pub(super) mod ledger;
 mod letters;
 mod part;
 mod state;

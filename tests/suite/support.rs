@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod house;
 pub mod http;
 pub mod in_process;
+pub mod journal;
 pub mod postgres;
 mod process;
 mod reaper;

@@ -48,7 +48,8 @@ async fn an_admin_url_that_does_not_answer_is_69() {
     let closed = listener.local_addr().expect("an address");
     drop(listener);
     let dir = tempfile::tempdir().expect("a directory");
-    let target = Target { url: Some(format!("http://{closed}/")) };
+    let url = Some(format!("http://{closed}/"));
+    let target = Target { url, reader: Reader::InProcess };
     for token in [Some("t".into()), None] {
         let mut config = Config::default();
         config.data.dir = dir.path().to_owned();
@@ -65,7 +66,10 @@ async fn the_token_and_the_path_arrive() {
     };
     let (url, serving) = served(Router::new().route("/admin/v1/log", get(answer))).await;
     let remote = Remote::new(url, "s3cret".into());
-    let answer = remote.send(&question("/admin/v1/log")).await.expect("an answer");
+    let answer = remote
+        .send(&question("/admin/v1/log"), async |status, body| read(status, &whole(body).await?))
+        .await
+        .expect("an answer");
     assert_eq!(answer, json!({"got": "Bearer s3cret"}));
     serving.abort();
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::sources;
 use crate::disk;
-use crate::journal::{Segment, SegmentError};
+use crate::journal::{Reader, Segment, SegmentError};
 use crate::model::fact::Lane;
 
 /// Removes merged segments without `end`, whose sources are all there, and the sources of those
@@ -42,7 +42,7 @@ pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane) -> io::Result<()> 
 
 /// The sources of a merged segment whose end is whole.
 fn named(lane: Lane, stream: Uuid, dir: &Path) -> Result<Option<Vec<Uuid>>, SegmentError> {
-    let segment = Segment::inherit(lane, stream, dir.to_owned())?;
+    let segment = Segment::inherit(lane, stream, dir.to_owned(), Reader::InProcess)?;
     let named = || segment.sources().iter().map(|source| source.stream).collect();
     Ok(segment.is_sealed().then(named))
 }

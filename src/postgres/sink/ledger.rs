@@ -32,7 +32,8 @@ pub struct Retirement {
     pub sources: Vec<(Uuid, u64)>,
 }
 
-pub(super) async fn read(
+/// The rows of `streams`, as far as there are any.
+pub(in crate::postgres) async fn read(
     conn: &mut PgConnection,
     streams: &[Uuid],
 ) -> Result<HashMap<Uuid, Ledger>, sqlx::Error> {

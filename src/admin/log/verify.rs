@@ -1,0 +1,132 @@
+//! `/admin/v1/log/verify`: reads every segment, quarantine included, and compares with the ledger.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::super::{Control, DirectoryError, LIST_MAX, LedgerRow, Problem};
+use crate::journal::{Place, Survey};
+use crate::model::fact::Lane;
+
+/// What was found. `ok` is false when any stream has a problem.
+#[derive(Serialize)]
+pub(in super::super) struct Shown {
+    ok: bool,
+    /// `compared`; `embedded` without a Postgres; or why it could not be asked.
+    ledger: String,
+    /// Streams that were read.
+    read: u64,
+    /// Chunks and facts in them.
+    chunks: u64,
+    facts: u64,
+    /// Streams with problems.
+    bad: u64,
+    /// Those with problems first, at most [`LIST_MAX`].
+    streams: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    survey: Survey,
+    ledger: Option<LedgerRow>,
+    problems: Vec<String>,
+}
+
+type Ledger = Option<HashMap<Uuid, LedgerRow>>;
+
+pub(in super::super) async fn verify(
+    State(control): State<Arc<Control>>,
+) -> Result<Json<Shown>, Problem> {
+    let places = control.journal.places();
+    let streams = places.iter().map(|place| match place {
+        Place::Journal(segment) => segment.stream,
+        Place::Aside(foreign) => foreign.stream,
+    });
+    // Before the segments: what drains meanwhile must not look as if Postgres were ahead.
+    let (told, ledger) = match &control.directory {
+        None => ("embedded".to_owned(), None),
+        Some(directory) => match directory.ledger(streams.collect()).await {
+            Ok(ledger) => ("compared".to_owned(), Some(ledger)),
+            Err(DirectoryError::Unavailable(reason)) => (reason, None),
+            Err(error) => return Err(error.into()),
+        },
+    };
+    let journal = control.journal.clone();
+    let read = control.tasks.spawn_blocking(move || {
+        let here: HashSet<Uuid> = Lane::ALL
+            .into_iter()
+            .flat_map(|lane| journal.segments(lane))
+            .map(|s| s.stream)
+            .collect();
+        let mut rows = Vec::new();
+        for place in &places {
+            let survey = journal.survey(place, &mut |_| ControlFlow::Continue(()))?;
+            // Settled and removed while this ran.
+            let gone = matches!(place, Place::Journal(segment) if !segment.dir().exists());
+            if !gone {
+                let twin = survey.place != "journal" && here.contains(&survey.stream);
+                rows.push(row(survey, &ledger, twin));
+            }
+        }
+        Ok(rows)
+    });
+    let rows = read.await.map_err(|_| Problem::internal("the journal cannot be read"))?;
+    let rows = rows.map_err(|error: crate::journal::LogError| Problem::from(error))?;
+    Ok(Json(shown(told, rows)))
+}
+
+fn shown(ledger: String, mut rows: Vec<Row>) -> Shown {
+    let sum = |of: fn(&Survey) -> u64| rows.iter().map(|row| of(&row.survey)).sum();
+    let bad = rows.iter().filter(|row| !row.problems.is_empty()).count();
+    let (read, chunks, facts) = (rows.len() as u64, sum(|s| s.chunks), sum(|s| s.facts));
+    rows.sort_by_key(|row| row.problems.is_empty());
+    rows.truncate(LIST_MAX);
+    Shown { ok: bad == 0, ledger, read, chunks, facts, bad: bad as u64, streams: rows }
+}
+
+/// `twin`: its facts are in the journal too, and counted there.
+fn row(survey: Survey, ledger: &Ledger, twin: bool) -> Row {
+    let known = ledger.as_ref().and_then(|ledger| ledger.get(&survey.stream)).copied();
+    let mut problems = Vec::new();
+    if let Some(error) = &survey.error {
+        problems.push(format!("it cannot be read to its end: {error}"));
+    }
+    if survey.missing.chunks > 0 {
+        let least = if survey.missing.exact { "" } else { "at least " };
+        problems.push(format!(
+            "{least}{} chunks with {} facts are missing, the first is {}",
+            survey.missing.chunks,
+            survey.missing.facts,
+            survey.first_missing.unwrap_or(0)
+        ));
+    } else if survey.missing.facts > 0 {
+        problems.push(format!("its end tells {} more facts than it holds", survey.missing.facts));
+    }
+    if survey.misplaced > 0 {
+        problems.push(format!("{} facts belong to another lane", survey.misplaced));
+    }
+    let applied = known.is_some_and(|row| row.underway || row.last_seq >= survey.last_seq);
+    // State is sent whatever the ledger says; there it only marks progress.
+    let sums = survey.lane != Some(Lane::State.as_str());
+    if survey.place == "quarantine" && !twin && !(applied && survey.error.is_none()) {
+        problems.push("it is in quarantine, and not all of it is known to be in Postgres".into());
+    }
+    if let Some(row) = known.filter(|row| sums && !row.underway && survey.error.is_none()) {
+        if row.last_seq > survey.last_seq {
+            problems.push(format!(
+                "Postgres has taken it up to {}, and here it ends at {}",
+                row.last_seq, survey.last_seq
+            ));
+        }
+        if row.closed_seq.is_some_and(|end| end < survey.last_seq) {
+            problems.push("Postgres knows an earlier end: a copy of it was drained".into());
+        }
+    }
+    Row { survey, ledger: known, problems }
+}

@@ -1,0 +1,158 @@
+//! Quarantine: segments that cannot be read are moved out of the way and never deleted. Beside each
+//! stands a report of what is missing with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::segment::End;
+use super::{Journal, Missing, Segment, SegmentError};
+use crate::disk;
+use crate::metrics::LaneLabel;
+use crate::model::fact::Lane;
+
+/// What is known of a segment that was set aside; kept in `quarantine/<lane>-<stream>.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The directory's name below `quarantine/`.
+    pub name: String,
+    /// `state`, `usage` or `events`; empty for what is no segment.
+    pub lane: String,
+    /// The stream.
+    pub stream: Option<Uuid>,
+    /// When it was set aside, RFC 3339.
+    pub set_aside_at: String,
+    /// Why.
+    pub reason: String,
+    /// Where it ends, if that is known.
+    pub last_seq: Option<u64>,
+    /// Up to here it was known to be in Postgres at that time; the ledger knows better
+    /// (`gatepost log verify`).
+    pub applied_seq: u64,
+    /// What is not known to be counted.
+    pub missing: Missing,
+}
+
+impl Report {
+    /// For a directory without a report.
+    fn unknown(name: String) -> Self {
+        let (lane, stream) = lane_and_stream(&name).unzip();
+        Self {
+            name,
+            lane: lane.map_or("", Lane::as_str).into(),
+            stream,
+            set_aside_at: String::new(),
+            reason: String::new(),
+            last_seq: None,
+            applied_seq: 0,
+            missing: Missing::default(),
+        }
+    }
+}
+
+/// The lane and stream that a directory's name tells, `usage-<stream>`.
+pub(super) fn lane_and_stream(name: &str) -> Option<(Lane, Uuid)> {
+    let (lane, stream) = name.strip_prefix(REPLAYED).unwrap_or(name).split_once('-')?;
+    let lane = Lane::ALL.into_iter().find(|known| known.as_str() == lane)?;
+    Some((lane, stream.parse().ok()?))
+}
+
+/// Before the names of directories whose facts are in the journal again.
+pub(super) const REPLAYED: &str = "replayed-";
+
+impl Journal {
+    /// Where damaged segments go.
+    pub(super) fn quarantine_dir(&self) -> PathBuf {
+        self.dir.with_file_name("quarantine")
+    }
+
+    /// Whether a directory stands in quarantine, however its path is written.
+    pub(super) fn is_in_quarantine(&self, dir: &Path) -> bool {
+        let parent = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned));
+        parent.is_some() && parent == self.quarantine_dir().canonicalize().ok()
+    }
+
+    /// Moves a segment that cannot be read out of the way; it is never deleted.
+    pub fn quarantine(&self, segment: &Segment, error: &SegmentError) {
+        self.shared.streams().retain(|known| known.stream != segment.stream);
+        segment.release();
+        self.set_aside(segment.lane, segment.stream, segment.dir(), segment.applied_seq(), error);
+    }
+
+    /// Moves a segment's directory out of the way, and reports what is missing with it.
+    pub(super) fn set_aside(
+        &self,
+        lane: Lane,
+        stream: Uuid,
+        dir: &Path,
+        applied_seq: u64,
+        error: &SegmentError,
+    ) {
+        let quarantine = self.quarantine_dir();
+        let name = format!("{}-{stream}", lane.as_str());
+        let to = quarantine.join(&name);
+        let end = End::read(dir).ok().flatten();
+        let report = Report {
+            name,
+            lane: lane.as_str().into(),
+            stream: Some(stream),
+            set_aside_at: self.clock.0.now().to_string(),
+            reason: error.to_string(),
+            last_seq: end.map(|end| end.last_seq),
+            applied_seq,
+            missing: not_counted(end, applied_seq, error),
+        };
+        let moved = disk::make_private_dir(&quarantine).and_then(|()| fs::rename(dir, &to));
+        let moved = moved.and_then(|()| disk::sync_dir(&quarantine));
+        let moved = moved.and_then(|()| write_report(&quarantine, &report)).err();
+        self.metrics.journal.quarantined.get_or_create(&LaneLabel::of(lane)).inc();
+        tracing::error!(
+            %stream, lane = lane.as_str(), %error, to = %to.display(),
+            missing_chunks = report.missing.chunks,
+            missing_facts = report.missing.facts,
+            at_least = !report.missing.exact,
+            failed = moved.map(tracing::field::display),
+            "segment is damaged and was set aside; its unsettled facts are not counted"
+        );
+    }
+
+    /// What was set aside, the newest last.
+    pub fn quarantined(&self) -> Vec<Report> {
+        let dir = self.quarantine_dir();
+        let entries = fs::read_dir(&dir).into_iter().flatten().filter_map(Result::ok);
+        let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let names = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let seen = names.filter(|name| !name.starts_with('.') && !name.starts_with(REPLAYED));
+        let mut reports: Vec<_> = seen.map(|name| read_report(&dir, name)).collect();
+        reports.sort_by(|a, b| (&a.set_aside_at, &a.name).cmp(&(&b.set_aside_at, &b.name)));
+        reports
+    }
+}
+
+/// What is not known to be counted of a segment that is set aside because of `error`.
+fn not_counted(end: Option<End>, applied_seq: u64, error: &SegmentError) -> Missing {
+    let Some(end) = end else { return Missing::default() };
+    match error {
+        // The rest of it is in Postgres.
+        SegmentError::Missing(missing) => *missing,
+        _ => Missing {
+            chunks: end.last_seq.saturating_sub(applied_seq),
+            facts: if applied_seq == 0 { end.facts } else { 0 },
+            exact: end.sealed,
+        },
+    }
+}
+
+fn write_report(quarantine: &Path, report: &Report) -> std::io::Result<()> {
+    let text = serde_json::to_vec_pretty(report)?;
+    disk::write_whole(&quarantine.join(format!("{}.json", report.name)), &text)
+}
+
+/// A report that is missing or damaged leaves the directory's name.
+fn read_report(quarantine: &Path, name: String) -> Report {
+    let text = fs::read(quarantine.join(format!("{name}.json")));
+    let report = text.ok().and_then(|text| serde_json::from_slice::<Report>(&text).ok());
+    report.filter(|report| report.name == name).unwrap_or_else(|| Report::unknown(name))
+}

@@ -1,0 +1,180 @@
+//! Replay: a segment from quarantine, or a copy of one, becomes part of the journal again.
+//!
+//! It is copied and looked through first, and only then takes its place, as a segment that an
+//! earlier process left. From there on the ledger decides what of it is counted: it knows the
+//! stream by its id, so that nothing is counted twice, however often, wherever and whenever it is
+//! replayed. What no ledger can tell is refused: a stream that is here already, under its own name
+//! or merged into another; and sums without a readable `end`, whose tail may have been logged
+//! elsewhere. The source is never deleted.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use uuid::Uuid;
+
+use super::foreign::{Foreign, LogError};
+use super::quarantine::REPLAYED;
+use super::segment::End;
+use super::{Full, Journal, Missing, Place, Segment};
+use crate::disk;
+use crate::model::fact::{Fact, Lane, StateFact};
+
+/// Before the names of copies that have not taken their place yet.
+pub(super) const NEW: &str = ".new-";
+
+/// A segment that was copied and looked through. Dropped, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Replay {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its stream.
+    pub stream: Uuid,
+    /// Where it ends.
+    pub end: End,
+    /// What is missing in it.
+    pub missing: Missing,
+    /// Its state facts: they come into force with it.
+    pub state: Vec<StateFact>,
+    source: PathBuf,
+    copy: PathBuf,
+}
+
+impl Drop for Replay {
+    fn drop(&mut self) {
+        // Gone when it has taken its place; otherwise the next start removes it.
+        drop(fs::remove_dir_all(&self.copy));
+    }
+}
+
+impl Journal {
+    /// Copies the segment that `what` names, and looks it through. Blocks.
+    ///
+    /// # Errors
+    /// When it must not or cannot be replayed.
+    pub fn prepare_replay(&self, what: &str) -> Result<Replay, LogError> {
+        let foreign = match self.find(what)? {
+            Place::Journal(segment) => return Err(LogError::Here(segment.stream)),
+            Place::Aside(foreign) => foreign,
+        };
+        self.refuse_counted(foreign.stream)?;
+        let bytes = disk::bytes_below(&foreign.dir);
+        let taken = self.shared.disk_bytes.load(Ordering::Relaxed);
+        if taken.saturating_add(bytes) > self.config.max_bytes.0 {
+            return Err(Full.into());
+        }
+        let copy = self.dir.join(format!("{NEW}{}", foreign.stream));
+        drop(fs::remove_dir_all(&copy));
+        disk::make_private_dir(&copy)?;
+        // From here on the copy is removed with it.
+        let mut replay = Replay {
+            lane: Lane::Usage,
+            stream: foreign.stream,
+            end: End { last_seq: 0, facts: 0, sealed: false },
+            missing: Missing::NONE,
+            state: Vec::new(),
+            source: foreign.dir.clone(),
+            copy,
+        };
+        disk::copy_dir(&foreign.dir, &replay.copy)?;
+        self.look_through_replay(&foreign, &mut replay)?;
+        Ok(replay)
+    }
+
+    fn look_through_replay(&self, foreign: &Foreign, replay: &mut Replay) -> Result<(), LogError> {
+        let mut lanes = Vec::new();
+        let end = foreign.end();
+        let state = &mut replay.state;
+        let look = &mut |chunk: super::Chunk| {
+            for fact in chunk.facts {
+                if !lanes.contains(&fact.lane()) {
+                    lanes.push(fact.lane());
+                }
+                if let Fact::State(fact) = fact {
+                    state.push(fact);
+                }
+            }
+            ControlFlow::Continue(())
+        };
+        let (found, read) = self.look_at_copy(&replay.copy, foreign.stream, end, look);
+        read.map_err(LogError::Unreadable)?;
+        replay.lane = match lanes[..] {
+            [lane] => lane,
+            [] => return Err(LogError::Unreadable(super::SegmentError::Missing(Missing::NONE))),
+            _ => return Err(LogError::Mixed),
+        };
+        if replay.lane == Lane::Usage && end.is_none() {
+            return Err(LogError::NoEnd(foreign.stream));
+        }
+        let open = End { last_seq: found.last_seq, facts: found.facts, sealed: false };
+        replay.end = end.unwrap_or(open);
+        replay.missing = found.missing(replay.end);
+        Ok(())
+    }
+
+    /// Refuses a stream whose facts the journal holds, under its own name or in a stream that it
+    /// was merged into.
+    fn refuse_counted(&self, stream: Uuid) -> Result<(), LogError> {
+        if self.shared.streams().iter().any(|segment| segment.stream == stream) {
+            return Err(LogError::Here(stream));
+        }
+        match self.merged_into(stream) {
+            Some(into) => Err(LogError::Merged { stream, into }),
+            None => Ok(()),
+        }
+    }
+
+    /// The stream of this journal that holds the facts of `stream`, because it was merged into it.
+    fn merged_into(&self, stream: Uuid) -> Option<Uuid> {
+        let stands_for =
+            |segment: &Segment| segment.sources().iter().any(|source| source.stream == stream);
+        let streams = self.shared.streams();
+        streams.iter().find(|segment| stands_for(segment)).map(|segment| segment.stream)
+    }
+
+    /// Lets a replay take its place. State facts must be pinned before: from now on it may drain.
+    /// Returns where the source is now. Blocks.
+    ///
+    /// # Errors
+    /// When its stream has come meanwhile, or the disk fails.
+    pub fn replay(&self, replay: &Replay) -> Result<PathBuf, LogError> {
+        self.refuse_counted(replay.stream)?;
+        let lane_dir = self.dir.join(replay.lane.as_str());
+        let dir = lane_dir.join(replay.stream.to_string());
+        disk::secure(&replay.copy)?;
+        fs::rename(&replay.copy, &dir)?;
+        disk::sync_dir(&lane_dir)?;
+        let segment = Segment::inherit(replay.lane, replay.stream, dir, self.reader.clone());
+        let segment = segment.map_err(LogError::Unreadable)?;
+        self.shared.streams().push(Arc::new(segment));
+        tracing::info!(
+            stream = %replay.stream, lane = replay.lane.as_str(), facts = replay.end.facts,
+            source = %replay.source.display(), "a segment is replayed"
+        );
+        Ok(self.put_away(&replay.source))
+    }
+
+    /// A source in quarantine gets a name that says what became of it.
+    fn put_away(&self, source: &Path) -> PathBuf {
+        let quarantine = self.quarantine_dir();
+        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !self.is_in_quarantine(source) || name.starts_with(REPLAYED) {
+            return source.to_owned();
+        }
+        let to = quarantine.join(format!("{REPLAYED}{name}"));
+        let report = |dir: &Path| dir.with_added_extension("json");
+        match fs::rename(source, &to) {
+            Ok(()) => {
+                // A report may be missing.
+                drop(fs::rename(report(source), report(&to)));
+                to
+            }
+            Err(error) => {
+                tracing::warn!(%error, dir = %source.display(), "it stays where it is");
+                source.to_owned()
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Why a segment cannot be written or read, and whether that is damage.
+
+use std::io;
+
+use super::Missing;
+use crate::codec::CodecError;
+use crate::disk::StoreError;
+use crate::journal::reader::ReaderError;
+
+/// Why a segment cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// sled failed, panicked, or is held by another handle.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file beside sled's failed.
+    #[error("the journal's disk failed: {0}")]
+    Io(#[from] io::Error),
+    /// A record beside sled's that cannot be read.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// The child that reads segments of earlier processes.
+    #[error(transparent)]
+    Reader(#[from] ReaderError),
+    /// Damage that was noticed by counting only.
+    #[error("{} sequence numbers are missing", .0.chunks)]
+    Missing(Missing),
+    /// It can never be sent.
+    #[error("a copy of this data directory has drained a part of what was merged into it")]
+    Copied,
+}
+
+impl SegmentError {
+    /// Whether the segment itself is damaged: trying again will not help. Otherwise it is held by
+    /// another process, or of a later version, or there is no room to read it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Sled(_)) | Self::Missing(_) | Self::Copied => true,
+            Self::Store(StoreError::Locked | StoreError::Trouble(_)) | Self::Io(_) => false,
+            Self::Codec(error) => !matches!(error, CodecError::Newer(_)),
+            Self::Reader(error) => !matches!(error, ReaderError::Start(_)),
+        }
+    }
+
+    /// Whether another process, or another handle, holds the segment for the moment.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Locked))
+    }
+}

@@ -1,0 +1,233 @@
+//! The reading side of a segment: looked through once when it is inherited, then read in pages.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{End, Segment, SegmentError, lock};
+use crate::codec::CodecError;
+use crate::journal::chunk::Chunk;
+use crate::journal::reader::{Frames, Reader};
+use crate::model::fact::Lane;
+
+/// Some chunks of a segment.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// In the order of their sequence numbers.
+    pub chunks: Vec<Chunk>,
+    /// Everything up to here was looked at, missing numbers included.
+    pub reached: u64,
+}
+
+/// What is missing in a segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// Sequence numbers without a readable chunk.
+    pub chunks: u64,
+    /// Facts in those chunks, as far as that is known.
+    pub facts: u64,
+    /// Whether that is all. Otherwise it is the least: the segment's writer was killed before it
+    /// could say where the segment ends.
+    pub exact: bool,
+}
+
+impl Missing {
+    /// Nothing is missing.
+    pub const NONE: Self = Self { chunks: 0, facts: 0, exact: true };
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            chunks: self.chunks.saturating_add(other.chunks),
+            facts: self.facts.saturating_add(other.facts),
+            exact: self.exact && (other.exact || other.chunks == 0),
+        }
+    }
+}
+
+/// What a look through a segment's frames found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::journal) struct Found {
+    /// Readable chunks.
+    pub chunks: u64,
+    /// Facts in them.
+    pub facts: u64,
+    /// The last sequence number, readable or not.
+    pub last_seq: u64,
+    /// The last one that is readable.
+    pub readable_seq: u64,
+}
+
+impl Found {
+    /// What is missing if the segment ends, or was found to end, at `end`.
+    pub fn missing(&self, end: End) -> Missing {
+        Missing {
+            chunks: end.last_seq.saturating_sub(self.chunks),
+            facts: end.facts.saturating_sub(self.facts),
+            exact: end.sealed,
+        }
+    }
+}
+
+/// What takes chunks; it may end the reading.
+pub(in crate::journal) type EachChunk<'a> = &'a mut dyn FnMut(Chunk) -> ControlFlow<()>;
+
+/// Looks through the frames of the segment in `dir` up to `to`, and hands on what can be read.
+/// Returns what was found, also when the reading broke off, and whatever still reads.
+pub(in crate::journal) fn look_through(
+    reader: &Reader,
+    dir: &Path,
+    stream: Uuid,
+    to: u64,
+    each: EachChunk<'_>,
+) -> (Found, Result<Option<Frames>, SegmentError>) {
+    let mut found = Found::default();
+    if !dir.join("db").exists() {
+        return (found, Ok(None));
+    }
+    let mut frames = match reader.open(dir, 0, to) {
+        Ok(frames) => frames,
+        Err(error) => return (found, Err(error)),
+    };
+    let mut newer = None;
+    let passed = frames.pass(0, to, &mut |seq, frame| {
+        found.last_seq = seq;
+        match Chunk::read(stream, seq, frame) {
+            Ok(chunk) => {
+                found.chunks += 1;
+                found.facts += chunk.facts.len() as u64;
+                found.readable_seq = seq;
+                return each(chunk);
+            }
+            Err(error) => newer = later(error),
+        }
+        go_on(newer.is_none())
+    });
+    (found, passed.and_then(|()| newer.map_or(Ok(Some(frames)), |error| Err(error.into()))))
+}
+
+/// A chunk of a later version is not a missing one: that version must read the segment.
+fn later(error: CodecError) -> Option<CodecError> {
+    matches!(error, CodecError::Newer(_)).then_some(error)
+}
+
+fn go_on(on: bool) -> ControlFlow<()> {
+    if on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+impl Segment {
+    /// Its `end`, as far as it is believed.
+    pub(super) fn known_end(&self) -> Result<Option<End>, SegmentError> {
+        match End::read(&self.dir) {
+            // Where repetition does no harm, all that is there is read. A sum beyond its end may
+            // have been logged in another stream as well.
+            Err(SegmentError::Codec(CodecError::Damaged | CodecError::Shape))
+                if self.lane != Lane::Usage =>
+            {
+                let (stream, lane) = (self.stream, self.lane.as_str());
+                tracing::error!(%stream, lane, "a segment's end is damaged: all of it is read");
+                Ok(None)
+            }
+            read => read,
+        }
+    }
+
+    /// Opens an inherited segment on first use, finds its end, and counts what is missing. Hands on
+    /// what it reads on the way, also when the reading breaks off; `each` must take all.
+    fn examine(
+        &self,
+        frames: &mut Option<Frames>,
+        each: EachChunk<'_>,
+    ) -> Result<(), SegmentError> {
+        if self.examined.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let known = self.known_end()?;
+        let to = known.map_or(u64::MAX, |end| end.last_seq);
+        // At most one reads it: the one before must let go first.
+        *frames = None;
+        let (found, read) = look_through(&self.reader, &self.dir, self.stream, to, each);
+        *frames = read?;
+        let end = match known {
+            Some(known) => known,
+            None => {
+                // Whoever wrote it was killed. What is there was synced when it was inherited.
+                let end = End { last_seq: found.last_seq, facts: found.facts, sealed: false };
+                end.write(&self.dir)?;
+                end
+            }
+        };
+        *lock(&self.missing) = found.missing(end);
+        // Not beyond what can be read: a tail that is missing must not become applied, or it could
+        // never be replayed, should its files be mended. And then this is not the end.
+        let whole = found.readable_seq == end.last_seq;
+        let (last_seq, facts) = (found.readable_seq, found.facts);
+        self.publish(End { last_seq, facts, sealed: end.sealed && whole });
+        self.examined.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Looks an inherited segment through, once; hands on what it reads on the way, also when the
+    /// reading breaks off. Blocks.
+    pub(in crate::journal) fn first_look(&self, each: EachChunk<'_>) -> Result<(), SegmentError> {
+        self.examine(&mut lock(&self.frames), each)
+    }
+
+    /// Looks an inherited segment through; returns what is missing in it. Blocks.
+    pub fn examined(&self) -> Result<Missing, SegmentError> {
+        self.first_look(&mut |_| go_on(true))?;
+        Ok(self.missing())
+    }
+
+    /// What was found missing when it was looked through.
+    pub fn missing(&self) -> Missing {
+        *lock(&self.missing)
+    }
+
+    /// Up to `limit` chunks beyond `after`, and never beyond what is durable. Blocks.
+    /// A missing or unreadable chunk is passed over: its number stays missing, and is reported.
+    pub fn read(&self, after: u64, limit: usize) -> Result<Page, SegmentError> {
+        let mut reading = lock(&self.frames);
+        self.examine(&mut reading, &mut |_| go_on(true))?;
+        let durable = self.durable_seq();
+        let mut page = Page { chunks: Vec::new(), reached: after.max(durable) };
+        if after >= durable {
+            return Ok(page);
+        }
+        let mut frames = match reading.take() {
+            Some(frames) if frames.serves(after, durable) => frames,
+            other => {
+                // The one before must let go first.
+                drop(other);
+                if !self.dir.join("db").exists() {
+                    return Ok(page);
+                }
+                self.reader.open(&self.dir, after, durable)?
+            }
+        };
+        let (mut looked_at, mut newer) = (0, None);
+        let passed = frames.pass(after, durable, &mut |seq, frame| {
+            looked_at += 1;
+            match Chunk::read(self.stream, seq, frame) {
+                Ok(chunk) => page.chunks.push(chunk),
+                Err(error) => newer = later(error),
+            }
+            let more = looked_at < limit && newer.is_none();
+            if !more {
+                page.reached = seq;
+            }
+            go_on(more)
+        });
+        // What a closed segment could not be read with is of no more use. (The writer's own handle
+        // stays: sled lets nobody else open it meanwhile.)
+        if passed.is_ok() || !self.is_closed() {
+            *reading = Some(frames);
+        }
+        passed?;
+        newer.map_or(Ok(page), |error| Err(error.into()))
+    }
+}

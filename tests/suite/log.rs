@@ -1,0 +1,207 @@
+//! `gatepost log`: looking into the journal and its quarantine, and counting what was set aside
+//! exactly once, through the real program.
+
+use std::fs;
+use std::path::Path;
+
+use gatepost::codec::{self, Kind};
+use gatepost::journal::{End, Reader};
+use gatepost::model::Timestamp;
+use gatepost::model::fact::Lane;
+use serde_json::{Value, json};
+
+use crate::support::database::Database;
+use crate::support::fault_proxy::{Fault, FaultProxy};
+use crate::support::gateway::{Gateway, Ran, until};
+use crate::support::journal::{copy_of, left, move_to, segment_dir};
+use crate::support::postgres::revoked;
+
+const TOTAL: &str =
+    "SELECT coalesce(sum(total_requests), 0)::bigint FROM gatepost.client_statistics";
+/// Settled segments go at once.
+const NO_RETENTION: &str = "[journal]\nretention = \"0s\"\n[drain]\ninterval = \"20ms\"\n";
+
+async fn replay(gateway: &Gateway, path: &Path) -> Ran {
+    gateway.run(&["log", "replay", path.to_str().unwrap()]).await
+}
+
+async fn status(gateway: &Gateway) -> Value {
+    gateway.run(&["log", "status"]).await.json()
+}
+
+/// Waits until nothing of the usage lane is left to settle, and no segment of it either.
+async fn settled(gateway: &Gateway) {
+    until("settled", || async { status(gateway).await["lanes"][1]["segments"] == 0 }).await;
+}
+
+fn lines(ran: &Ran) -> Vec<Value> {
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_in_quarantine_is_looked_at_mended_and_counted_once() {
+    let db = Database::new().await;
+    let mut gateway = Gateway::new(Some(&db.url), NO_RETENTION);
+    move_to(left(0, 3000).await, &gateway.data_dir());
+    let dir = segment_dir(&gateway.data_dir(), Lane::Usage);
+    let stream = dir.file_name().unwrap().to_str().unwrap().to_owned();
+    let (_kept, whole) = copy_of(&dir);
+    fs::write(dir.join("db"), vec![7; 4096]).unwrap();
+
+    gateway.start_ready().await;
+    until("set aside", || async { status(&gateway).await["quarantined"][0].is_object() }).await;
+    let report = status(&gateway).await["quarantined"][0].clone();
+    assert_eq!(report["stream"], stream.as_str());
+    assert_eq!(report["missing"]["facts"], 3000);
+    assert_eq!(report["missing"]["exact"], true);
+    let aside = gateway.data_dir().join("quarantine").join(format!("usage-{stream}"));
+    let before = fs::read(aside.join("db")).unwrap();
+    let verified = gateway.run(&["log", "verify"]).await;
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+    let refused = replay(&gateway, &aside).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(fs::read(aside.join("db")).unwrap() == before, "looking changes nothing");
+
+    // The disk is mended, or its files come from a backup.
+    fs::remove_dir_all(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    gatepost::disk::copy_dir(&whole, &aside).unwrap();
+    let facts = lines(&gateway.run(&["log", "inspect", &stream]).await);
+    assert_eq!(facts.len(), 3000);
+    assert_eq!(facts.iter().map(|fact| fact["requests"].as_u64().unwrap()).sum::<u64>(), 3000);
+    assert_eq!(db.number(TOTAL).await, 0);
+    let done = gateway.run(&["log", "replay", &stream]).await.json();
+    assert_eq!((&done["outcome"], &done["facts"]), (&json!("replayed"), &json!(3000)), "{done}");
+    settled(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, 3000);
+    assert_eq!(status(&gateway).await["quarantined"], json!([]));
+
+    // Again, from where it is kept now: Postgres has it.
+    let replayed = gateway.data_dir().join("quarantine").join(format!("replayed-usage-{stream}"));
+    let again = replay(&gateway, &replayed).await.json();
+    assert_eq!(again["outcome"], "nothing_to_replay", "{again}");
+    assert_eq!(db.number(TOTAL).await, 3000);
+    let verified = gateway.run(&["log", "verify"]).await.json();
+    assert_eq!((&verified["ok"], &verified["ledger"]), (&json!(true), &json!("compared")));
+    gateway.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replayed_with_postgres_away_and_on_two_gateways_it_is_counted_once() {
+    let db = Database::new().await;
+    let line = FaultProxy::new(&db.url);
+    let settings = format!("{NO_RETENTION}[postgres]\nconnect_timeout = \"300ms\"\n");
+    let mut first = Gateway::new(Some(&line.url(&db.url)), &settings);
+    let mut second = Gateway::new(Some(&line.url(&db.url)), &settings);
+    let (original, mut away) = (left(0, 500).await, Gateway::new(None, ""));
+    let (_kept, copy) = copy_of(&segment_dir(original.path(), Lane::Usage));
+    first.start_ready().await;
+    second.start_ready().await;
+    line.set(Fault::Cut);
+    for gateway in [&first, &second] {
+        let done = replay(gateway, &copy).await.json();
+        assert_eq!(done["outcome"], "replayed", "{done}");
+    }
+    line.set(Fault::None);
+    settled(&first).await;
+    settled(&second).await;
+    assert_eq!(db.number(TOTAL).await, 500);
+    // Once more, when all of it is settled and gone, and Postgres cannot be asked.
+    line.set(Fault::Cut);
+    let done = replay(&first, &copy).await.json();
+    assert_eq!(done["outcome"], "replayed", "{done}");
+    line.set(Fault::None);
+    settled(&first).await;
+    assert_eq!(db.number(TOTAL).await, 500);
+    first.terminate().await;
+    second.terminate().await;
+
+    // Without a Postgres at all, by a command alone: it stays, and is refused from then on.
+    let done = replay(&away, &copy).await.json();
+    assert_eq!(done["outcome"], "replayed", "{done}");
+    away.start().await;
+    assert_eq!(replay(&away, &copy).await.code, Some(1));
+    away.terminate().await;
+}
+
+#[tokio::test]
+async fn a_copy_of_what_is_in_the_journal_is_refused() {
+    let mut gateway = Gateway::new(None, "");
+    move_to(left(0, 10).await, &gateway.data_dir());
+    let (_kept, copy) = copy_of(&segment_dir(&gateway.data_dir(), Lane::Usage));
+    gateway.start().await;
+    let refused = replay(&gateway, &copy).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("is in the journal"), "{}", refused.stderr);
+    assert_eq!(status(&gateway).await["lanes"][1]["segments"], 1);
+    gateway.terminate().await;
+}
+
+#[tokio::test]
+async fn sums_without_an_end_are_refused_and_what_is_no_segment_is_told() {
+    let gateway = Gateway::new(None, "");
+    let original = left(0, 10).await;
+    let (kept, copy) = copy_of(&segment_dir(original.path(), Lane::Usage));
+    for end in [None, Some(b"not a frame")] {
+        fs::remove_file(copy.join("end")).unwrap_or_default();
+        if let Some(end) = end {
+            fs::write(copy.join("end"), end).unwrap();
+        }
+        let refused = replay(&gateway, &copy).await;
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("no readable `end`"), "{}", refused.stderr);
+    }
+    let refused = replay(&gateway, kept.path()).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("nor the directory of a segment"), "{}", refused.stderr);
+    let journal = gateway.data_dir().join("journal");
+    assert_eq!(fs::read_dir(journal.join("usage")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(journal).unwrap().count(), 3, "no copy is left behind");
+}
+
+/// Schedule 7, its last part: what lies beyond `end` was logged in another segment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tail_that_was_logged_again_elsewhere_is_not_replayed() {
+    let db = Database::new().await;
+    let mut gateway = Gateway::new(Some(&db.url), NO_RETENTION);
+    let original = left(0, 500).await;
+    let (_kept, copy) = copy_of(&segment_dir(original.path(), Lane::Usage));
+    gateway.start_ready().await;
+    let inspected = gateway.run(&["log", "inspect", copy.to_str().unwrap()]).await;
+    let first = lines(&inspected).into_iter().filter(|fact| fact["seq"] == 1).count();
+    assert!((1..500).contains(&first), "{first}");
+    // Its disk failed after the first chunk.
+    let end = End { last_seq: 1, facts: first as u64, sealed: true };
+    let end = codec::seal(Kind::End, 1, &end).unwrap();
+    fs::write(copy.join("end"), end).unwrap();
+    let done = replay(&gateway, &copy).await.json();
+    assert_eq!((&done["outcome"], &done["facts"]), (&json!("replayed"), &json!(first)), "{done}");
+    settled(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, first as i64);
+    gateway.terminate().await;
+}
+
+#[tokio::test]
+async fn replayed_revocations_are_in_force_at_once() {
+    let mut gateway = Gateway::new(None, "");
+    gateway.start().await;
+    gateway.create_client("acme").await;
+    let key = gateway.create_key("acme").await;
+    assert_eq!(gateway.http().authorize(&key.key).await.unwrap().status, 200);
+    let other = tempfile::TempDir::new().unwrap();
+    let (journal, _) = crate::support::journal::open(other.path(), Reader::InProcess).unwrap();
+    let at = Timestamp::NEG_INFINITY;
+    let fact = revoked(key.id.parse().unwrap(), at);
+    journal.append(vec![fact]).unwrap().durable().await.unwrap();
+    journal.shutdown().unwrap();
+    let (_kept, copy) = copy_of(&segment_dir(other.path(), Lane::State));
+    // State facts may be repeated: here no `end` is needed.
+    fs::remove_file(copy.join("end")).unwrap();
+    assert_eq!(replay(&gateway, &copy).await.json()["outcome"], "replayed");
+    assert_eq!(gateway.http().authorize(&key.key).await.unwrap().status, 401);
+    gateway.kill9();
+    gateway.start().await;
+    assert_eq!(gateway.http().authorize(&key.key).await.unwrap().status, 401);
+    gateway.terminate().await;
+}
