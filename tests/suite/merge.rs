@@ -1,6 +1,8 @@
 //! Merged segments and Postgres: copies of the directory, doubt, failover. The schedules of the
 //! journal's specification that are about merging, each by its number.
 
+mod embedded;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
