@@ -88,6 +88,11 @@ fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered
             gathered.whole = false;
             break;
         }
+        if !gathered.batch.retires.is_empty() && !segment.sources().is_empty() {
+            // One transaction retires the sources of one segment: they may be many.
+            gathered.whole = false;
+            break;
+        }
         let Some(claim) = segment.claim() else {
             gathered.merging = true;
             gathered.whole = false;

@@ -137,3 +137,23 @@ async fn a_ledger_that_moved_back_has_the_rest_gathered_again() {
     assert_eq!((again.batch.ranges[0].from, again.batch.ranges[0].to), (2, 4));
     assert_eq!(requests(&again), 2);
 }
+
+#[tokio::test]
+async fn what_is_in_other_hands_is_waited_for_and_not_left_behind() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    count(&journal, 0..50).await;
+    let claims: Vec<_> = journal.segments(Lane::Usage).iter().map(|s| s.claim()).collect();
+    assert!(claims.iter().all(Option::is_some));
+    let gathering = std::thread::spawn({
+        let journal = journal.clone();
+        move || usage(&journal, ALL)
+    });
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    drop(claims);
+    let gathered = gathering.join().expect("no panic");
+    assert_eq!((requests(&gathered), gathered.whole), (50, true));
+    for segment in journal.segments(Lane::Usage) {
+        assert!(segment.is_sent() && segment.claim().is_some(), "marked, and let go of");
+    }
+}

@@ -46,7 +46,7 @@ use uuid::Uuid;
 
 use laws::EVENTS_MAX;
 use part::Claim;
-use pick::{Candidate, pick};
+use pick::{Candidate, FRESH_MIN, pick};
 use run::{Fold, Merged};
 use sources::Source;
 
@@ -181,9 +181,13 @@ impl Journal {
     }
 
     fn to_be_merged(&self, lane: Lane, all: bool) -> Vec<(Arc<Segment>, Claim)> {
-        let in_question = self.segments(lane).into_iter().filter(|s| all || s.is_own());
-        let mut free: Vec<_> = in_question
-            .filter(|segment| segment.is_closed())
+        let closed = |s: &Arc<Segment>| s.is_closed() && (all || s.is_own() && s.may_be_merged());
+        let closed: Vec<_> = self.segments(lane).into_iter().filter(closed).collect();
+        if closed.len() < FRESH_MIN {
+            // Nothing is taken in hand for nothing: the drain would stumble over it.
+            return Vec::new();
+        }
+        let mut free: Vec<_> = (closed.into_iter())
             .filter_map(|segment| segment.claim().map(|claim| (segment, claim)))
             // Asked once it is in hand: who sends marks it before letting go.
             .filter(|(segment, _)| !all || segment.examined().is_ok())
@@ -225,6 +229,7 @@ impl Merge<'_> {
             }
             Err(error) => error,
         };
+        self.claimed.iter().for_each(|(segment, _)| segment.release());
         if let MergeError::Unreadable(segment, _) | MergeError::Missing(segment) = &error {
             segment.never_merge();
         }

@@ -1,11 +1,14 @@
 //! Merged segments and Postgres: copies of the directory, doubt, failover. The schedules of the
 //! journal's specification that are about merging, each by its number.
 
+mod embedded;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
+use gatepost::codec;
 use gatepost::entropy::{SharedEntropy, SystemEntropy};
-use gatepost::journal::{Config, MergeError, Scope};
+use gatepost::journal::{Config, End, MergeError, Scope};
 use gatepost::model::fact::Lane;
 use gatepost::model::units::Size;
 use gatepost::postgres::sink::{Batch, Retirement, SinkError};
@@ -359,4 +362,42 @@ async fn a_source_is_retired_once_and_by_one_only() {
     let mut positions: Vec<_> = report.ledger.into_iter().collect();
     positions.sort();
     assert_eq!(positions, [(id(1), 5), (id(10), 2)]);
+}
+
+/// Schedule 7: a segment ended early, its last commit went to the next one, and what lies beyond
+/// its end is there all the same.
+#[tokio::test]
+async fn a_tail_beyond_an_end_is_counted_once_through_kill_and_replay() {
+    let db = Database::new().await;
+    let gateway = Gateway::new(&db.url);
+    for keys in [0..1, 0..1, 1..2] {
+        count(&gateway, keys).await;
+    }
+    let data = gateway.shut_down().await;
+    let dir = data.path().join("journal/usage");
+    let failed = std::fs::read_dir(&dir).unwrap().next().unwrap().unwrap().path();
+    let end = End { last_seq: 2, facts: 2, sealed: true };
+    std::fs::write(failed.join("end"), codec::seal(codec::Kind::End, 1, &end).unwrap()).unwrap();
+    // Its uncommitted fact, logged again, and much more, which is merged.
+    let gateway = open(data, &db.url);
+    count(&gateway, 1..2).await;
+    backlog(&gateway).await;
+    merge(&gateway);
+    let aside = clone(gateway.data.path());
+    drain(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, 3 + BACKLOG);
+    let data = gateway.kill().await;
+    // All of it once more, as from a quarantine.
+    for segment in std::fs::read_dir(aside.path().join("journal/usage")).unwrap() {
+        let segment = segment.unwrap();
+        let to = data.path().join("journal/usage").join(segment.file_name());
+        if !to.exists() {
+            std::fs::rename(segment.path(), to).unwrap();
+        }
+    }
+    let gateway = open(data, &db.url);
+    drain(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, 3 + BACKLOG);
+    nothing_set_aside(&gateway);
+    drop(gateway.shut_down().await);
 }

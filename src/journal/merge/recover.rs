@@ -32,9 +32,9 @@ pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane) -> io::Result<()> 
         }
     }
     for stream in gone {
-        let dir = lane_dir.join(stream.to_string());
-        if dir.exists() {
-            disk::remove_dir(&dir)?;
+        match disk::remove_dir(&lane_dir.join(stream.to_string())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _removed_now_or_before => {}
         }
     }
     Ok(())

@@ -21,7 +21,7 @@ type Sums = BTreeMap<Counter, Counts>;
 
 fn open(data: &Path) -> (Journal, Vec<StateFact>) {
     let config =
-        Config { interval: Span::secs(3600), segment_max_bytes: Size::kib(2), ..Config::default() };
+        Config { interval: Span::secs(3600), segment_max_bytes: Size(1), ..Config::default() };
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
     Journal::open(data, config, clock, entropy, Arc::new(Metrics::new())).expect("it opens")
 }
@@ -173,25 +173,61 @@ async fn a_merge_that_is_stopped_changes_nothing() {
     assert_eq!((sums(&journal), dirs(data.path(), "usage").len()), (before, 1));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_reads_all_sees_every_fact_once_while_segments_take_each_others_place() {
+#[tokio::test]
+async fn a_merge_gives_way_to_the_drain() {
     let data = TempDir::new().expect("temporary directory");
     let (journal, _) = open(data.path());
-    for round in 0..4 {
-        for first in 0..4 {
-            closed(&journal, round * 50 + first).await;
-        }
-        let before = sums(&journal);
-        let merging = std::thread::spawn({
-            let journal = journal.clone();
-            move || merge(&journal, Scope::Own)
-        });
-        while !merging.is_finished() {
-            assert_eq!(sums(&journal), before);
-        }
-        assert!(merging.join().expect("no panic"));
-        assert_eq!(sums(&journal), before);
+    for first in 0..4 {
+        closed(&journal, first).await;
     }
+    let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
+    let asked = || {
+        journal.want_merged();
+        false
+    };
+    let merged = journal.merge(Scope::Own, &entropy, &asked);
+    assert!(matches!(merged, Err(MergeError::Stopped)), "{merged:?}");
+    assert!(journal.segments(Lane::Usage)[0].claim().is_some(), "it may be sent");
+    assert!(merge(&journal, Scope::Own), "and merged later");
+}
+
+#[tokio::test]
+async fn who_reads_all_sees_every_fact_once_while_segments_take_each_others_place() {
+    const A_WHILE: u32 = 100;
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(data.path());
+    for first in 0..4 {
+        closed(&journal, first).await;
+    }
+    let before = sums(&journal);
+    let mut merging = None;
+    let mut read = Sums::new();
+    let ended = |name: &String| data.path().join("journal/usage").join(name).join("end").exists();
+    let sources = dirs(data.path(), "usage").len();
+    journal
+        .unsettled_usage(None, &mut |fact| {
+            read.entry(fact.counter).or_insert(Counts::ZERO).merge(&fact.counts);
+            if merging.is_some() {
+                return;
+            }
+            let journal = journal.clone();
+            let merging = merging.insert(std::thread::spawn(move || merge(&journal, Scope::Own)));
+            // Until the merge is committed; it would be over soon after that.
+            while dirs(data.path(), "usage").iter().filter(|name| ended(name)).count() <= sources
+                && !merging.is_finished()
+            {
+                std::thread::yield_now();
+            }
+            for _ in 0..A_WHILE {
+                if !merging.is_finished() {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        })
+        .expect("readable");
+    assert_eq!(read, before);
+    assert!(merging.expect("begun").join().expect("no panic"));
+    assert_eq!(sums(&journal), before);
 }
 
 #[tokio::test]
