@@ -152,6 +152,12 @@ async fn sums_without_an_end_are_refused_and_what_is_no_segment_is_told() {
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains("no readable `end`"), "{}", refused.stderr);
     }
+    // Looking changes nothing: it may be the last evidence, and sled mends what it opens.
+    let garbage = vec![7; 4096];
+    fs::write(copy.join("db"), &garbage).unwrap();
+    let inspected = gateway.run(&["log", "inspect", copy.to_str().unwrap()]).await;
+    assert!(inspected.stdout.is_empty(), "{inspected:?}");
+    assert!(fs::read(copy.join("db")).unwrap() == garbage);
     let refused = replay(&gateway, kept.path()).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("nor the directory of a segment"), "{}", refused.stderr);
@@ -175,6 +181,8 @@ async fn a_tail_that_was_logged_again_elsewhere_is_not_replayed() {
     let end = End { last_seq: 1, facts: first as u64, sealed: true };
     let end = codec::seal(Kind::End, 1, &end).unwrap();
     fs::write(copy.join("end"), end).unwrap();
+    let inspected = gateway.run(&["log", "inspect", copy.to_str().unwrap()]).await;
+    assert_eq!(lines(&inspected).len(), first);
     let done = replay(&gateway, &copy).await.json();
     assert_eq!((&done["outcome"], &done["facts"]), (&json!("replayed"), &json!(first)), "{done}");
     settled(&gateway).await;

@@ -76,13 +76,16 @@ async fn the_next_start_waits_for_the_child_of_a_gateway_that_was_killed() {
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     assert!(fs::File::open(dir.join("db")).unwrap().try_lock().is_err(), "it has the segment open");
 
-    let ended = AtomicBool::new(false);
+    let (ended, data) = (AtomicBool::new(false), gateway.data_dir());
+    fs::remove_dir(data.join("journal/events")).unwrap();
     let next = async {
         gateway.start().await;
         assert!(ended.load(SeqCst), "it started without the segment");
     };
     let end = async {
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        until("the next one has begun", || async { data.join("journal/events").exists() }).await;
+        // Time enough for a gateway that does not wait.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(child.try_wait().unwrap().is_none(), "it lives as long as its stdin is open");
         ended.store(true, SeqCst);
         // What the kernel does when the gateway is killed.
