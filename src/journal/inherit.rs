@@ -18,6 +18,7 @@ impl Journal {
             let lane_dir = self.dir.join(lane.as_str());
             disk::make_private_dir(&lane_dir).map_err(self.io())?;
             disk::finish_removals(&lane_dir).map_err(self.io())?;
+            disk::sync_dir(&lane_dir).map_err(self.io())?;
             let mut streams: Vec<Uuid> = fs::read_dir(&lane_dir)
                 .map_err(self.io())?
                 .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -25,6 +26,9 @@ impl Journal {
             streams.sort_unstable();
             for stream in streams {
                 let dir = lane_dir.join(stream.to_string());
+                if Segment::was_never_made(&dir).map_err(self.io())? {
+                    continue;
+                }
                 match Segment::inherit(lane, stream, dir.clone()) {
                     Ok(segment) => self.shared.streams().push(Arc::new(segment)),
                     Err(SegmentError::Io(error)) => return Err(self.io()(error)),
@@ -35,7 +39,9 @@ impl Journal {
                 }
             }
         }
-        Ok(())
+        // A kill may have come between the making of these directories and their sync.
+        disk::sync_dir(&self.dir).map_err(self.io())?;
+        disk::sync_dir(self.dir.parent().unwrap_or(Path::new("."))).map_err(self.io())
     }
 
     pub(super) fn inherited_state(&self) -> Result<Vec<StateFact>, JournalError> {

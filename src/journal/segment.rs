@@ -23,6 +23,8 @@ use crate::model::fact::Lane;
 /// sled's own cache per segment. Chunks are written and read once, so little is enough.
 pub(super) const SLED_CACHE_BYTES: u64 = 8 << 20;
 const END_VERSION: u8 = 1;
+/// Stands in a segment's directory while it is being made: nothing of it was ever promised.
+pub(super) const MAKING: &str = "making";
 
 /// What is known of a segment that takes nothing more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -138,6 +140,15 @@ impl Segment {
         lock(&self.handle).db = None;
         self.closed.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Removes what a kill or a power cut left of a segment that was only being made.
+    pub(super) fn was_never_made(dir: &Path) -> io::Result<bool> {
+        let unmade = dir.join(MAKING).exists() || fs::read_dir(dir)?.next().is_none();
+        if unmade {
+            disk::remove_dir(dir)?;
+        }
+        Ok(unmade)
     }
 
     /// A segment that an earlier process wrote: made safe to open, believed only once synced.

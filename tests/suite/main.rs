@@ -14,6 +14,7 @@ mod migrations;
 mod model;
 mod nginx;
 mod outage;
+mod power;
 mod sink;
 mod source;
 mod stream;

@@ -1,7 +1,7 @@
 //! The real program as a process, on a data directory of its own.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -9,10 +9,12 @@ use std::time::Duration;
 use axum::http::Method;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use super::http::{Answer, Http};
 use super::process::{self, Addresses, Said, end, signal};
 use super::reaper;
+use super::shim::Shim;
 
 /// Only whatever hangs takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Gateway {
     dir: TempDir,
     database: Option<String>,
+    /// Between it and its directory, from its next start on.
+    pub shim: Option<Shim>,
     running: Option<Running>,
     said: Said,
 }
@@ -76,12 +80,17 @@ impl Gateway {
         );
         std::fs::write(dir.path().join("gatepost.toml"), text).expect("a file");
         let database = database.map(str::to_owned);
-        Self { dir, database, running: None, said: Said::default() }
+        Self { dir, database, shim: None, running: None, said: Said::default() }
     }
 
     /// Gives it a database, from its next start on.
     pub fn attach(&mut self, database: &str) {
         self.database = Some(database.to_owned());
+    }
+
+    /// The directory that it has for itself; the data directory is in it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -98,10 +107,19 @@ impl Gateway {
         command
     }
 
+    /// Starts `serve` and waits for nothing.
+    fn spawn(&self) -> (Child, oneshot::Receiver<Addresses>) {
+        let mut command = self.command();
+        if let Some(shim) = &self.shim {
+            command.envs(shim.env());
+        }
+        process::spawn(command, &self.said)
+    }
+
     /// Starts it and waits until `/livez` answers.
     pub async fn start(&mut self) {
         assert!(self.running.is_none(), "it runs already");
-        let (child, told) = process::spawn(self.command(), &self.said);
+        let (child, told) = self.spawn();
         let told = tokio::time::timeout(PATIENCE, told).await;
         let Ok(Ok(Addresses { data, admin })) = told else {
             end(child, "-KILL");
@@ -129,7 +147,7 @@ impl Gateway {
     /// Starts it and kills it at `moment`, however far it has come.
     pub async fn start_and_kill9_after(&mut self, moment: Duration) {
         assert!(self.running.is_none(), "it runs already");
-        let (child, _told) = process::spawn(self.command(), &self.said);
+        let (child, _told) = self.spawn();
         tokio::time::sleep(moment).await;
         self.killed(child);
     }
