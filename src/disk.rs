@@ -99,6 +99,12 @@ pub fn bytes_below(dir: &Path) -> u64 {
         .sum()
 }
 
+/// Bytes that we may still write where `path` is.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let room = rustix::fs::statvfs(path)?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
+}
+
 /// Why a sled directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -31,6 +31,7 @@
 //!   facts are logged in a new one, so that no fact can ever be read from both.
 //! - What is applied is decided by the ledger in Postgres, never by a local delete.
 
+mod ballast;
 mod chunk;
 mod committer;
 mod config;

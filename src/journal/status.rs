@@ -1,8 +1,11 @@
 //! What the journal says of itself, for `status` and `log status`.
 
+use std::sync::atomic::Ordering;
+
 use serde::Serialize;
 
 use super::{Commit, Journal};
+use crate::metrics::LaneLabel;
 use crate::model::fact::Lane;
 
 /// What `status` says of one lane.
@@ -20,6 +23,10 @@ pub struct LaneStatus {
     pub unsettled_facts: u64,
     /// Age of the oldest segment that is not settled.
     pub oldest_seconds: Option<f64>,
+    /// Facts refused since the start, because there was no room or the disk failed.
+    pub rejected: u64,
+    /// Facts dropped since the start: under `drop_and_count`, and events that yielded.
+    pub dropped: u64,
 }
 
 /// What `status` and `log status` say.
@@ -33,6 +40,10 @@ pub struct JournalStatus {
     pub bytes_left: u64,
     /// Whether facts are refused or dropped at the moment.
     pub full: bool,
+    /// Whether the disk is full: the ballast was let go and cannot be made again.
+    pub disk_full: bool,
+    /// Bytes free on the disk; none where that cannot be asked.
+    pub disk_free: Option<u64>,
     /// Whether the disk fails at the moment.
     pub failing: bool,
     /// What was set aside as damaged, by directory name below `quarantine/`.
@@ -53,6 +64,8 @@ impl Journal {
             bytes,
             bytes_left: self.config.max_bytes.0.saturating_sub(bytes),
             full: !self.has_room(),
+            disk_full: self.shared.disk_full.load(Ordering::Relaxed),
+            disk_free: crate::disk::free_bytes(&self.dir).ok(),
             failing: self.shared.is_hopeless(),
             quarantined: self.quarantined(),
             pending: self.pending() as u64,
@@ -84,6 +97,8 @@ impl Journal {
             oldest_seconds: (segments.iter().filter(unsettled))
                 .map(|s| now.since(s.born()).as_secs_f64())
                 .reduce(f64::max),
+            rejected: self.metrics.journal.rejected.get_or_create(&LaneLabel::of(lane)).get(),
+            dropped: self.metrics.journal.dropped.get_or_create(&LaneLabel::of(lane)).get(),
         }
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod crash_points;
 mod drain;
 mod feed;
 mod kill;

@@ -18,7 +18,7 @@ use gatepost::entropy::SystemEntropy;
 use gatepost::journal::{self, Journal};
 use gatepost::metrics::Metrics;
 use gatepost::model::fact::{Lane, StateFact};
-use gatepost::model::units::Span;
+use gatepost::model::units::{Size, Span};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
@@ -86,8 +86,11 @@ impl Found {
     fn on(data: &Path) -> Result<Self, String> {
         let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
         let metrics = Arc::new(Metrics::new());
-        let config =
-            journal::Config { interval: Span::secs(24 * 3600), ..journal::Config::default() };
+        let config = journal::Config {
+            interval: Span::secs(24 * 3600),
+            ballast: Size(0),
+            ..journal::Config::default()
+        };
         let (journal, state) = Journal::open(data, config, clock.clone(), entropy, metrics.clone())
             .map_err(|error| error.to_string())?;
         let mut found = Self::default();
@@ -263,7 +266,10 @@ async fn whatever_was_answered_is_there(commit: &str, strict: bool) {
 }
 
 fn settings(commit: &str) -> String {
-    format!("[journal]\ncommit = \"{commit}\"\ninterval = \"5ms\"\nsegment_max_bytes = \"4KiB\"\n")
+    format!(
+        "[journal]\ncommit = \"{commit}\"\ninterval = \"5ms\"\nsegment_max_bytes = \"4KiB\"\n\
+         ballast = \"64KiB\"\n"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

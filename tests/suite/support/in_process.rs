@@ -47,6 +47,7 @@ impl Gateway {
         let config = journal::Config {
             interval: NEVER,
             segment_max_bytes: Size::kib(2),
+            ballast: Size(0),
             retention: Span::secs(0),
             ..journal::Config::default()
         };
