@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod crash_points;
+mod disk_errors;
 mod drain;
 mod feed;
 mod kill;
