@@ -230,6 +230,8 @@ async fn beyond_the_reserve_attempts_leave_nothing_behind() {
     let state = gateway.data_dir().join("journal/state");
     let segments = || state.read_dir().expect("there").count();
     let before = segments();
+    // Room for a directory and a name in it, and no more.
+    gateway.shim().quota(Some(bytes_below(gateway.dir()) + 2 * 4096));
     for _ in 0..5 {
         assert_eq!(new().await.expect("an answer").status, 503);
     }
@@ -243,6 +245,29 @@ async fn beyond_the_reserve_attempts_leave_nothing_behind() {
         assert!(gateway.allowed(key).await, "what was answered holds");
     }
     gateway.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_disk_without_any_room_cannot_take_waits_in_memory() {
+    let settings = "interval = \"5ms\"\nballast = \"0B\"\n";
+    let Some(mut gateway) = gateway(settings, |shim| shim) else { return };
+    let key = started(&mut gateway).await;
+    assert!(gateway.allowed(&key).await);
+    gateway.shim().quota(Some(0));
+    let mut passed = 1;
+    while !gateway.said().contains("facts wait in memory") {
+        assert!(gateway.allowed(&key).await);
+        passed += 1;
+        assert!(passed < 100_000, "the disk is full: {}", gateway.said());
+    }
+    for _ in 0..10 {
+        assert!(gateway.allowed(&key).await);
+        passed += 1;
+    }
+    gateway.shim().quota(None);
+    gateway.terminate().await;
+    gateway.start().await;
+    assert_eq!(gateway.counted().await, passed);
 }
 
 fn bytes_below(dir: &std::path::Path) -> u64 {

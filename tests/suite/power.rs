@@ -213,8 +213,7 @@ fn cut(
     let mut last = None;
     for number in 0..images {
         // The last one at the end: nothing is asked for any more, and everything counts.
-        let calls = dice.below(u32::try_from(record.len()).expect("few")) as usize + 1;
-        let calls = if number == 0 { record.len() } else { calls };
+        let calls = if number == 0 { record.len() } else { record.moment(dice) };
         let tree = record.cut(calls, dice);
         let length = record.length_after(calls);
         let dir = TempDir::with_prefix("gp-image-").expect("a directory");

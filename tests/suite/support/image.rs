@@ -124,6 +124,16 @@ impl Record {
         self.calls.len()
     }
 
+    /// A moment for a cut: every other one right after a name was made, changed or removed.
+    pub fn moment(&self, dice: &Dice) -> usize {
+        let any = |bound: usize| dice.below(u32::try_from(bound).expect("few")) as usize;
+        let names: Vec<_> = (self.calls.iter().enumerate())
+            .filter(|(_, (_, call))| !touched(call).is_empty())
+            .map(|(number, _)| number + 1)
+            .collect();
+        if dice.one_in(2) { names[any(names.len())] } else { any(self.calls.len()) + 1 }
+    }
+
     /// The length of the record when so many calls were done.
     pub fn length_after(&self, calls: usize) -> u64 {
         if calls == 0 { 0 } else { self.calls[calls - 1].0 }
