@@ -1,9 +1,9 @@
 //! The ballast: room on the disk that is kept for bad times.
 //!
-//! It is a file of random bytes (a file system that compresses would keep nothing for zeros). When a
-//! commit fails it is let go, so that open segments get their `end`, a revocation finds room, and a
-//! shutdown can finish. Until it can be made again, with room for new segments beside it, the disk
-//! counts as full.
+//! It is a file of random bytes (a file system that compresses would keep nothing for zeros). When
+//! a commit fails it is let go, so that open segments get their `end`, a revocation finds room, and
+//! a shutdown can finish. Until it can be made again, with room for new segments beside it, the
+//! disk counts as full.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

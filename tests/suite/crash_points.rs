@@ -1,8 +1,8 @@
-//! SIGKILL before or right after the Nth call that changes the data directory, the start included: the
-//! next start needs no help, and what was answered is counted once.
+//! SIGKILL before or right after the Nth call that changes the data directory, the start included:
+//! the next start needs no help, and what was answered is counted once.
 //!
-//! A sample of the points in a normal run; with `GATEPOST_LONG=1` every one, and three kills in a row.
-//! `GATEPOST_SEED` repeats the choice of points.
+//! A sample of the points in a normal run; with `GATEPOST_LONG=1` every one, and three kills in a
+//! row. `GATEPOST_SEED` repeats the choice of points.
 
 use std::time::Duration;
 

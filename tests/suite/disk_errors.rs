@@ -1,5 +1,5 @@
-//! A disk that fails, fills up, or takes its time, under the real program: what was promised is kept,
-//! nothing is counted twice, and it goes on by itself.
+//! A disk that fails, fills up, or takes its time, under the real program: what was promised is
+//! kept, nothing is counted twice, and it goes on by itself.
 
 use axum::http::Method;
 use futures_util::future::join_all;
@@ -123,8 +123,8 @@ async fn before_reply_many_requests_share_the_commits_of_a_slow_disk() {
     assert_eq!(gateway.counted().await, 101);
 }
 
-/// The disk is as full as it is now: only what is freed may be used. Returns the requests that passed
-/// before the gateway noticed.
+/// The disk is as full as it is now: only what is freed may be used. Returns the requests that
+/// passed before the gateway noticed.
 async fn fill(gateway: &Gateway, key: &Made) -> u64 {
     gateway.shim().quota(Some(bytes_below(gateway.dir())));
     let (mut passed, mut asked) = (0, 0);
@@ -205,8 +205,8 @@ async fn a_full_disk_takes_an_orderly_end_and_a_start() {
     gateway.terminate().await;
 }
 
-/// When even the reserve is used up, changes are refused, attempts leave nothing behind, and what was
-/// refused harms nobody.
+/// When even the reserve is used up, changes are refused, attempts leave nothing behind, and what
+/// was refused harms nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beyond_the_reserve_attempts_leave_nothing_behind() {
     let settings = "interval = \"5ms\"\nsegment_max_bytes = \"1KiB\"\nballast = \"1MiB\"\n";

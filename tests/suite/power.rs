@@ -1,10 +1,10 @@
-//! Power cuts: what the disk was never told to keep may be gone, and everything that was answered is
-//! there all the same.
+//! Power cuts: what the disk was never told to keep may be gone, and everything that was answered
+//! is there all the same.
 //!
-//! The real program runs with the shim between it and its disk. From the record many images are made,
-//! each of a cut at a random moment, and looked at as the next start would. Then one of them is what the
-//! next life of the gateway starts on. `GATEPOST_SEED` repeats the choices, `GATEPOST_LONG=1` makes more
-//! images.
+//! The real program runs with the shim between it and its disk. From the record many images are
+//! made, each of a cut at a random moment, and looked at as the next start would. Then one of them
+//! is what the next life of the gateway starts on. `GATEPOST_SEED` repeats the choices,
+//! `GATEPOST_LONG=1` makes more images.
 
 use std::collections::HashMap;
 use std::fs;
@@ -50,8 +50,8 @@ struct Known {
 }
 
 impl Known {
-    /// At least and at most on disk, by key, after a cut. `kept` tells from which length on what was
-    /// answered is on disk.
+    /// At least and at most on disk, by key, after a cut. `kept` tells from which length on what
+    /// was answered is on disk.
     fn bounds(&self, cut: u64, kept: &dyn Fn(u64) -> Option<u64>) -> HashMap<String, (u64, u64)> {
         let mut bounds = self.counts.clone();
         for (key, asked) in &self.requests {

@@ -182,10 +182,10 @@ impl Record {
                     paths.insert(*inode, format!("{above}/{name}"));
                 }
                 Call::SyncBegan { id, .. } => drop(began.insert(*id, *length)),
-                Call::SyncEnded { inode, id, well: true } => {
-                    if paths.get(inode).is_some_and(|path| concerns(path)) {
-                        syncs.push((began[id], *length));
-                    }
+                Call::SyncEnded { inode, id, well: true }
+                    if paths.get(inode).is_some_and(|path| concerns(path)) =>
+                {
+                    syncs.push((began[id], *length));
                 }
                 _ => {}
             }
