@@ -7,9 +7,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
-/// Makes a directory, and its parents, that only its owner can enter.
+/// Makes a directory, and its parents, that only its owner can enter. The names of those that it
+/// made are durable: what is synced inside is lost with the name of a directory above it.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    make_private_dir(parent)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    sync_dir(parent)
 }
 
 /// Makes the names in a directory durable.
@@ -114,6 +122,12 @@ pub fn bytes_below(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+/// Bytes that we may still write where `path` is.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let room = rustix::fs::statvfs(path)?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
 /// Why a sled directory cannot be used.

@@ -32,14 +32,17 @@
 //!   facts are logged in a new one, so that no fact can ever be read from both.
 //! - What is applied is decided by the ledger in Postgres, never by a local delete.
 
+mod ballast;
 mod chunk;
 mod committer;
 mod config;
+mod error;
 mod foreign;
 mod inherit;
 mod merge;
 mod quarantine;
 mod reader;
+mod reclaim;
 mod replay;
 mod segment;
 mod status;
@@ -52,7 +55,7 @@ mod window;
 mod writer;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -64,20 +67,20 @@ use inherit::patiently;
 use ticket::{Ended, Shared};
 
 use crate::clock::SharedClock;
-use crate::codec::CodecError;
-use crate::disk;
 use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, UsageFact};
 
 pub use chunk::{CHUNK_MAX, CHUNK_VERSION, Chunk, FACT_MAX, FactRef};
 pub use config::{Commit, Config, OnFull};
+pub use error::{Full, JournalError};
 pub use foreign::{Foreign, LogError};
 pub use merge::part::Claim;
 pub use merge::sources::Source;
 pub use merge::{MergeError, Scope};
 pub use quarantine::Report;
 pub use reader::{Reader, ReaderError, SILENCE_MAX, serve_frames};
+pub use reclaim::Removed;
 pub use replay::Replay;
 pub use segment::{End, Missing, Page, Segment, SegmentError};
 pub use status::{JournalStatus, LaneStatus, StreamStatus};
@@ -87,51 +90,6 @@ pub use ticket::Ticket;
 
 /// Room that the state lane has beyond `max_bytes`: revoking must work on a full journal.
 const STATE_RESERVE: u64 = 16 << 20;
-/// Why the journal cannot be opened, or not be stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// The directory cannot be used.
-    #[error(
-        "the journal directory {dir} cannot be used: {source}; check its owner, mode and free space"
-    )]
-    Io {
-        /// Which directory.
-        dir: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Written by a later version.
-    #[error("the journal cannot be read: {0}")]
-    Newer(CodecError),
-    /// Another process holds a segment.
-    #[error("segment {0} is held by another process; stop that one first")]
-    Locked(Uuid),
-    /// The thread cannot be started, or died.
-    #[error("the journal thread failed: {0}")]
-    Thread(String),
-    /// Facts remain in memory that could not be written.
-    #[error("the last {0} counters could not be written to disk and are lost")]
-    Unwritten(usize),
-}
-
-/// The journal is full or failing: nothing was recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the journal is full or its disk is failing; see `gatepost log status`")]
-pub struct Full;
-
-/// What is left of a segment whose directory is gone: enough to tell what a ledger that moves back
-/// behind it has lost.
-#[derive(Clone, Debug)]
-pub struct Removed {
-    /// Its lane.
-    pub lane: Lane,
-    /// Its stream.
-    pub stream: Uuid,
-    /// Its last sequence number.
-    pub last_seq: u64,
-    /// Its facts.
-    pub tally: Tally,
-}
 
 /// Proof that there was room for a request's facts when it was admitted.
 #[derive(Clone, Copy, Debug)]
@@ -336,48 +294,6 @@ impl Journal {
         }
         self.reader.rest();
         Ok(())
-    }
-
-    /// Removes segments that are settled and past their retention, and returns what was removed;
-    /// `settled` says which are. Blocks.
-    pub fn reclaim(&self, settled: &dyn Fn(&Segment) -> bool) -> Vec<Removed> {
-        let mut removed = Vec::new();
-        let now = self.clock.0.monotonic();
-        let due = |segment: &&Arc<Segment>| {
-            if !settled(segment) {
-                segment.unsettle();
-                return false;
-            }
-            now.saturating_sub(segment.settled(now)) >= self.config.retention.0
-        };
-        // A copy: the journal thread must not wait for the list while segments are looked at.
-        let known = self.shared.streams().clone();
-        for segment in known.iter().filter(due) {
-            self.shared.streams().retain(|known| known.stream != segment.stream);
-            segment.release();
-            if segment.missing().chunks > 0 {
-                // What is left of it is in Postgres; the rest may yet be found in the files.
-                self.set_aside(
-                    segment.lane,
-                    segment.stream,
-                    segment.dir(),
-                    segment.applied_seq(),
-                    &SegmentError::Missing(segment.missing()),
-                );
-            } else if let Err(error) = disk::remove_dir(segment.dir()) {
-                let stream = segment.stream;
-                tracing::warn!(%error, %stream, "settled segment cannot be removed");
-            } else {
-                removed.push(Removed {
-                    lane: segment.lane,
-                    stream: segment.stream,
-                    last_seq: segment.durable_seq(),
-                    tally: segment.tally(),
-                });
-            }
-        }
-        self.reader.rest();
-        removed
     }
 
     /// Commits everything recorded so far, closes the segments and stops the thread. Blocks.

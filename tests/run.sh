@@ -33,6 +33,10 @@ find_nginx() {
   PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/bin" command -v nginx
 }
 
+dnf_names() {
+  printf '%s\n' "$@" | sed 's/^postgresql$/postgresql-server/; s/^libc6-dev$/glibc-devel/'
+}
+
 # The package manager's words for what is missing. Names differ from one to the next.
 install() {
   local sudo=() manager
@@ -46,12 +50,12 @@ install() {
         "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
           apt-get install -y -qq --no-install-recommends "$@" </dev/null
       ;;
-    dnf) "${sudo[@]}" dnf install -y -q "${@/#postgresql/postgresql-server}" </dev/null ;;
+    dnf) "${sudo[@]}" dnf install -y -q $(dnf_names "$@") </dev/null ;;
     brew) brew install -q "$@" </dev/null ;;
     *) false ;;
   esac || {
     echo "cannot install: $*" >&2
-    echo "install the Postgres server binaries (initdb) and nginx, then run this again" >&2
+    echo "install the Postgres server binaries (initdb), nginx and a C compiler, then run this again" >&2
     exit 1
   }
 }
@@ -60,6 +64,8 @@ needs() {
   local missing=()
   { find_initdb && command -v psql; } >/dev/null || missing+=(postgresql)
   find_nginx >/dev/null || missing+=(nginx)
+  # For the shim between the gateway and its disk.
+  [ "$(uname)" != Linux ] || command -v cc >/dev/null || missing+=(gcc libc6-dev)
   [ ${#missing[@]} = 0 ] || install "${missing[@]}"
   find_initdb
   find_nginx

@@ -4,11 +4,12 @@
 //! commit); without, once an interval.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::ballast::Ballast;
 use super::chunk::FactRef;
 use super::segment::SegmentError;
 use super::ticket::Shared;
@@ -26,7 +27,7 @@ const RETRY: Duration = Duration::from_millis(200);
 /// With waiters, the least time from one commit to the next: who comes meanwhile shares the sync.
 /// A waiter that comes after a quieter time does not wait for it.
 const GATHER: Duration = Duration::from_micros(400);
-/// How often the bytes on disk are measured.
+/// How often the bytes on disk are measured, and a ballast that was let go is tried again.
 const MEASURE: Duration = Duration::from_secs(1);
 
 pub(super) struct Committer {
@@ -39,9 +40,12 @@ pub(super) struct Committer {
     writers: HashMap<Lane, Writer>,
     /// Ended by an error, and without their `end` yet.
     failed: HashMap<Lane, Writer>,
+    ballast: Ballast,
     /// When the last commit began.
     committed: Duration,
     measured: Duration,
+    /// When the ballast was last tried.
+    tried: Duration,
 }
 
 impl Committer {
@@ -53,7 +57,9 @@ impl Committer {
         entropy: SharedEntropy,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let data = dir.parent().unwrap_or(Path::new("."));
         Self {
+            ballast: Ballast::new(data, config.ballast.0, entropy.clone()),
             shared,
             dir,
             config,
@@ -64,11 +70,13 @@ impl Committer {
             failed: HashMap::new(),
             committed: Duration::ZERO,
             measured: Duration::ZERO,
+            tried: Duration::ZERO,
         }
     }
 
     /// The thread's body; returns when told to stop and everything is on disk, or the disk fails.
     pub fn run(mut self) {
+        self.keep_ballast();
         let mut round = 1;
         let mut carried = Collected::default();
         loop {
@@ -104,8 +112,11 @@ impl Committer {
     }
 
     fn stop(mut self) {
+        let ballast = &mut self.ballast;
         for (lane, writer) in self.writers.drain().chain(self.failed.drain()) {
-            if let Err(error) = writer.close() {
+            let closed = writer.close();
+            let closed = if closed.is_err() && ballast.free() { writer.close() } else { closed };
+            if let Err(error) = closed {
                 tracing::error!(%error, lane = lane.as_str(), "segment left without its end");
             }
         }
@@ -149,7 +160,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Writes and syncs one lane's facts; after an error once more, in a new segment.
+    /// Writes and syncs one lane's facts; after an error once more, in a new segment and with the
+    /// room of the ballast.
     fn commit_lane<'a, I: Iterator<Item = FactRef<'a>>>(
         &mut self,
         lane: Lane,
@@ -160,6 +172,7 @@ impl Committer {
         self.metrics.journal.segments_failed.inc();
         let name = lane.as_str();
         tracing::error!(%error, lane = name, "segment ended early; its facts go to a new one");
+        self.ballast.free();
         self.try_lane(lane, facts())
     }
 
@@ -222,6 +235,7 @@ impl Committer {
             let Some(writer) = self.writers.remove(&lane) else { continue };
             if let Err(error) = writer.close() {
                 tracing::error!(%error, lane = lane.as_str(), "segment cannot be closed yet");
+                self.ballast.free();
                 self.failed.insert(lane, writer);
             }
         }
@@ -230,11 +244,36 @@ impl Committer {
             let bytes = disk::bytes_below(&self.dir);
             self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
             self.metrics.journal.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            let left = self.config.max_bytes.0.saturating_sub(bytes);
+            self.metrics.journal.bytes_left.set(i64::try_from(left).unwrap_or(i64::MAX));
             let segments = self.shared.streams().len();
             self.metrics.journal.segments.set(i64::try_from(segments).unwrap_or(i64::MAX));
         }
+        if !self.ballast.is_held() && now.saturating_sub(self.tried) >= MEASURE {
+            self.tried = now;
+            self.keep_ballast();
+        }
         let over = self.shared.disk_bytes.load(Ordering::Relaxed) >= self.config.max_bytes.0;
         let strict = failing && self.config.commit == Commit::BeforeReply;
-        self.shared.full.store(over || strict, Ordering::Release);
+        let full = over || strict || !self.ballast.is_held();
+        self.shared.full.store(full, Ordering::Release);
+    }
+
+    /// Makes the ballast where it is missing and there is room for it, and says when the disk has
+    /// become full, or has room again.
+    fn keep_ballast(&mut self) {
+        let made = self.ballast.make();
+        let disk_full = !self.ballast.is_held();
+        let before = self.shared.disk_full.swap(disk_full, Ordering::Release);
+        self.metrics.journal.disk_full.set(i64::from(disk_full));
+        match made {
+            Err(error) if !before => tracing::error!(%error, "the ballast cannot be made"),
+            Ok(false) if !before => tracing::error!(
+                ballast = %self.config.ballast,
+                "the disk is full: nothing but state facts is recorded until there is room"
+            ),
+            Ok(true) if before => tracing::info!("the disk has room again: everything is recorded"),
+            _ => {}
+        }
     }
 }

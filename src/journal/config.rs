@@ -42,6 +42,9 @@ pub struct Config {
     pub max_pending: usize,
     /// What happens beyond the bounds.
     pub on_full: OnFull,
+    /// Room on the disk that is kept for bad times, so that a full disk still takes revocations and
+    /// an orderly end; zero for none.
+    pub ballast: Size,
     /// How long a settled segment is kept, so that a failover to a lagging replica can be repaired.
     pub retention: Span,
 }
@@ -56,6 +59,7 @@ impl Default for Config {
             max_bytes: Size::mib(1024),
             max_pending: 1_000_000,
             on_full: OnFull::Reject,
+            ballast: Size::mib(4),
             retention: Span::secs(600),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -24,6 +25,7 @@ impl Journal {
             disk::make_private_dir(&lane_dir).map_err(self.io())?;
             disk::finish_removals(&lane_dir).map_err(self.io())?;
             merge::finish(&lane_dir, lane).map_err(self.io())?;
+            disk::sync_dir(&lane_dir).map_err(self.io())?;
             let mut streams: Vec<Uuid> = fs::read_dir(&lane_dir)
                 .map_err(self.io())?
                 .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -31,6 +33,9 @@ impl Journal {
             streams.sort_unstable();
             for stream in streams {
                 let dir = lane_dir.join(stream.to_string());
+                if Segment::was_never_made(&dir).map_err(self.io())? {
+                    continue;
+                }
                 match Segment::inherit(lane, stream, dir.clone(), self.reader.clone()) {
                     Ok(segment) => self.shared.streams().push(Arc::new(segment)),
                     Err(SegmentError::Io(error)) => return Err(self.io()(error)),
@@ -41,7 +46,9 @@ impl Journal {
                 }
             }
         }
-        Ok(())
+        // A kill may have come between the making of these directories and their sync.
+        disk::sync_dir(&self.dir).map_err(self.io())?;
+        disk::sync_dir(self.dir.parent().unwrap_or(Path::new("."))).map_err(self.io())
     }
 
     /// The state facts of earlier processes. What can be read of a damaged segment is logged again

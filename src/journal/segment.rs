@@ -8,6 +8,8 @@ mod end;
 mod error;
 mod read;
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,6 +32,8 @@ pub use read::{Missing, Page};
 
 /// sled's own cache per segment. Chunks are written and read once, so little is enough.
 pub(super) const SLED_CACHE_BYTES: u64 = 8 << 20;
+/// Stands in a segment's directory while it is being made: nothing of it was ever promised.
+pub(super) const MAKING: &str = "making";
 
 /// A segment as everybody but its writer sees it.
 #[derive(Debug)]
@@ -109,6 +113,15 @@ impl Segment {
         *lock(&self.frames) = None;
         self.closed.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// Removes what a kill or a power cut left of a segment that was only being made.
+    pub(super) fn was_never_made(dir: &Path) -> io::Result<bool> {
+        let unmade = dir.join(MAKING).exists() || fs::read_dir(dir)?.next().is_none();
+        if unmade {
+            disk::remove_dir(dir)?;
+        }
+        Ok(unmade)
     }
 
     /// A segment that an earlier process wrote: made safe to open, believed only once synced.

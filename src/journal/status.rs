@@ -1,11 +1,13 @@
 //! What the journal says of itself, for `status` and `log status`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Commit, Journal, Missing, Report, Segment};
+use crate::metrics::LaneLabel;
 use crate::model::Timestamp;
 use crate::model::fact::Lane;
 
@@ -29,6 +31,10 @@ pub struct LaneStatus {
     pub oldest_seconds: Option<f64>,
     /// What was found missing in its segments.
     pub missing: Missing,
+    /// Facts refused since the start, because there was no room or the disk failed.
+    pub rejected: u64,
+    /// Facts dropped since the start: under `drop_and_count`, and events that yielded.
+    pub dropped: u64,
 }
 
 /// What `status` and `log status` say.
@@ -42,6 +48,10 @@ pub struct JournalStatus {
     pub bytes_left: u64,
     /// Whether facts are refused or dropped at the moment.
     pub full: bool,
+    /// Whether the disk is full: the ballast was let go and cannot be made again.
+    pub disk_full: bool,
+    /// Bytes free on the disk; none where that cannot be asked.
+    pub disk_free: Option<u64>,
     /// Whether the disk fails at the moment.
     pub failing: bool,
     /// What was set aside as damaged, and what is missing with it.
@@ -109,6 +119,8 @@ impl Journal {
             bytes,
             bytes_left: self.config.max_bytes.0.saturating_sub(bytes),
             full: !self.has_room(),
+            disk_full: self.shared.disk_full.load(Ordering::Relaxed),
+            disk_free: crate::disk::free_bytes(&self.dir).ok(),
             failing: self.shared.is_hopeless(),
             quarantined: self.quarantined(),
             pending: self.pending() as u64,
@@ -136,6 +148,8 @@ impl Journal {
                 .map(|s| now.since(s.born()).as_secs_f64())
                 .reduce(f64::max),
             missing: segments.iter().fold(Missing::NONE, |sum, s| sum.and(s.missing())),
+            rejected: self.metrics.journal.rejected.get_or_create(&LaneLabel::of(lane)).get(),
+            dropped: self.metrics.journal.dropped.get_or_create(&LaneLabel::of(lane)).get(),
         }
     }
 }

@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub thread: OnceLock<Thread>,
     pub stopping: AtomicBool,
     pub full: AtomicBool,
+    /// The ballast is gone, and cannot be made again.
+    pub disk_full: AtomicBool,
     /// Signed: a commit may take a counter away a moment before it is added here.
     pub pending: AtomicI64,
     pub disk_bytes: AtomicU64,
@@ -60,6 +62,7 @@ impl Shared {
             thread: OnceLock::new(),
             stopping: AtomicBool::new(false),
             full: AtomicBool::new(false),
+            disk_full: AtomicBool::new(false),
             pending: AtomicI64::new(0),
             disk_bytes: AtomicU64::new(0),
             segments: Mutex::default(),

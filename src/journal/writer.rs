@@ -1,6 +1,6 @@
 //! The writing end of a segment; the journal thread owns it.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::chunk::{FactRef, Packer};
-use super::segment::{End, SLED_CACHE_BYTES, Segment, SegmentError};
+use super::segment::{End, MAKING, SLED_CACHE_BYTES, Segment, SegmentError};
 use crate::codec::CodecError;
 use crate::disk::{self, guarded};
 use crate::model::fact::Lane;
@@ -42,26 +42,27 @@ impl Writer {
     ) -> Result<Self, SegmentError> {
         disk::make_private_dir(lane_dir)?;
         let dir = lane_dir.join(stream.to_string());
-        let made = Self::create_in(dir.clone(), lane_dir, lane, stream, now);
+        let made = Self::create_in(dir.clone(), lane, stream, now);
         if made.is_err() {
             // Attempts on a failing disk must not leave a directory each. Nothing was written to
             // it.
-            drop(std::fs::remove_dir_all(&dir));
+            drop(fs::remove_dir_all(&dir));
         }
         made
     }
 
     fn create_in(
         dir: PathBuf,
-        lane_dir: &Path,
         lane: Lane,
         stream: Uuid,
         now: Duration,
     ) -> Result<Self, SegmentError> {
         disk::make_private_dir(&dir)?;
+        File::create_new(dir.join(MAKING))?;
         let db = disk::open_sled(&dir, SLED_CACHE_BYTES)?;
         disk::secure(&dir)?;
-        disk::sync_dir(lane_dir)?;
+        fs::remove_file(dir.join(MAKING))?;
+        disk::sync_dir(&dir)?;
         // sled's flush is sync_file_range, which no power cut respects: our own handle does the
         // syncing.
         let data = File::options().write(true).open(dir.join("db"))?;

@@ -40,6 +40,10 @@ metrics! {
         pub segments_failed: Counter = Counter::default() => "journal_segments_failed",
         /// Bytes of all segments on disk.
         pub bytes: Gauge = Gauge::default() => "journal_bytes",
+        /// 1 while the disk is full: the ballast was let go and cannot be made again.
+        pub disk_full: Gauge = Gauge::default() => "journal_disk_full",
+        /// Bytes left to `journal.max_bytes`.
+        pub bytes_left: Gauge = Gauge::default() => "journal_bytes_left",
         /// Segments on disk.
         pub segments: Gauge = Gauge::default() => "journal_segments",
         /// Facts refused because the journal was full or failing.

@@ -5,57 +5,29 @@
 //! of a run; what the operating system does in between is not repeatable.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::http::Method;
-use gatepost::entropy::{Entropy, SeededEntropy};
 use tokio::task::JoinSet;
 
 use crate::support::database::Database;
+use crate::support::dice::{Dice, long};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::gateway::{Gateway, Made};
 
 const KEYS: usize = 4;
 const CALLERS: usize = 6;
 
-/// Repeatable choices.
-struct Dice(SeededEntropy);
-
-impl Dice {
-    #[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]
-    fn new() -> Self {
-        let given = std::env::var("GATEPOST_SEED").ok().map(|seed| seed.parse().unwrap());
-        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
-        eprintln!("GATEPOST_SEED={seed}");
-        Self(SeededEntropy::new(seed))
-    }
-
-    fn below(&self, bound: u32) -> u32 {
-        let mut bytes = [0; 4];
-        self.0.fill(&mut bytes);
-        u32::from_le_bytes(bytes) % bound
-    }
-
-    fn one_in(&self, bound: u32) -> bool {
-        self.below(bound) == 0
-    }
-
-    fn millis(&self, bound: u32) -> Duration {
-        Duration::from_millis(self.below(bound).into())
-    }
-
-    fn fault(&self) -> Fault {
-        match self.below(8) {
-            0 => Fault::Cut,
-            1 => Fault::BlackHole,
-            2 => Fault::CutBeforeCommit,
-            3 => Fault::CutAfterCommit,
-            4 => Fault::Delay(Duration::from_millis(20)),
-            _ => Fault::None,
-        }
+fn any_fault(dice: &Dice) -> Fault {
+    match dice.below(8) {
+        0 => Fault::Cut,
+        1 => Fault::BlackHole,
+        2 => Fault::CutBeforeCommit,
+        3 => Fault::CutAfterCommit,
+        4 => Fault::Delay(Duration::from_millis(20)),
+        _ => Fault::None,
     }
 }
 
@@ -158,7 +130,7 @@ impl Scene {
 
     /// Start, load, some faults, and a kill, at moments that the dice choose.
     async fn round(&mut self) {
-        self.line.set(self.dice.fault());
+        self.line.set(any_fault(&self.dice));
         if self.dice.one_in(8) {
             let moment = self.dice.millis(100);
             return self.gateway.start_and_kill9_after(moment).await;
@@ -171,7 +143,7 @@ impl Scene {
             match self.dice.below(4) {
                 0 => self.acknowledge(&at_first).await,
                 1 => self.doubt(&at_first).await,
-                _ => self.line.set(self.dice.fault()),
+                _ => self.line.set(any_fault(&self.dice)),
             }
         }
         tokio::time::sleep(self.dice.millis(100)).await;
@@ -239,7 +211,7 @@ impl Scene {
 }
 
 fn rounds() -> u32 {
-    if std::env::var("GATEPOST_LONG").is_ok_and(|long| long == "1") { 250 } else { 25 }
+    if long() { 250 } else { 25 }
 }
 
 async fn the_law_holds(commit: &str, strict: bool) {

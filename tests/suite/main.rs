@@ -7,6 +7,8 @@
 )]
 
 mod bad_input;
+mod crash_points;
+mod disk_errors;
 mod drain;
 mod feed;
 mod kill;
@@ -17,6 +19,7 @@ mod migrations;
 mod model;
 mod nginx;
 mod outage;
+mod power;
 mod reader;
 mod sink;
 mod source;

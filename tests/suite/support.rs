@@ -3,13 +3,16 @@
 
 pub mod cluster;
 pub mod database;
+pub mod dice;
 pub mod fault_proxy;
 pub mod gateway;
 pub mod house;
 pub mod http;
+pub mod image;
 pub mod in_process;
 pub mod journal;
 pub mod postgres;
 mod process;
 mod reaper;
+pub mod shim;
 mod wire;

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::Check;
 use crate::admin::TOKEN_FILE;
 use crate::config::Config;
+use crate::disk;
 use crate::model::units::Size;
 
 /// Less than this, and the next segment may not fit.
@@ -92,8 +93,8 @@ fn lock(dir: &Path) -> Check {
 }
 
 fn space(dir: &Path, wanted: Size) -> Check {
-    match rustix::fs::statvfs(existing(dir)) {
-        Ok(stat) => judge(Size(stat.f_bavail.saturating_mul(stat.f_frsize)), wanted),
+    match disk::free_bytes(existing(dir)) {
+        Ok(free) => judge(Size(free), wanted),
         Err(error) => Check::warn("disk space", format!("cannot be read: {error}")),
     }
 }

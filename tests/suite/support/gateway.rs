@@ -1,18 +1,20 @@
 //! The real program as a process, on a data directory of its own.
 
 use std::fmt::Display;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use axum::http::Method;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use super::http::{Answer, Http};
 use super::process::{self, Addresses, Said, end, signal};
 use super::reaper;
+use super::shim::Shim;
 
 /// Only whatever hangs takes longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Gateway {
     dir: TempDir,
     database: Option<String>,
+    /// Between it and its directory, from its next start on.
+    pub shim: Option<Shim>,
     running: Option<Running>,
     said: Said,
 }
@@ -56,7 +60,7 @@ pub struct Made {
 }
 
 impl Made {
-    fn of(json: &Value) -> Self {
+    pub fn of(json: &Value) -> Self {
         let text = |name: &str| json[name].as_str().expect("it is shown").to_owned();
         Self { id: text("id"), key: text("key") }
     }
@@ -76,12 +80,17 @@ impl Gateway {
         );
         std::fs::write(dir.path().join("gatepost.toml"), text).expect("a file");
         let database = database.map(str::to_owned);
-        Self { dir, database, running: None, said: Said::default() }
+        Self { dir, database, shim: None, running: None, said: Said::default() }
     }
 
     /// Gives it a database, from its next start on.
     pub fn attach(&mut self, database: &str) {
         self.database = Some(database.to_owned());
+    }
+
+    /// The directory that it has for itself; the data directory is in it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -98,10 +107,19 @@ impl Gateway {
         command
     }
 
+    /// Starts `serve` and waits for nothing.
+    fn spawn(&self) -> (Child, oneshot::Receiver<Addresses>) {
+        let mut command = self.command();
+        if let Some(shim) = &self.shim {
+            command.envs(shim.env());
+        }
+        process::spawn(command, &self.said)
+    }
+
     /// Starts it and waits until `/livez` answers.
     pub async fn start(&mut self) {
         assert!(self.running.is_none(), "it runs already");
-        let (child, told) = process::spawn(self.command(), &self.said);
+        let (child, told) = self.spawn();
         let told = tokio::time::timeout(PATIENCE, told).await;
         let Ok(Ok(Addresses { data, admin })) = told else {
             end(child, "-KILL");
@@ -111,6 +129,65 @@ impl Gateway {
             Running { child, data: Http::new(&data), admin: Http::new(&admin), admin_url: admin };
         let running = self.running.insert(running);
         assert_eq!(running.data.get("/livez").await.status, 200);
+    }
+
+    /// As [`Gateway::start`], for one that something may kill on the way: whether it lives.
+    pub async fn start_or_die(&mut self) -> bool {
+        let (child, told) = self.spawn();
+        let told = tokio::time::timeout(PATIENCE, told).await.expect("it starts or dies");
+        let (data, admin) = match told {
+            Ok(Addresses { data, admin }) => (data, admin),
+            // It said no addresses, and never will.
+            Err(_) => Default::default(),
+        };
+        let lives = !data.is_empty();
+        self.running = Some(Running {
+            child,
+            data: Http::new(&data),
+            admin: Http::new(&admin),
+            admin_url: admin,
+        });
+        lives
+    }
+
+    /// SIGTERM to one that something may kill on the way: whether it came to its end in order.
+    pub async fn terminate_or_die(&mut self) -> bool {
+        let running = self.running.as_mut().expect("it runs");
+        // It may be gone already.
+        let pid = running.child.id().to_string();
+        drop(Command::new("kill").arg("-TERM").arg(pid).stderr(Stdio::null()).status());
+        let status = self.ended().await;
+        assert!(status.code().is_none_or(|code| code == 0), "{status}: {}", self.said());
+        status.success()
+    }
+
+    /// Waits for the end of one that was killed, if it has not been waited for.
+    pub fn bury(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            // Whatever is left of it: it may hang on for what it was not killed in.
+            drop(running.child.kill());
+            let status = running.child.wait().expect("it is our child");
+            reaper::ended(running.child.id());
+            assert_eq!(status.code(), None, "it ended by itself, {status}: {}", self.said());
+        }
+    }
+
+    async fn ended(&mut self) -> ExitStatus {
+        let Running { mut child, .. } = self.running.take().expect("it runs");
+        let ended = async {
+            loop {
+                if let Some(status) = child.try_wait().expect("it is our child") {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let Ok(status) = tokio::time::timeout(PATIENCE, ended).await else {
+            end(child, "-KILL");
+            panic!("SIGTERM does not end it: {}", self.said());
+        };
+        reaper::ended(child.id());
+        status
     }
 
     /// Starts it and waits until it has caught up with Postgres: before its first time it cannot
@@ -129,7 +206,7 @@ impl Gateway {
     /// Starts it and kills it at `moment`, however far it has come.
     pub async fn start_and_kill9_after(&mut self, moment: Duration) {
         assert!(self.running.is_none(), "it runs already");
-        let (child, _told) = process::spawn(self.command(), &self.said);
+        let (child, _told) = self.spawn();
         tokio::time::sleep(moment).await;
         self.killed(child);
     }
@@ -146,21 +223,8 @@ impl Gateway {
 
     /// SIGTERM; returns when it has ended, in order.
     pub async fn terminate(&mut self) {
-        let Running { mut child, .. } = self.running.take().expect("it runs");
-        signal(&child, "-TERM");
-        let ended = async {
-            loop {
-                if let Some(status) = child.try_wait().expect("it is our child") {
-                    return status;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let Ok(status) = tokio::time::timeout(PATIENCE, ended).await else {
-            end(child, "-KILL");
-            panic!("SIGTERM does not end it: {}", self.said());
-        };
-        reaper::ended(child.id());
+        signal(&self.running().child, "-TERM");
+        let status = self.ended().await;
         assert_eq!(status.code(), Some(0), "{status}: {}", self.said());
     }
 

@@ -28,6 +28,7 @@ pub fn config() -> journal::Config {
     journal::Config {
         interval: NEVER,
         segment_max_bytes: Size::kib(2),
+        ballast: Size(0),
         retention: Span::secs(0),
         ..journal::Config::default()
     }

@@ -1,0 +1,67 @@
+//! Giving space back: segments whose facts are settled go, once their retention is over.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::{Journal, Segment, SegmentError, Tally};
+use crate::disk;
+use crate::model::fact::Lane;
+
+/// What is left of a segment whose directory is gone: enough to tell what a ledger that moves back
+/// behind it has lost.
+#[derive(Clone, Debug)]
+pub struct Removed {
+    /// Its lane.
+    pub lane: Lane,
+    /// Its stream.
+    pub stream: Uuid,
+    /// Its last sequence number.
+    pub last_seq: u64,
+    /// Its facts.
+    pub tally: Tally,
+}
+
+impl Journal {
+    /// Removes segments that are settled and past their retention, and returns what was removed;
+    /// `settled` says which are. Blocks.
+    pub fn reclaim(&self, settled: &dyn Fn(&Segment) -> bool) -> Vec<Removed> {
+        let mut removed = Vec::new();
+        let now = self.clock.0.monotonic();
+        let due = |segment: &&Arc<Segment>| {
+            if !settled(segment) {
+                segment.unsettle();
+                return false;
+            }
+            now.saturating_sub(segment.settled(now)) >= self.config.retention.0
+        };
+        // A copy: the journal thread must not wait for the list while segments are looked at.
+        let known = self.shared.streams().clone();
+        for segment in known.iter().filter(due) {
+            self.shared.streams().retain(|known| known.stream != segment.stream);
+            segment.release();
+            if segment.missing().chunks > 0 {
+                // What is left of it is in Postgres; the rest may yet be found in the files.
+                self.set_aside(
+                    segment.lane,
+                    segment.stream,
+                    segment.dir(),
+                    segment.applied_seq(),
+                    &SegmentError::Missing(segment.missing()),
+                );
+            } else if let Err(error) = disk::remove_dir(segment.dir()) {
+                let stream = segment.stream;
+                tracing::warn!(%error, %stream, "settled segment cannot be removed");
+            } else {
+                removed.push(Removed {
+                    lane: segment.lane,
+                    stream: segment.stream,
+                    last_seq: segment.durable_seq(),
+                    tally: segment.tally(),
+                });
+            }
+        }
+        self.reader.rest();
+        removed
+    }
+}
