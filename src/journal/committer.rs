@@ -223,8 +223,8 @@ impl Committer {
     fn tidy(&mut self, failing: bool) {
         let now = self.clock.monotonic();
         let (max_bytes, max_age) = (self.config.segment_max_bytes.0, self.config.segment_max_age.0);
-        // Old ones are closed so that they can be removed. While nothing of them is in Postgres, that
-        // would only make work for merging: many small ones of few large ones.
+        // Old ones are closed so that they can be removed. While nothing of them is in Postgres,
+        // that would only make work for merging: many small ones of few large ones.
         let old =
             |w: &Writer| now.saturating_sub(w.born()) >= max_age && w.segment().applied_seq() > 0;
         let due: Vec<Lane> = (self.writers.iter())
