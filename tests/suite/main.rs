@@ -9,6 +9,7 @@
 mod bad_input;
 mod drain;
 mod feed;
+mod fuzz;
 mod kill;
 mod migrations;
 mod model;
