@@ -39,7 +39,7 @@ const ONLY: [(&str, &[&str]); 10] = [
 ];
 
 /// What stands at the top, besides what `.gitignore` names.
-const TOP: [&str; 28] = [
+const TOP: [&str; 29] = [
     ".cargo",
     ".ci",
     ".dockerignore",
@@ -63,6 +63,7 @@ const TOP: [&str; 28] = [
     "config",
     "deny.toml",
     "docs",
+    "fuzz",
     "migrations",
     "rust-toolchain.toml",
     "rustfmt.toml",

@@ -11,6 +11,7 @@ mod crash_points;
 mod disk_errors;
 mod drain;
 mod feed;
+mod fuzz;
 mod kill;
 mod letters;
 mod log;

@@ -1,0 +1,10 @@
+//! The chunk decoder. `cargo fuzz run chunk -- -malloc_limit_mb=1`
+
+#![no_main]
+
+#[path = "../inputs.rs"]
+mod inputs;
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| inputs::chunk(data));

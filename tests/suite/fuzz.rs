@@ -1,0 +1,68 @@
+//! The fuzz targets' inputs in the ordinary run: the kept corpus, and changes to it, by seed.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use gatepost::entropy::{Entropy, SeededEntropy};
+
+#[path = "../../fuzz/inputs.rs"]
+mod inputs;
+
+/// Changed inputs of each file.
+const CHANGED: usize = 500;
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let files = fs::read_dir(dir).expect("the corpus is part of the repository");
+    let files: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+    assert!(files.len() >= 3, "{} files", files.len());
+    files
+}
+
+fn number(entropy: &dyn Entropy, below: usize) -> usize {
+    let mut bytes = [0; 4];
+    entropy.fill(&mut bytes);
+    u32::from_le_bytes(bytes) as usize % below.max(1)
+}
+
+/// A few bytes changed, put in, taken out, or taken from another input.
+fn changed(entropy: &dyn Entropy, from: &[u8], other: &[u8]) -> Vec<u8> {
+    let mut bytes = from.to_vec();
+    for _ in 0..=number(entropy, 4) {
+        let at = number(entropy, bytes.len());
+        match number(entropy, 5) {
+            0 if !bytes.is_empty() => bytes[at] ^= 1 << number(entropy, 8),
+            1 if !bytes.is_empty() => bytes[at] = [0, 0x7f, 0xfb, 0xfd, 0xff][number(entropy, 5)],
+            2 => bytes.insert(at, [0, 0xf0, 0xfb, 0xff][number(entropy, 4)]),
+            3 => bytes.truncate(at),
+            _ => {
+                let start = number(entropy, other.len());
+                bytes.truncate(at);
+                bytes.extend_from_slice(&other[start..]);
+            }
+        }
+    }
+    bytes
+}
+
+fn run(target: &str, input: fn(&[u8])) {
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
+    let corpus = corpus(target);
+    for (at, file) in corpus.iter().enumerate() {
+        input(file);
+        for _ in 0..CHANGED {
+            input(&changed(&*entropy, file, &corpus[(at + 1) % corpus.len()]));
+        }
+    }
+}
+
+#[test]
+fn no_chunk_that_is_read_panics_or_is_more_than_its_bytes() {
+    run("chunk", inputs::chunk);
+}
+
+#[test]
+fn no_frame_that_is_read_panics_or_is_more_than_its_bytes() {
+    run("frame", inputs::frame);
+}
