@@ -1,7 +1,7 @@
 /*
- * A shim between one process and its disk (LD_PRELOAD, Linux): it sees every call that changes what
- * stands below one directory, can write it down, and can let it go wrong. `tests/suite/support/shim.rs`
- * builds it, sets it up and reads its record.
+ * A shim between one process, its children and their disk (LD_PRELOAD, Linux): it sees every call
+ * that changes what stands below one directory, can write it down, and can let it go wrong.
+ * `tests/suite/support/shim.rs` builds it, sets it up and reads its record.
  *
  *   SHIM_ROOT     the directory, as the process names it
  *   SHIM_ONLY     faults and counting only where the path contains this; the record has everything
@@ -69,6 +69,12 @@ __attribute__((constructor)) static void set_up(void)
 	if ((text = getenv("SHIM_RECORD")))
 		record = syscall(SYS_openat, AT_FDCWD, text,
 				 O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	syncs = (uint64_t)getpid() << 32;
+	/* A child of the process is recorded as it is, and spared the faults. */
+	unsetenv("SHIM_CONTROL");
+	unsetenv("SHIM_DELAY");
+	unsetenv("SHIM_KILL");
+	unsetenv("SHIM_FAIL");
 }
 
 /* Paths */

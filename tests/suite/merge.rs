@@ -27,7 +27,7 @@ const HOURS: &str = "SELECT coalesce(sum(requests), 0)::bigint FROM gatepost.usa
 const RETIRED: &str = "SELECT count(*) FROM gatepost.stream_ledger WHERE retired_by IS NOT NULL";
 
 /// More than one chunk takes.
-const MUCH: u128 = 200;
+const MUCH: u128 = 1000;
 
 fn open(data: TempDir, url: &str) -> Gateway {
     // Each commit is a segment.

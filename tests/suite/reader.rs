@@ -135,7 +135,7 @@ async fn a_child_that_says_nothing_is_ended() {
 
 #[tokio::test]
 async fn a_crash_of_the_child_alone_is_no_damage() {
-    let (data, programs) = (left(0, 3000).await, TempDir::new().unwrap());
+    let (data, programs) = (left(0, 30_000).await, TempDir::new().unwrap());
     // The first one breaks off in the middle of a frame, as one that the system killed.
     let once = format!(
         "mark=$(dirname \"$0\")/mark\nif [ -e $mark ]; then exec {PROGRAM} \"$@\"; fi\n\
@@ -144,7 +144,7 @@ async fn a_crash_of_the_child_alone_is_no_damage() {
     let (journal, _) = open(data.path(), Reader::child(&script(&programs, &once))).unwrap();
     journal.examine(&|| false);
     assert_eq!(journal.segments(Lane::Usage)[0].missing().chunks, 0);
-    assert_eq!(counted(&journal), 3000);
+    assert_eq!(counted(&journal), 30_000);
     assert!(journal.quarantined().is_empty());
     journal.shutdown().unwrap();
 }
@@ -166,7 +166,7 @@ async fn that_no_child_can_be_started_is_no_damage() {
 #[tokio::test]
 async fn state_facts_of_a_damaged_segment_are_kept_as_far_as_they_can_be_read() {
     let (data, programs) = (left(2000, 0).await, TempDir::new().unwrap());
-    let torn = script(&programs, &format!("{PROGRAM} \"$@\" | dd bs=1 count=20000"));
+    let torn = script(&programs, &format!("{PROGRAM} \"$@\" | dd bs=1 count=6000"));
     let (journal, state) = open(data.path(), Reader::child(&torn)).unwrap();
     assert!((1..2000).contains(&state.len()), "{}", state.len());
     assert_eq!(journal.quarantined().len(), 1);

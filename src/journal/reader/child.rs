@@ -79,8 +79,6 @@ impl Children {
     fn start(&self) -> Result<Child, ReaderError> {
         let mut command = Command::new(&*self.program);
         command.arg0("gatepost").arg("segment-frames");
-        // It needs nothing of the environment, and secrets are none of its business.
-        command.env_clear();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let failed = |error: io::Error| ReaderError::Start(error.to_string());
         let mut process = command.spawn().map_err(failed)?;
