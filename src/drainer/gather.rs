@@ -14,10 +14,18 @@ const PAGE_CHUNKS: usize = 16;
 /// The bound on the chunks of one batch, however few rows they merge to: 64 MiB.
 const BATCH_CHUNKS_MAX: usize = 16_384;
 
+/// A batch that has its rows takes more as long as at least one fact in so many of a page needs no
+/// row of its own: after an outage the same counters come again and again, and each row saved is
+/// one less to send.
+const PAYS: usize = 4;
+/// How often the bound on rows it may take then.
+const STRETCH: usize = 4;
+
 /// How much one batch may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Distinct counters, or facts in the other lanes.
+    /// Distinct counters, or facts in the other lanes. Where reading on pays, up to [`STRETCH`]
+    /// times as many.
     pub rows: usize,
 }
 
@@ -38,6 +46,8 @@ pub struct Gathered {
 struct Merged {
     usage: HashMap<Counter, Counts>,
     chunks: usize,
+    /// The last page saved enough rows to go on.
+    pays: bool,
 }
 
 impl Merged {
@@ -52,9 +62,14 @@ impl Merged {
         }
     }
 
+    fn rows(&self, batch: &Batch) -> usize {
+        self.usage.len() + batch.state.len() + batch.events.len()
+    }
+
     fn full(&self, batch: &Batch, bounds: Bounds) -> bool {
-        let rows = self.usage.len() + batch.state.len() + batch.events.len();
-        rows >= bounds.rows || self.chunks >= BATCH_CHUNKS_MAX
+        let rows = self.rows(batch);
+        let most = if self.pays { bounds.rows.saturating_mul(STRETCH) } else { bounds.rows };
+        rows >= most || self.chunks >= BATCH_CHUNKS_MAX
     }
 }
 
@@ -167,7 +182,7 @@ fn gather_segment(
     batch: &mut Batch,
 ) -> Result<Option<StreamRange>, SegmentError> {
     let from = segment.applied_seq();
-    let (mut to, mut facts) = (from, 0);
+    let (mut to, mut facts) = (from, 0_usize);
     loop {
         let page = match read(segment, to) {
             Ok(page) => page,
@@ -177,15 +192,18 @@ fn gather_segment(
         };
         to = page.reached;
         merged.chunks += page.chunks.len();
+        let (rows, before) = (merged.rows(batch), facts);
         for fact in page.chunks.into_iter().flat_map(|chunk| chunk.facts) {
             facts += 1;
             merged.add(batch, fact);
         }
+        let (new, read) = (merged.rows(batch) - rows, facts - before);
+        merged.pays = new < read - read / PAYS;
         if merged.full(batch, bounds) || to >= segment.durable_seq() {
             break;
         }
     }
-    segment.counted(from, to, facts);
+    segment.counted(from, to, facts as u64);
     let closed = (segment.is_sealed() && to == segment.durable_seq()).then_some(to);
     let range = StreamRange { stream: segment.stream, lane: segment.lane, from, to, closed };
     Ok((to > from).then_some(range))

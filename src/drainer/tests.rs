@@ -109,6 +109,19 @@ async fn a_batch_ends_at_its_bound_and_the_next_one_begins_there() {
 }
 
 #[tokio::test]
+async fn counters_that_come_again_are_read_on_beyond_the_bound_on_rows() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    count(&journal, 0..60).await;
+    for _ in 0..40 {
+        count(&journal, 0..150).await;
+    }
+    let gathered = usage(&journal, Bounds { rows: 100 });
+    assert_eq!((gathered.batch.usage.len(), requests(&gathered)), (150, 6060));
+    assert!(gathered.whole, "one batch for all of it");
+}
+
+#[tokio::test]
 async fn an_open_stream_says_its_end_only_once_it_has_one() {
     let data = TempDir::new().expect("temporary directory");
     let journal = open(&data);
