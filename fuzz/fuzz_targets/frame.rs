@@ -1,4 +1,5 @@
-//! The frame decoder, and what the journal and the cache keep in frames. `cargo fuzz run frame -- -malloc_limit_mb=1`
+//! The frame decoder, and what the journal and the cache keep in frames.
+//! `cargo fuzz run frame -- -malloc_limit_mb=1`
 
 #![no_main]
 
