@@ -2,8 +2,7 @@
 //!
 //! `cargo bench --bench journal -- [SCENARIO]… [--quick]`, scenarios as in [`SCENARIOS`], default
 //! all. Every figure is measured in this run, on this machine: a plain log takes turns with the
-//! journal, and what is printed are medians and the range they fell in. Nothing here decides a
-//! test.
+//! journal, and what is printed are medians and the range they fell in. Nothing decides a test.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a report is printed")]
 #![expect(

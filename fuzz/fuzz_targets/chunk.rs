@@ -2,9 +2,9 @@
 
 #![no_main]
 
-#[path = "../inputs.rs"]
-mod inputs;
+#[path = "../inputs/chunk.rs"]
+mod input;
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| inputs::chunk(data));
+fuzz_target!(|data: &[u8]| input::read(data));

@@ -15,8 +15,8 @@ use crate::model::fact::Lane;
 
 /// Keys are laid out, empty, so far ahead of the chunks. sled writes a leaf of its tree anew, with
 /// all values in it, when more than 16 keys split it or a tenth change is made to it. So it does
-/// its splitting while the leaves are empty; each then takes as many changes as it has keys (nine), and
-/// every chunk is written once instead of four times.
+/// its splitting while the leaves are empty; each then takes as many changes as it has keys (nine),
+/// and every chunk is written once instead of four times.
 const LAID_OUT: u64 = 32;
 
 /// The writing end of a segment; the journal thread owns it.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use gatepost::entropy::{Entropy, SeededEntropy};
 
-#[path = "../../fuzz/inputs.rs"]
-mod inputs;
+#[path = "../../fuzz/inputs/chunk.rs"]
+mod chunk;
+#[path = "../../fuzz/inputs/frame.rs"]
+mod frame;
 
 /// Changed inputs of each file.
 const CHANGED: usize = 500;
@@ -59,10 +61,10 @@ fn run(target: &str, input: fn(&[u8])) {
 
 #[test]
 fn no_chunk_that_is_read_panics_or_is_more_than_its_bytes() {
-    run("chunk", inputs::chunk);
+    run("chunk", chunk::read);
 }
 
 #[test]
 fn no_frame_that_is_read_panics_or_is_more_than_its_bytes() {
-    run("frame", inputs::frame);
+    run("frame", frame::read);
 }
