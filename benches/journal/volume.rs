@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use gatepost::clock::{Clock, SystemClock};
 use gatepost::journal::Config;
-use gatepost::model::units::Span;
+use gatepost::model::units::{Size, Span};
 
 use crate::Effort;
 use crate::load::{Dice, counters, journal, one};
@@ -36,7 +36,8 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
 
 fn at(per_second: u64, interval: Span, span: Duration, report: &mut Report) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let config = Config { interval, ..Config::default() };
+    // The ballast is written once, at the start.
+    let config = Config { interval, ballast: Size(0), ..Config::default() };
     let (journal, metrics) = journal(dir.path(), config)?;
     let (counters, clock, mut dice) = (counters(COUNTERS), SystemClock::new(), Dice(7));
     let before = written_bytes()?;
