@@ -60,6 +60,32 @@ impl Chunk {
         }
         if rest.is_empty() { Ok(Self { seq, facts }) } else { Err(CodecError::Shape) }
     }
+
+    /// The chunk of `stream` that begins with `bytes`, wherever it ends; none that is not whole.
+    pub(super) fn at_front(stream: Uuid, bytes: &[u8]) -> Option<Self> {
+        let bytes = &bytes[..bytes.len().min(CHUNK_MAX)];
+        let seq = seq_behind(bytes)?;
+        let count = u16::from_le_bytes(bytes.get(HEADER..HEADER + COUNT)?.try_into().ok()?);
+        let mut rest = &bytes[HEADER + COUNT..];
+        let mut before = delta::Before::default();
+        for _ in 0..count {
+            before.take(&mut rest).ok()?;
+        }
+        let len = bytes.len() - rest.len() + CHECK;
+        Self::read(stream, seq, bytes.get(..len)?).ok()
+    }
+}
+
+/// What every chunk of `stream` begins with.
+pub(super) fn head_of(stream: Uuid) -> Vec<u8> {
+    let mut head = codec::open(Kind::Chunk, CHUNK_VERSION);
+    head.extend_from_slice(stream.as_bytes());
+    head
+}
+
+/// The sequence number that stands behind the head of a chunk.
+pub(super) fn seq_behind(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.get(HEADER - 8..HEADER)?.try_into().ok()?))
 }
 
 /// A fact where it was recorded, on its way into a chunk. Encoded as [`Fact`] is.

@@ -76,7 +76,7 @@ impl Foreign {
     /// The segment in `dir`.
     pub(super) fn of(dir: PathBuf) -> Result<Self, LogError> {
         const UUID_LEN: usize = 36;
-        if !dir.join("db").is_file() {
+        if !dir.is_dir() {
             return Err(LogError::NotFound(dir.display().to_string()));
         }
         let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -84,7 +84,8 @@ impl Foreign {
         let stream = name.get(start..).and_then(|id| id.parse().ok());
         match stream {
             Some(stream) => Ok(Self { dir, stream }),
-            None => Err(LogError::Unnamed(dir)),
+            None if dir.join("db").is_file() => Err(LogError::Unnamed(dir)),
+            None => Err(LogError::NotFound(dir.display().to_string())),
         }
     }
 

@@ -7,6 +7,7 @@
 mod end;
 mod error;
 mod read;
+mod traces;
 
 use std::fs;
 use std::io;

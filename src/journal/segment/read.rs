@@ -1,5 +1,6 @@
 //! The reading side of a segment: looked through once when it is inherited, then read in pages.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -7,8 +8,10 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::traces::Traces;
 use super::{End, Segment, SegmentError, lock};
 use crate::codec::CodecError;
+use crate::disk::StoreError;
 use crate::journal::chunk::Chunk;
 use crate::journal::reader::{Frames, Reader};
 use crate::model::fact::Lane;
@@ -87,7 +90,9 @@ pub(in crate::journal) fn look_through(
 ) -> (Found, Result<Option<Frames>, SegmentError>) {
     let mut found = Found::default();
     if !dir.join("db").exists() {
-        return (found, Ok(None));
+        // It was synced before the segment took anything.
+        let gone = StoreError::Sled("the file `db` is missing".into());
+        return (found, Err(gone.into()));
     }
     let mut frames = match reader.open(dir, 0, to) {
         Ok(frames) => frames,
@@ -150,18 +155,36 @@ impl Segment {
         let to = known.map_or(u64::MAX, |end| end.last_seq);
         // At most one reads it: the one before must let go first.
         *frames = None;
-        let (found, read) = look_through(&self.reader, &self.dir, self.stream, to, each);
+        let mut readable = BTreeSet::new();
+        let mut seen = |chunk: Chunk| {
+            readable.insert(chunk.seq);
+            each(chunk)
+        };
+        // sled may mend, and so forget, what it opens: the bytes are asked before.
+        let whole = known.is_some_and(|end| end.sealed) && self.lane == Lane::Usage;
+        let traces = if whole { Traces::default() } else { self.traces(to)? };
+        let (found, read) = look_through(&self.reader, &self.dir, self.stream, to, &mut seen);
+        for chunk in traces.chunks.values().filter(|chunk| !readable.contains(&chunk.seq)) {
+            let _all_are_taken = each(chunk.clone());
+        }
         *frames = read?;
         let end = match known {
             Some(known) => known,
             None => {
                 // Whoever wrote it was killed. What is there was synced when it was inherited.
-                let end = End { last_seq: found.last_seq, facts: found.facts, sealed: false };
+                let last_seq = found.last_seq.max(traces.last_seq);
+                let facts = found.facts.max(traces.facts());
+                let end = End { last_seq, facts, sealed: false };
                 end.write(&self.dir)?;
                 end
             }
         };
-        *lock(&self.missing) = found.missing(end);
+        let missing = found.missing(end);
+        *lock(&self.missing) = missing;
+        // What is in force must not end with what sled forgot: the caller logs it again.
+        if self.lane == Lane::State && missing.chunks > 0 {
+            return Err(SegmentError::Missing(missing));
+        }
         // Not beyond what can be read: a tail that is missing must not become applied, or it could
         // never be replayed, should its files be mended. And then this is not the end.
         let whole = found.readable_seq == end.last_seq;
@@ -169,6 +192,17 @@ impl Segment {
         self.publish(End { last_seq, facts, sealed: end.sealed && whole });
         self.examined.store(true, Ordering::Release);
         Ok(())
+    }
+
+    /// What the bytes tell up to `to`, beside what sled will say.
+    fn traces(&self, to: u64) -> Result<Traces, SegmentError> {
+        if !self.dir.join("db").exists() {
+            return Ok(Traces::default());
+        }
+        let mut traces = Traces::of(&self.dir, self.stream)?;
+        traces.chunks.retain(|seq, _| *seq <= to);
+        traces.last_seq = traces.last_seq.min(to);
+        Ok(traces)
     }
 
     /// Looks an inherited segment through, once; hands on what it reads on the way, also when the
