@@ -140,6 +140,17 @@ async fn damaged_journals_open_and_what_is_lost_is_reported() {
     });
 }
 
+#[tokio::test]
+async fn a_merged_segment_whose_end_was_lost_is_kept() {
+    let (good, _db) = good::make().await;
+    let harm = Harm::lost_end(good.path());
+    harm.apply(good.path());
+    let (journal, _) = open(good.path(), &journal::real());
+    journal.examine(&|| false);
+    account(&good, &journal, &harm);
+    journal.shutdown().unwrap();
+}
+
 /// One after the other into one Postgres: besides, each is a copy of the ones before.
 #[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]
 #[tokio::test]
@@ -185,7 +196,7 @@ async fn the_program_starts_on_damage_or_says_in_one_message_why_not() {
         let refuses = ["node", "format", "admin-token"].contains(&&*harm.file);
         assert!(refuses, "{}", gateway.said());
         let ran = gateway.run(&["serve"]).await;
-        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert_eq!(ran.code, Some(78), "{ran:?}");
         let told = ran.stderr.lines().filter(|line| line.contains(&*harm.file)).count();
         let format = ran.stderr.contains("its format is");
         assert!(told == 1 || format, "{ran:?}");

@@ -79,6 +79,12 @@ impl Harm {
         Self { dir, file, kind, at: number(&entropy), seed }
     }
 
+    /// The merged segment's `end` is gone.
+    pub fn lost_end(good: &Path) -> Self {
+        let merged = Self::of(0, good, &["/sources"]);
+        Self { file: "end".into(), kind: Kind::Gone, ..merged }
+    }
+
     /// To the copy in `data`.
     pub fn apply(&self, data: &Path) {
         let path = data.join(self.dir.trim_matches('/')).join(&self.file);
