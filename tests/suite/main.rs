@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod crash_points;
+mod damage;
 mod disk_errors;
 mod drain;
 mod feed;

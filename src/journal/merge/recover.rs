@@ -7,14 +7,15 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::sources;
+use super::sources::{self, Source};
 use crate::disk;
 use crate::journal::{Reader, Segment, SegmentError};
 use crate::model::fact::Lane;
 
-/// Removes merged segments without `end`, whose sources are all there, and the sources of those
-/// that have one. A list or an end that cannot be read is left to whoever looks at the segment: it
-/// removes nothing.
+/// Removes merged segments without `end`, and the sources of those that have one. Sources go only
+/// after `end` is synced: where none of them is left, it is the `end` that was lost, and the segment
+/// is all that there is. A list or an end that cannot be read is left to whoever looks at the
+/// segment: it removes nothing.
 pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane) -> io::Result<()> {
     let mut gone = HashSet::new();
     for entry in fs::read_dir(lane_dir)? {
@@ -25,6 +26,13 @@ pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane) -> io::Result<()> 
             continue;
         }
         if !dir.join("end").exists() {
+            // One that was merged before may be named, and be gone for long.
+            let named = sources::read(&dir, stream).ok().flatten().unwrap_or_default();
+            let there = |source: &Source| lane_dir.join(source.stream.to_string()).exists();
+            if !named.iter().any(there) {
+                tracing::error!(%stream, "the end of a merged segment was lost: it is kept");
+                continue;
+            }
             tracing::info!(%stream, "a merge was interrupted: it begins anew");
             gone.insert(stream);
         } else if let Ok(Some(named)) = named(lane, stream, &dir) {

@@ -10,7 +10,7 @@ use gatepost::cache::{self, Cache, Declared, Source};
 use gatepost::clock::SystemClock;
 use gatepost::drainer::{self, Drainer};
 use gatepost::entropy::SystemEntropy;
-use gatepost::journal::{self, Journal};
+use gatepost::journal::{self, Journal, Reader};
 use gatepost::metrics::Metrics;
 use gatepost::model::units::{Size, Span};
 use tempfile::TempDir;
@@ -63,10 +63,22 @@ impl Gateway {
         source: Option<Arc<dyn Source>>,
         config: journal::Config,
     ) -> Self {
+        Self::read_by(Reader::InProcess, data, url, source, config)
+    }
+
+    /// With segments of earlier processes read by `reader`.
+    pub fn read_by(
+        reader: Reader,
+        data: TempDir,
+        url: &str,
+        source: Option<Arc<dyn Source>>,
+        config: journal::Config,
+    ) -> Self {
         let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
         let metrics = Arc::new(Metrics::new());
+        let (handed, measured) = (entropy.clone(), metrics.clone());
         let (journal, state) =
-            Journal::open(data.path(), config, clock.clone(), entropy.clone(), metrics.clone())
+            Journal::open_with(data.path(), config, reader, clock.clone(), handed, measured)
                 .expect("the journal opens");
         let cache = Cache::open(
             data.path(),
@@ -125,7 +137,8 @@ pub fn clone(data: &Path) -> TempDir {
     to
 }
 
-fn copy(from: &Path, to: &Path) {
+/// A copy of a directory that may be in use.
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).expect("a new directory");
     for entry in fs::read_dir(from).into_iter().flatten() {
         let entry = entry.expect("readable");
