@@ -21,8 +21,8 @@
 //!
 //! journal/<lane>/<stream>/   one sled database per segment; the stream id is a uuid v7
 //!     sources                where others were merged into it: their streams, written first
-//!     end                    written and synced when the segment closes: last sequence number,
-//!     facts sent                   written and synced before the first transaction that carries it
+//!     end                    written and synced when the segment closes: last number, facts
+//!     sent                   written and synced before the first transaction that carries it
 //! ```
 //!
 //! - One thread writes (`committer`). sled's `flush` is no fsync on Linux, so each commit ends with
