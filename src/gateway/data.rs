@@ -57,14 +57,17 @@ impl DataDir {
 
     fn check_format(&self) -> io::Result<()> {
         let file = self.path.join("format");
-        match fs::read_to_string(&file) {
+        match read_text(&file) {
             Ok(text) => match text.trim().parse::<u32>() {
                 Ok(format) if format <= FORMAT => Ok(()),
                 Ok(format) => Err(io::Error::other(format!(
                     "its format is {format} and this version knows {FORMAT}; start the version \
                      that wrote it, or a later one"
                 ))),
-                Err(_) => Err(io::Error::other(format!("{} is not a number", file.display()))),
+                Err(_) => Err(io::Error::other(format!(
+                    "{} is damaged: it holds no number. Was it 1, write that",
+                    file.display()
+                ))),
             },
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 disk::write_whole(&file, format!("{FORMAT}\n").as_bytes())
@@ -91,9 +94,12 @@ impl DataDir {
         let file = self.path.join("node");
         let unusable =
             |error: io::Error| Error::Config(format!("{} cannot be used: {error}", file.display()));
-        match fs::read_to_string(&file) {
+        match read_text(&file) {
             Ok(text) if crate::model::is_name(text.trim()) => Ok(text.trim().into()),
-            Ok(_) => Err(unusable(io::Error::other("it holds no name; set `data.node`"))),
+            Ok(_) => Err(unusable(io::Error::other(
+                "it holds no name; set `data.node` to the one that it had (Postgres knows: SELECT \
+                 DISTINCT node_id FROM gatepost.stream_ledger)",
+            ))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let id = entropy.uuid_v7(now).simple().to_string();
                 let node = format!("gw-{}", &id[20..]);
@@ -114,6 +120,11 @@ impl DataDir {
     pub fn served(&self) -> io::Result<()> {
         disk::write_whole(&self.path.join(SERVED), b"")
     }
+}
+
+/// What is no text is damaged: it is left to whoever looks for a name or a number in it.
+fn read_text(file: &Path) -> io::Result<String> {
+    fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

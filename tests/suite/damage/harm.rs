@@ -10,7 +10,7 @@ pub const JOURNAL: &[&str] =
     &["/db", "/conf", "/snap.", "/end", "/db", "/sent", "/sources", "/attached", "/blobs", "/db"];
 /// Those that only the program reads, and some of the journal.
 pub const PROGRAM: &[&str] =
-    &["/format", "/node", "/admin-token", "/lock", "cache/db", "cache/conf", "cache/snap."];
+    &["/format", "/node", "/admin-token", "/lock", "cache/db", "cache/conf", "cache/"];
 
 #[derive(Debug)]
 enum Kind {
