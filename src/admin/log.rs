@@ -67,6 +67,7 @@ impl From<LogError> for Problem {
             LogError::Unnamed(_) | LogError::Mixed => Self::bad_request(detail),
             LogError::Here(_) | LogError::Merged { .. } => Self::conflict("already_here", detail),
             LogError::NoEnd(_) => Self::conflict("no_end", detail),
+            LogError::Sources(_) => Self::conflict("no_sources", detail),
             LogError::Unreadable(_) => Self::conflict("unreadable", detail),
             LogError::Full(full) => full.into(),
             LogError::Io(_) => Self::internal(detail),

@@ -52,6 +52,12 @@ pub enum LogError {
     /// It holds facts of several lanes, or of another than it says.
     #[error("the segment holds facts that do not belong together: it was not written by gatepost")]
     Mixed,
+    /// What it was merged of cannot be read: nobody can tell whether that is counted already.
+    #[error(
+        "the segment's `sources` cannot be read ({0}): what it was merged of may be counted \
+         already; `gatepost log inspect` shows what it holds"
+    )]
+    Sources(SegmentError),
     /// Nothing in it can be read.
     #[error("nothing in the segment can be read: {0}")]
     Unreadable(SegmentError),

@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use uuid::Uuid;
 
 use super::foreign::{Foreign, LogError};
+use super::merge::sources::{self, Source};
 use super::quarantine::REPLAYED;
 use super::segment::End;
 use super::{Full, Journal, Missing, Place, Segment};
@@ -38,6 +39,7 @@ pub struct Replay {
     pub missing: Missing,
     /// Its state facts: they come into force with it.
     pub state: Vec<StateFact>,
+    stands_for: Arc<[Source]>,
     source: PathBuf,
     copy: PathBuf,
 }
@@ -59,7 +61,9 @@ impl Journal {
             Place::Journal(segment) => return Err(LogError::Here(segment.stream)),
             Place::Aside(foreign) => foreign,
         };
-        self.refuse_counted(foreign.stream)?;
+        let sources = sources::read(&foreign.dir, foreign.stream).map_err(LogError::Sources)?;
+        let sources = sources.unwrap_or_default();
+        self.refuse_counted(foreign.stream, &sources)?;
         let bytes = disk::bytes_below(&foreign.dir);
         let taken = self.shared.disk_bytes.load(Ordering::Relaxed);
         if taken.saturating_add(bytes) > self.config.max_bytes.0 {
@@ -75,6 +79,7 @@ impl Journal {
             end: End { last_seq: 0, facts: 0, sealed: false },
             missing: Missing::NONE,
             state: Vec::new(),
+            stands_for: sources,
             source: foreign.dir.clone(),
             copy,
         };
@@ -115,15 +120,17 @@ impl Journal {
     }
 
     /// Refuses a stream whose facts the journal holds, under its own name or in a stream that it
-    /// was merged into.
-    fn refuse_counted(&self, stream: Uuid) -> Result<(), LogError> {
-        if self.shared.streams().iter().any(|segment| segment.stream == stream) {
-            return Err(LogError::Here(stream));
+    /// was merged into; and one that was merged of such streams.
+    fn refuse_counted(&self, stream: Uuid, stands_for: &[Source]) -> Result<(), LogError> {
+        for stream in stands_for.iter().map(|source| source.stream).chain([stream]) {
+            if self.shared.streams().iter().any(|segment| segment.stream == stream) {
+                return Err(LogError::Here(stream));
+            }
+            if let Some(into) = self.merged_into(stream) {
+                return Err(LogError::Merged { stream, into });
+            }
         }
-        match self.merged_into(stream) {
-            Some(into) => Err(LogError::Merged { stream, into }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The stream of this journal that holds the facts of `stream`, because it was merged into it.
@@ -140,7 +147,7 @@ impl Journal {
     /// # Errors
     /// When its stream has come meanwhile, or the disk fails.
     pub fn replay(&self, replay: &Replay) -> Result<PathBuf, LogError> {
-        self.refuse_counted(replay.stream)?;
+        self.refuse_counted(replay.stream, &replay.stands_for)?;
         let lane_dir = self.dir.join(replay.lane.as_str());
         let dir = lane_dir.join(replay.stream.to_string());
         disk::secure(&replay.copy)?;

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock::SystemClock;
 use crate::entropy::{SeededEntropy, SystemEntropy};
+use crate::journal::LogError;
 use crate::journal::{Config, StateFact};
 use crate::metrics::Metrics;
 use crate::model::Timestamp;
@@ -315,6 +316,28 @@ async fn a_damaged_list_of_sources_removes_nothing_and_sets_the_segment_aside() 
     assert_eq!(sums(&journal), before);
     assert!(journal.segments(Lane::Usage).len() >= 4);
     assert_eq!(journal.status().quarantined.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_merged_of_streams_that_are_here_is_not_replayed() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(data.path());
+    for first in 0..4 {
+        closed(&journal, first).await;
+    }
+    journal.shutdown().expect("a working disk");
+    let (image, kept) = (TempDir::new().expect("made"), TempDir::new().expect("made"));
+    copy(data.path(), image.path());
+    assert!(merge(&journal, Scope::Own));
+    let merged = journal.segments(Lane::Usage)[0].clone();
+    let aside = kept.path().join(merged.stream.to_string());
+    copy(merged.dir(), &aside);
+    let (journal, _) = open(image.path());
+    let refused = journal.prepare_replay(&aside.to_string_lossy());
+    assert!(matches!(refused, Err(LogError::Here(_))), "{refused:?}");
+    fs::write(aside.join("sources"), b"damaged").expect("writable");
+    let refused = journal.prepare_replay(&aside.to_string_lossy());
+    assert!(matches!(refused, Err(LogError::Sources(_))), "{refused:?}");
 }
 
 fn copy(from: &Path, to: &Path) {
