@@ -150,20 +150,30 @@ impl Journal {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<StateFact>), JournalError> {
         let dir = data.join("journal");
-        let shared = Arc::new(Shared::new());
-        let journal = Self {
-            shared: shared.clone(),
-            config: Arc::new(config.clone()),
-            dir: dir.clone().into(),
-            reader,
-            clock: HandedClock(clock.clone()),
-            entropy: HandedEntropy(entropy.clone()),
-            metrics: metrics.clone(),
-            thread: Arc::default(),
+        let begin = || {
+            let journal = Self {
+                shared: Arc::new(Shared::new()),
+                config: Arc::new(config.clone()),
+                dir: dir.clone().into(),
+                reader: reader.clone(),
+                clock: HandedClock(clock.clone()),
+                entropy: HandedEntropy(entropy.clone()),
+                metrics: metrics.clone(),
+                thread: Arc::default(),
+            };
+            journal.inherit()?;
+            journal.look_whether_attached();
+            let state = journal.inherited_state()?;
+            Ok((journal, state))
         };
-        journal.inherit()?;
-        journal.look_whether_attached();
-        let state = journal.inherited_state()?;
+        let (journal, state) = match begin() {
+            Err(JournalError::Io { source: error, .. }) if ballast::let_go(data) => {
+                tracing::warn!(%error, "no room to start: the ballast is let go");
+                begin()
+            }
+            begun => begun,
+        }?;
+        let shared = journal.shared.clone();
         let committer = Committer::new(shared.clone(), dir, config, clock, entropy, metrics);
         let ending = shared.clone();
         let thread = std::thread::Builder::new()

@@ -12,9 +12,16 @@ use std::path::{Path, PathBuf};
 use crate::disk;
 use crate::entropy::SharedEntropy;
 
+const FILE: &str = "ballast";
 /// What must be free beside the ballast: sled takes half a MiB for each lane's new segment.
 const BESIDE: u64 = 2 << 20;
 const BLOCK: usize = 64 << 10;
+
+/// Gives back the room of the ballast in `data`, for a start on a full disk. Returns whether there
+/// was any to give.
+pub(super) fn let_go(data: &Path) -> bool {
+    fs::remove_file(data.join(FILE)).is_ok()
+}
 
 /// See the module.
 pub(super) struct Ballast {
@@ -27,7 +34,7 @@ pub(super) struct Ballast {
 impl Ballast {
     /// Of so many bytes in `data`; not made yet. Zero bytes are always held.
     pub fn new(data: &Path, bytes: u64, entropy: SharedEntropy) -> Self {
-        Self { file: data.join("ballast"), bytes, entropy, held: bytes == 0 }
+        Self { file: data.join(FILE), bytes, entropy, held: bytes == 0 }
     }
 
     /// Whether it is there; if not, the disk counts as full.

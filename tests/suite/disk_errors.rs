@@ -205,6 +205,26 @@ async fn a_full_disk_takes_an_orderly_end_and_a_start() {
     gateway.terminate().await;
 }
 
+/// Killed, and the disk full meanwhile: the ballast makes room for the start too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_gateway_starts_on_a_disk_that_is_full() {
+    let settings = "interval = \"5ms\"\nballast = \"8MiB\"\n";
+    let Some(mut gateway) = gateway(settings, |shim| shim) else { return };
+    let key = started(&mut gateway).await;
+    let ballast = gateway.data_dir().join("ballast");
+    until("the ballast", || async { ballast.exists() }).await;
+    assert!(gateway.allowed(&key).await);
+    until("it is counted", || async { gateway.counted().await == 1 }).await;
+    gateway.kill9();
+    gateway.shim().quota(Some(bytes_below(gateway.dir())));
+    gateway.start().await;
+    assert_eq!(gateway.counted().await, 1);
+    assert!(gateway.said().contains("the ballast is let go"), "{}", gateway.said());
+    gateway.shim().quota(None);
+    until("room", || gateway.allowed(&key)).await;
+    gateway.terminate().await;
+}
+
 /// When even the reserve is used up, changes are refused, attempts leave nothing behind, and what
 /// was refused harms nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
