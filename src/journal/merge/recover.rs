@@ -14,8 +14,8 @@ use crate::model::fact::Lane;
 
 /// Removes merged segments without `end`, and the sources of those that have one. Sources go only
 /// after `end` is synced: where none of them is left, it is the `end` that was lost, and the
-/// segment is all that there is. A list or an end that cannot be read is left to whoever looks at the
-/// segment: it removes nothing.
+/// segment is all that there is. A list or an end that cannot be read is left to whoever looks at
+/// the segment: it removes nothing.
 pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane) -> io::Result<()> {
     let mut gone = HashSet::new();
     for entry in fs::read_dir(lane_dir)? {
