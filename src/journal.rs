@@ -71,6 +71,7 @@ use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, UsageFact};
 
+pub use ballast::{give_up_ballast, is_disk_full};
 pub use chunk::{CHUNK_MAX, CHUNK_VERSION, Chunk, FACT_MAX, FactRef};
 pub use config::{Commit, Config, OnFull};
 pub use error::{Full, JournalError};
@@ -90,6 +91,9 @@ pub use ticket::Ticket;
 
 /// Room that the state lane has beyond `max_bytes`: revoking must work on a full journal.
 const STATE_RESERVE: u64 = 16 << 20;
+
+/// State facts that may wait in memory while the disk fails; beyond, they are refused.
+const STATE_WAITING_MAX: usize = 1024;
 
 /// Proof that there was room for a request's facts when it was admitted.
 #[derive(Clone, Copy, Debug)]
@@ -236,6 +240,8 @@ impl Journal {
     pub fn append(&self, facts: Vec<StateFact>) -> Result<Ticket<'_>, Full> {
         let bytes = self.shared.disk_bytes.load(Ordering::Relaxed);
         let fit = facts.iter().all(|fact| chunk::fits(FactRef::State(fact)));
+        let waiting = self.shared.state_waiting.load(Ordering::Relaxed);
+        let fit = fit && waiting < STATE_WAITING_MAX;
         if !fit || bytes >= self.config.max_bytes.0.saturating_add(STATE_RESERVE) {
             self.metrics.journal.rejected.get_or_create(&LaneLabel::of(Lane::State)).inc();
             return Err(Full);

@@ -14,6 +14,7 @@ use crate::entropy::SharedEntropy;
 
 /// What must be free beside the ballast: sled takes half a MiB for each lane's new segment.
 const BESIDE: u64 = 2 << 20;
+const FILE: &str = "ballast";
 const BLOCK: usize = 64 << 10;
 
 /// See the module.
@@ -27,7 +28,7 @@ pub(super) struct Ballast {
 impl Ballast {
     /// Of so many bytes in `data`; not made yet. Zero bytes are always held.
     pub fn new(data: &Path, bytes: u64, entropy: SharedEntropy) -> Self {
-        Self { file: data.join("ballast"), bytes, entropy, held: bytes == 0 }
+        Self { file: data.join(FILE), bytes, entropy, held: bytes == 0 }
     }
 
     /// Whether it is there; if not, the disk counts as full.
@@ -77,6 +78,17 @@ impl Ballast {
         self.held = false;
         fs::remove_file(&self.file).is_ok()
     }
+}
+
+/// Whether the disk that `data` is on is full: a segment cannot be opened or made.
+pub fn is_disk_full(data: &Path) -> bool {
+    disk::free_bytes(data).is_ok_and(|free| free < BESIDE)
+}
+
+/// Gives the room of an earlier process's ballast back, for a start that has no journal thread yet.
+/// Returns whether there was any to give.
+pub fn give_up_ballast(data: &Path) -> bool {
+    fs::remove_file(data.join(FILE)).is_ok()
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -205,6 +205,28 @@ async fn a_full_disk_takes_an_orderly_end_and_a_start() {
     gateway.terminate().await;
 }
 
+/// Nobody could free the ballast before the end, and the start needs room to read what there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_takes_a_kill_and_a_start() {
+    let settings = "interval = \"5ms\"\nsegment_max_bytes = \"1KiB\"\nballast = \"8MiB\"\n";
+    let Some(mut gateway) = gateway(settings, |shim| shim) else { return };
+    let key = started(&mut gateway).await;
+    let other = gateway.create_key("acme").await;
+    let ballast = gateway.data_dir().join("ballast");
+    until("the ballast", || async { ballast.exists() }).await;
+    assert!(gateway.allowed(&key).await);
+    gateway.kill9();
+    gateway.shim().quota(Some(bytes_below(gateway.dir())));
+    gateway.start().await;
+    assert!(!ballast.exists(), "its room was given back");
+    assert!(!gateway.allowed(&key).await, "there is no room yet");
+    gateway.revoke(&other).await;
+    gateway.shim().quota(None);
+    until("room", || gateway.allowed(&key)).await;
+    assert!(ballast.exists());
+    gateway.terminate().await;
+}
+
 /// When even the reserve is used up, changes are refused, attempts leave nothing behind, and what
 /// was refused harms nobody.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
