@@ -36,6 +36,9 @@ pub enum Error {
     /// Another process holds the data directory (exit 75).
     #[error("{0}")]
     Locked(String),
+    /// There is no room on the disk of the data directory (exit 75).
+    #[error("{0}")]
+    DiskFull(String),
     /// Something that is needed cannot be reached (exit 69).
     #[error("{0}")]
     Unavailable(String),

@@ -71,6 +71,7 @@ use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, UsageFact};
 
+pub use ballast::{give_up_ballast, is_disk_full};
 pub use chunk::{CHUNK_MAX, CHUNK_VERSION, Chunk, FACT_MAX, FactRef};
 pub use config::{Commit, Config, OnFull};
 pub use error::{Full, JournalError};
@@ -90,6 +91,9 @@ pub use ticket::Ticket;
 
 /// Room that the state lane has beyond `max_bytes`: revoking must work on a full journal.
 const STATE_RESERVE: u64 = 16 << 20;
+
+/// State facts that may wait in memory while the disk fails; beyond, they are refused.
+const STATE_WAITING_MAX: usize = 1024;
 
 /// Proof that there was room for a request's facts when it was admitted.
 #[derive(Clone, Copy, Debug)]
@@ -150,30 +154,20 @@ impl Journal {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<StateFact>), JournalError> {
         let dir = data.join("journal");
-        let begin = || {
-            let journal = Self {
-                shared: Arc::new(Shared::new()),
-                config: Arc::new(config.clone()),
-                dir: dir.clone().into(),
-                reader: reader.clone(),
-                clock: HandedClock(clock.clone()),
-                entropy: HandedEntropy(entropy.clone()),
-                metrics: metrics.clone(),
-                thread: Arc::default(),
-            };
-            journal.inherit()?;
-            journal.look_whether_attached();
-            let state = journal.inherited_state()?;
-            Ok((journal, state))
+        let shared = Arc::new(Shared::new());
+        let journal = Self {
+            shared: shared.clone(),
+            config: Arc::new(config.clone()),
+            dir: dir.clone().into(),
+            reader,
+            clock: HandedClock(clock.clone()),
+            entropy: HandedEntropy(entropy.clone()),
+            metrics: metrics.clone(),
+            thread: Arc::default(),
         };
-        let (journal, state) = match begin() {
-            Err(JournalError::Io { source: error, .. }) if ballast::let_go(data) => {
-                tracing::warn!(%error, "no room to start: the ballast is let go");
-                begin()
-            }
-            begun => begun,
-        }?;
-        let shared = journal.shared.clone();
+        journal.inherit()?;
+        journal.look_whether_attached();
+        let state = journal.inherited_state()?;
         let committer = Committer::new(shared.clone(), dir, config, clock, entropy, metrics);
         let ending = shared.clone();
         let thread = std::thread::Builder::new()
@@ -246,6 +240,8 @@ impl Journal {
     pub fn append(&self, facts: Vec<StateFact>) -> Result<Ticket<'_>, Full> {
         let bytes = self.shared.disk_bytes.load(Ordering::Relaxed);
         let fit = facts.iter().all(|fact| chunk::fits(FactRef::State(fact)));
+        let waiting = self.shared.state_waiting.load(Ordering::Relaxed);
+        let fit = fit && waiting < STATE_WAITING_MAX;
         if !fit || bytes >= self.config.max_bytes.0.saturating_add(STATE_RESERVE) {
             self.metrics.journal.rejected.get_or_create(&LaneLabel::of(Lane::State)).inc();
             return Err(Full);

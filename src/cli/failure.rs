@@ -46,7 +46,7 @@ impl From<gateway::Error> for Failure {
         let message = error.to_string();
         match error {
             gateway::Error::Config(_) => Self::Config(message),
-            gateway::Error::Locked(_) => Self::TryAgain(message),
+            gateway::Error::Locked(_) | gateway::Error::DiskFull(_) => Self::TryAgain(message),
             gateway::Error::Unavailable(_) => Self::Unavailable(message),
             gateway::Error::Failed(_) => Self::Failed(message),
         }

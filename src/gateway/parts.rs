@@ -19,7 +19,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::drainer::{self, Drainer};
 use crate::entropy::{SharedEntropy, SystemEntropy};
-use crate::journal::{Journal, JournalError, MergeError, Reader, Scope};
+use crate::journal::{self, Journal, JournalError, MergeError, Reader, Scope};
 use crate::metrics::Metrics;
 use crate::model::Name;
 use crate::model::fact::{Revocation, StateFact};
@@ -296,6 +296,7 @@ impl Parts {
 }
 
 /// What journal and cache are opened with.
+#[derive(Clone)]
 struct Storage {
     config: Config,
     reader: Reader,
@@ -309,7 +310,26 @@ struct Storage {
 impl Storage {
     /// Journal, then cache, with what the journal's state lane says in force before the first
     /// answer.
+    ///
+    /// On a full disk once more with the room of the ballast, which is kept for that.
     fn open(self, dir: &Path) -> Result<(Journal, Arc<Cache>), Error> {
+        let full = |error: Error| match error {
+            Error::Config(why) if journal::is_disk_full(dir) => Error::DiskFull(format!(
+                "the disk of the data directory {} is full: make room and start again ({why})",
+                dir.display()
+            )),
+            error => error,
+        };
+        match self.clone().try_open(dir).map_err(full) {
+            Err(Error::DiskFull(why)) if journal::give_up_ballast(dir) => {
+                tracing::warn!(%why, "starting with the room of the ballast");
+                self.try_open(dir).map_err(full)
+            }
+            opened => opened,
+        }
+    }
+
+    fn try_open(self, dir: &Path) -> Result<(Journal, Arc<Cache>), Error> {
         let Self { config, reader, source, clock, entropy, metrics, tasks } = self;
         let declared = config.declared();
         let (journal, state) = Journal::open_with(
@@ -320,7 +340,14 @@ impl Storage {
             entropy,
             metrics.clone(),
         )?;
-        let cache = Cache::open(dir, config.cache, declared, source, clock, metrics, tasks)?;
+        let cache = Cache::open(dir, config.cache, declared, source, clock, metrics, tasks);
+        let cache = match cache {
+            Ok(cache) => cache,
+            Err(error) => {
+                journal.shutdown()?;
+                return Err(error.into());
+            }
+        };
         state.iter().for_each(|fact| cache.pin(fact));
         Ok((journal, cache))
     }

@@ -12,16 +12,10 @@ use std::path::{Path, PathBuf};
 use crate::disk;
 use crate::entropy::SharedEntropy;
 
-const FILE: &str = "ballast";
 /// What must be free beside the ballast: sled takes half a MiB for each lane's new segment.
 const BESIDE: u64 = 2 << 20;
+const FILE: &str = "ballast";
 const BLOCK: usize = 64 << 10;
-
-/// Gives back the room of the ballast in `data`, for a start on a full disk. Returns whether there
-/// was any to give.
-pub(super) fn let_go(data: &Path) -> bool {
-    fs::remove_file(data.join(FILE)).is_ok()
-}
 
 /// See the module.
 pub(super) struct Ballast {
@@ -84,6 +78,17 @@ impl Ballast {
         self.held = false;
         fs::remove_file(&self.file).is_ok()
     }
+}
+
+/// Whether the disk that `data` is on is full: a segment cannot be opened or made.
+pub fn is_disk_full(data: &Path) -> bool {
+    disk::free_bytes(data).is_ok_and(|free| free < BESIDE)
+}
+
+/// Gives the room of an earlier process's ballast back, for a start that has no journal thread yet.
+/// Returns whether there was any to give.
+pub fn give_up_ballast(data: &Path) -> bool {
+    fs::remove_file(data.join(FILE)).is_ok()
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -103,6 +103,7 @@ impl Committer {
                     self.shared.give_up();
                 }
             }
+            self.shared.state_waiting.store(carried.state.len(), Ordering::Relaxed);
             round += 1;
             self.tidy(!carried.is_empty());
             if stopping {

@@ -1,6 +1,6 @@
 //! What the handles and the journal thread share, and the tickets that wait for it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::Thread;
 
@@ -46,6 +46,8 @@ pub(super) struct Shared {
     /// Signed: a commit may take a counter away a moment before it is added here.
     pub pending: AtomicI64,
     pub disk_bytes: AtomicU64,
+    /// State facts that a failing disk keeps in memory.
+    pub state_waiting: AtomicUsize,
     pub segments: Mutex<Vec<Arc<Segment>>>,
     pub merging: Merging,
 }
@@ -65,6 +67,7 @@ impl Shared {
             disk_full: AtomicBool::new(false),
             pending: AtomicI64::new(0),
             disk_bytes: AtomicU64::new(0),
+            state_waiting: AtomicUsize::new(0),
             segments: Mutex::default(),
             merging: Merging::default(),
         }
