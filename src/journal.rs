@@ -57,7 +57,7 @@ mod writer;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use uuid::Uuid;
@@ -106,28 +106,25 @@ pub struct Journal {
     config: Arc<Config>,
     dir: Arc<Path>,
     reader: Reader,
-    clock: HandedClock,
-    entropy: HandedEntropy,
+    clock: Handed<SharedClock>,
+    entropy: Handed<SharedEntropy>,
     metrics: Arc<Metrics>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
+/// What came in through the door, and cannot be printed.
 #[derive(Clone)]
-struct HandedClock(SharedClock);
+struct Handed<T>(T);
 
-impl std::fmt::Debug for HandedClock {
+impl<T> std::fmt::Debug for Handed<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Clock")
+        f.write_str("Handed")
     }
 }
 
-#[derive(Clone)]
-struct HandedEntropy(SharedEntropy);
-
-impl std::fmt::Debug for HandedEntropy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Entropy")
-    }
+/// What is held by a lock here stays usable after a panic elsewhere: no step leaves it half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Journal {
@@ -160,8 +157,8 @@ impl Journal {
             config: Arc::new(config.clone()),
             dir: dir.clone().into(),
             reader,
-            clock: HandedClock(clock.clone()),
-            entropy: HandedEntropy(entropy.clone()),
+            clock: Handed(clock.clone()),
+            entropy: Handed(entropy.clone()),
             metrics: metrics.clone(),
             thread: Arc::default(),
         };
@@ -179,7 +176,7 @@ impl Journal {
             .map_err(|error| JournalError::Thread(error.to_string()))?;
         // What is wanted before the thread is known here waits one interval at most.
         drop(shared.thread.set(thread.thread().clone()));
-        *journal.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        *lock(&journal.thread) = Some(thread);
         Ok((journal, state))
     }
 
@@ -308,7 +305,7 @@ impl Journal {
         if let Some(thread) = self.shared.thread.get() {
             thread.unpark();
         }
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = lock(&self.thread).take();
         if let Some(thread) = thread {
             thread.join().map_err(|_| JournalError::Thread("it panicked".into()))?;
         }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use gatepost::cache::{self, Cache, Declared};
 use gatepost::clock::SystemClock;
 use gatepost::drainer::{self, Drainer};
-use gatepost::entropy::{SharedEntropy, SystemEntropy};
+use gatepost::entropy::SystemEntropy;
 use gatepost::journal::{self, Journal, MergeError, Scope};
 use gatepost::metrics::Metrics;
 use gatepost::model::units::Span;
@@ -18,10 +18,10 @@ use tokio_util::task::TaskTracker;
 use crate::report::progress;
 
 /// As a gateway does: a backlog is merged whenever it is worth while.
-fn keep_merged(journal: &Journal, entropy: SharedEntropy, stop: &CancellationToken) {
+fn keep_merged(journal: &Journal, stop: &CancellationToken) {
     const EVERY: Duration = Duration::from_secs(1);
     while !stop.is_cancelled() {
-        match journal.merge(Scope::Own, &entropy, &|| stop.is_cancelled()) {
+        match journal.merge(Scope::Own, &|| stop.is_cancelled()) {
             Ok(true) => {}
             Ok(false) | Err(MergeError::Stopped) => std::thread::sleep(EVERY),
             Err(error) => {
@@ -66,13 +66,13 @@ impl Parts {
             sink,
             config,
             clock: clock.clone(),
-            entropy: entropy.clone(),
+            entropy,
             metrics: metrics.clone(),
         });
         let stop = CancellationToken::new();
         tasks.spawn(worker.run(stop.clone()));
         let (merged, stopped) = (journal.clone(), stop.clone());
-        tasks.spawn_blocking(move || keep_merged(&merged, entropy, &stopped));
+        tasks.spawn_blocking(move || keep_merged(&merged, &stopped));
         Ok(Self { journal, drainer, metrics, clock, stop, tasks })
     }
 

@@ -244,12 +244,12 @@ impl Parts {
     fn keep_merged(&self) {
         const EVERY: Duration = Duration::from_secs(1);
         const AFTER_FAILURE: Duration = Duration::from_secs(60);
-        let (journal, entropy) = (self.journal.clone(), self.entropy.clone());
+        let journal = self.journal.clone();
         let (closing, scope) = (self.closing.clone(), self.scope());
         self.tasks.spawn(async move {
             while !closing.is_cancelled() {
-                let (journal, entropy, stop) = (journal.clone(), entropy.clone(), closing.clone());
-                let merge = move || journal.merge(scope, &entropy, &|| stop.is_cancelled());
+                let (journal, stop) = (journal.clone(), closing.clone());
+                let merge = move || journal.merge(scope, &|| stop.is_cancelled());
                 let pause = match tokio::task::spawn_blocking(merge).await {
                     Ok(Ok(true)) => continue,
                     Ok(Ok(false) | Err(MergeError::Stopped)) => EVERY,
@@ -273,8 +273,8 @@ impl Parts {
     /// Merges once, where there is no Postgres: commands leave a segment each.
     pub async fn merge_local(&self) {
         if self.scope() == Scope::All {
-            let (journal, entropy) = (self.journal.clone(), self.entropy.clone());
-            let merge = move || journal.merge(Scope::All, &entropy, &|| false);
+            let journal = self.journal.clone();
+            let merge = move || journal.merge(Scope::All, &|| false);
             match tokio::task::spawn_blocking(merge).await {
                 Ok(Ok(_worth_while)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the journal's segments are not merged"),

@@ -50,14 +50,13 @@ use pick::{Candidate, FRESH_MIN, pick};
 use run::{Fold, Merged};
 use sources::Source;
 
-use super::Journal;
 use super::chunk::FactRef;
 use super::segment::{Segment, SegmentError};
 use super::writer::Writer;
+use super::{Journal, lock};
 use crate::clock::SharedClock;
 use crate::codec::CodecError;
 use crate::disk;
-use crate::entropy::SharedEntropy;
 use crate::model::fact::{Fact, Lane};
 
 pub(super) use recover::finish;
@@ -129,14 +128,9 @@ impl Journal {
     ///
     /// # Errors
     /// See [`MergeError`]; nothing has changed then.
-    pub fn merge(
-        &self,
-        scope: Scope,
-        entropy: &SharedEntropy,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<bool, MergeError> {
+    pub fn merge(&self, scope: Scope, stop: &dyn Fn() -> bool) -> Result<bool, MergeError> {
         let merging = &self.shared.merging;
-        let _turn = merging.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = lock(&merging.turn);
         merging.give_way.store(false, Ordering::Release);
         let all = scope == Scope::All && !merging.attached.load(Ordering::Acquire);
         let stop = || stop() || merging.give_way.load(Ordering::Acquire);
@@ -148,7 +142,7 @@ impl Journal {
             let claimed = self.to_be_merged(*lane, all);
             if !claimed.is_empty() {
                 let merge = Merge { journal: self, lane: *lane, claimed };
-                merge.run(all, entropy, &mut pace)?;
+                merge.run(all, &mut pace)?;
                 merged = true;
             }
         }
@@ -212,15 +206,11 @@ impl Journal {
 }
 
 impl Merge<'_> {
-    fn run(
-        self,
-        all: bool,
-        entropy: &SharedEntropy,
-        pace: &mut Pace<'_>,
-    ) -> Result<(), MergeError> {
+    fn run(self, all: bool, pace: &mut Pace<'_>) -> Result<(), MergeError> {
         // As old as the oldest that it stands for: so it keeps their place in the order.
         let oldest = self.claimed.first().map(|(segment, _)| segment.born());
-        let stream = entropy.uuid_v7(oldest.unwrap_or_else(|| self.journal.clock.0.now()));
+        let moment = oldest.unwrap_or_else(|| self.journal.clock.0.now());
+        let stream = self.journal.entropy.0.uuid_v7(moment);
         let lane_dir = self.journal.dir.join(self.lane.as_str());
         let error = match self.write(stream, &lane_dir, all, pace) {
             Ok(merged) => {

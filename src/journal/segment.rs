@@ -12,12 +12,13 @@ mod traces;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::lock;
 use super::merge::part::Part;
 use super::merge::sources;
 use super::reader::{Frames, Reader};
@@ -63,10 +64,6 @@ pub struct Segment {
     sent: AtomicBool,
     pub(super) part: Part,
     settled_at: Mutex<Option<Duration>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Segment {

@@ -1,13 +1,13 @@
 //! What the handles and the journal thread share, and the tickets that wait for it.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use std::thread::Thread;
 
 use tokio::sync::Notify;
 
 use super::window::Window;
-use super::{Full, Segment};
+use super::{Full, Segment, lock};
 
 /// Rounds that can have waiters at a time: the one that is being committed, the one that collects,
 /// and the one that a flush asks for.
@@ -74,7 +74,7 @@ impl Shared {
     }
 
     pub fn streams(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
-        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.segments)
     }
 
     /// So many pending counters are on disk, or were merged with others.

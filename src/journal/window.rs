@@ -8,10 +8,10 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::FactRef;
+use super::{FactRef, lock};
 use crate::model::fact::{AuditEntry, Counter, Counts, StateFact};
 
 /// Counters with their counts.
@@ -135,11 +135,6 @@ fn own_shard() -> usize {
         }
         own.get()
     })
-}
-
-/// A shard stays usable after a panic elsewhere: merging leaves no half-done state behind.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Window {

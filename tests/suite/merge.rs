@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use gatepost::codec;
-use gatepost::entropy::{SharedEntropy, SystemEntropy};
 use gatepost::journal::{Config, End, MergeError, Scope};
 use gatepost::model::fact::Lane;
 use gatepost::model::units::Size;
@@ -62,8 +61,7 @@ async fn backlog(gateway: &Gateway) -> usize {
 const BACKLOG: i64 = 4 * MUCH as i64;
 
 fn try_merge(gateway: &Gateway, scope: Scope) -> Result<bool, MergeError> {
-    let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
-    gateway.journal.merge(scope, &entropy, &|| false)
+    gateway.journal.merge(scope, &|| false)
 }
 
 fn merge(gateway: &Gateway) -> Uuid {
@@ -190,10 +188,10 @@ async fn a_drain_does_not_leave_behind_what_is_being_merged() {
     backlog(&gateway).await;
     let (journal, drained) = (gateway.journal.clone(), Arc::new(AtomicBool::new(false)));
     let (began, begun) = std::sync::mpsc::channel();
-    let (enough, entropy) = (drained.clone(), Arc::new(SystemEntropy::new()) as SharedEntropy);
+    let enough = drained.clone();
     let merging = std::thread::spawn(move || {
         loop {
-            let merged = journal.merge(Scope::Own, &entropy, &|| {
+            let merged = journal.merge(Scope::Own, &|| {
                 // The drain may be gone.
                 let _unheard = began.send(());
                 std::thread::sleep(std::time::Duration::from_millis(2));

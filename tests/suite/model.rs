@@ -11,10 +11,9 @@
 //! runs one alone, `GATEPOST_LONG` many more.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost::entropy::{Entropy, SeededEntropy, SharedEntropy, SystemEntropy};
+use gatepost::entropy::{Entropy, SeededEntropy, SystemEntropy};
 use gatepost::journal::{MergeError, Scope};
 use gatepost::model::Timestamp;
 use tempfile::TempDir;
@@ -226,8 +225,7 @@ impl Run {
             self.count();
             self.flush().await;
         }
-        let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
-        let merged = self.gateway().journal.merge(Scope::Own, &entropy, &|| false);
+        let merged = self.gateway().journal.merge(Scope::Own, &|| false);
         // A drain that failed before is tried again by itself, and goes first.
         assert!(matches!(merged, Ok(_) | Err(MergeError::Stopped)), "{merged:?}");
     }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::entropy::{SeededEntropy, SystemEntropy};
+use crate::entropy::SystemEntropy;
 use crate::journal::LogError;
 use crate::journal::{Config, StateFact};
 use crate::metrics::Metrics;
@@ -28,8 +28,7 @@ fn open(data: &Path) -> (Journal, Vec<StateFact>) {
 }
 
 fn merge(journal: &Journal, scope: Scope) -> bool {
-    let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
-    journal.merge(scope, &entropy, &|| false).expect("a working disk")
+    journal.merge(scope, &|| false).expect("a working disk")
 }
 
 fn counter(n: u64) -> Counter {
@@ -155,14 +154,14 @@ async fn a_merge_that_is_stopped_changes_nothing() {
     for first in 0..4 {
         closed(&journal, first).await;
     }
-    let (before, entropy) = (sums(&journal), Arc::new(SystemEntropy::new()) as SharedEntropy);
+    let before = sums(&journal);
     let segments = journal.segments(Lane::Usage).len();
     // At its first step, its second, and so on, until it gets through.
     let mut steps = 0;
     loop {
         let asked = std::cell::Cell::new(0);
         let stop = || asked.replace(asked.get() + 1) >= steps;
-        match journal.merge(Scope::Own, &entropy, &stop) {
+        match journal.merge(Scope::Own, &stop) {
             Ok(_) => break,
             Err(error) => assert!(matches!(error, MergeError::Stopped), "{error}"),
         }
@@ -181,12 +180,11 @@ async fn a_merge_gives_way_to_the_drain() {
     for first in 0..4 {
         closed(&journal, first).await;
     }
-    let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
     let asked = || {
         journal.want_merged();
         false
     };
-    let merged = journal.merge(Scope::Own, &entropy, &asked);
+    let merged = journal.merge(Scope::Own, &asked);
     assert!(matches!(merged, Err(MergeError::Stopped)), "{merged:?}");
     assert!(journal.segments(Lane::Usage)[0].claim().is_some(), "it may be sent");
     assert!(merge(&journal, Scope::Own), "and merged later");
@@ -245,8 +243,7 @@ async fn a_segment_with_a_gap_stays_as_it_is() {
         db.flush().expect("writable");
     }
     let before = sums(&journal);
-    let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
-    let refused = journal.merge(Scope::Own, &entropy, &|| false);
+    let refused = journal.merge(Scope::Own, &|| false);
     assert!(matches!(refused, Err(MergeError::Missing(_))), "{refused:?}");
     assert!(merge(&journal, Scope::Own), "the others");
     let left = journal.segments(Lane::Usage);
@@ -360,12 +357,10 @@ proptest! {
     fn a_merge_loses_and_doubles_nothing(
         rounds in proptest::collection::vec(
             (0u64..400, 1u64..150, 1u64..9, proptest::bool::weighted(0.3)), 1..24),
-        seed: u64,
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let data = TempDir::new().expect("temporary directory");
         let (journal, _) = open(data.path());
-        let entropy: SharedEntropy = Arc::new(SeededEntropy::new(seed));
         let mut expected = Sums::new();
         for (first, many, requests, merges) in rounds {
             let facts = (first..first + many).map(|n| {
@@ -377,14 +372,14 @@ proptest! {
             }
             runtime.block_on(count(&journal, facts));
             if merges {
-                journal.merge(Scope::Own, &entropy, &|| false).expect("a working disk");
+                journal.merge(Scope::Own, &|| false).expect("a working disk");
             }
         }
         prop_assert_eq!(&sums(&journal), &expected);
         journal.shutdown().expect("a working disk");
         drop(journal);
         let (journal, _) = open(data.path());
-        while journal.merge(Scope::All, &entropy, &|| false).expect("a working disk") {}
+        while journal.merge(Scope::All, &|| false).expect("a working disk") {}
         prop_assert_eq!(sums(&journal), expected);
     }
 }

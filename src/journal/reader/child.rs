@@ -5,13 +5,14 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::wire::{self, Record};
 use crate::disk::StoreError;
+use crate::journal::lock;
 use crate::journal::segment::SegmentError;
 
 /// How much of what a child writes to stderr is kept, in bytes.
@@ -53,7 +54,7 @@ impl Children {
 
     /// A child that sends the frames of the segment in `dir` after `after` up to `to`.
     pub(super) fn ask(&self, dir: &Path, after: u64, to: u64) -> Result<Child, SegmentError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let idle = lock(&self.idle).take();
         if let Some(mut child) = idle
             && wire::ask(&mut child.stdin, dir, after, to).is_ok()
         {
@@ -68,7 +69,7 @@ impl Children {
 
     /// Keeps a child that has sent everything and let go of its segment.
     pub(super) fn take_back(&self, child: Option<Child>) {
-        *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = child;
+        *lock(&self.idle) = child;
     }
 
     /// Ends the child that has nothing to do.

@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::traces::Traces;
-use super::{End, Segment, SegmentError, lock};
+use super::{End, Segment, SegmentError};
 use crate::codec::CodecError;
 use crate::disk::StoreError;
 use crate::journal::chunk::Chunk;
+use crate::journal::lock;
 use crate::journal::reader::{Frames, Reader};
 use crate::model::fact::Lane;
 
@@ -160,9 +161,11 @@ impl Segment {
             readable.insert(chunk.seq);
             each(chunk)
         };
-        // sled may mend, and so forget, what it opens: the bytes are asked before.
-        let whole = known.is_some_and(|end| end.sealed) && self.lane == Lane::Usage;
-        let traces = if whole { Traces::default() } else { self.traces(to)? };
+        // sled may mend, and so forget, what it opens: the bytes are asked before. They tell how far
+        // an unsealed segment went, and hold state facts, which must not be lost.
+        let sealed = known.is_some_and(|end| end.sealed);
+        let asked = !sealed || self.lane == Lane::State;
+        let traces = if asked { self.traces(to)? } else { Traces::default() };
         let (found, read) = look_through(&self.reader, &self.dir, self.stream, to, &mut seen);
         for chunk in traces.chunks.values().filter(|chunk| !readable.contains(&chunk.seq)) {
             let _all_are_taken = each(chunk.clone());

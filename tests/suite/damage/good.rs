@@ -3,9 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
-use gatepost::entropy::{SharedEntropy, SystemEntropy};
 use gatepost::journal::{Config, Scope};
 use gatepost::model::Timestamp;
 use gatepost::model::fact::{AuditEntry, Fact, Lane, StateFact};
@@ -75,8 +73,7 @@ pub async fn make() -> (Good, Database) {
     for _ in 0..EACH {
         count(&merging, 2000..3500, 1).await;
     }
-    let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
-    assert!(merging.journal.merge(Scope::Own, &entropy, &|| false).unwrap());
+    assert!(merging.journal.merge(Scope::Own, &|| false).unwrap());
     let ending = open(merging.shut_down().await, Size::kib(16));
     count(&ending, 4000..5000, EACH as u64).await;
     count(&ending, 5000..6000, EACH as u64).await;
