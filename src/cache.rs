@@ -16,7 +16,9 @@ mod entry;
 mod flight;
 mod follow;
 mod freshness;
+mod miss;
 mod overlay;
+mod sessions;
 mod source;
 mod store;
 #[cfg(test)]
@@ -43,17 +45,19 @@ use flight::Flights;
 use follow::Writing;
 use freshness::Freshness;
 use overlay::Overlay;
+use sessions::Sessions;
 use store::Store;
 
 pub use config::{CacheError, Config, Declared};
 pub use entry::Entry;
+pub use sessions::{HeldSession, SessionTurn};
 pub use source::{
-    Asked, Change, ClientRow, Deleted, FollowError, Follower, Found, KeyRow, Lookup, PolicyRow,
-    Position, Source, SourceError,
+    Asked, AskedSession, Change, ClientRow, Deleted, FollowError, Follower, Found, KeyRow, Lookup,
+    PolicyRow, Position, Source, SourceError,
 };
 pub use views::{CacheStatus, KeyView};
 
-/// Why nobody can say whether a key exists: the honest 503.
+/// Why nobody can say whether a key or session exists: the honest 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undecidable {
     /// When it is worth asking again.
@@ -71,7 +75,8 @@ pub struct Cache {
     cells: Mutex<Cells>,
     store: Store,
     writing: Mutex<Writing>,
-    flights: Flights,
+    flights: Arc<Flights<Digest, Arc<Entry>>>,
+    sessions: Sessions,
     freshness: Freshness,
     noted: AtomicI64,
     revision: AtomicI64,
@@ -130,7 +135,8 @@ impl Cache {
             overlay: RwLock::default(),
             cells: Mutex::default(),
             writing: Mutex::default(),
-            flights: Flights::default(),
+            flights: Arc::default(),
+            sessions: Sessions::new(config.hot_sessions),
             freshness: Freshness::resume(left, clock.now(), clock.monotonic()),
             noted: AtomicI64::new(0),
             revision: AtomicI64::new(position.map_or(0, |position| position.revision)),
@@ -215,7 +221,7 @@ impl Cache {
         let overlay = self.overlay();
         let key = self.key_by_digest(&overlay, digest)?;
         // Deny wins: a key whose revocation or client cannot be read is not known to be good.
-        let revoked_at = self.or_count(self.revoked_at(&overlay, key.id).map(Some))?;
+        let revoked_at = self.or_count(self.key_revoked_at(&overlay, key.id).map(Some))?;
         let cell = self.or_count(self.cell(&overlay, &key.client).map(Some))?;
         let entry = Arc::new(Entry::new(key, revoked_at, cell));
         self.hot.insert(*digest, entry.clone());
@@ -231,9 +237,13 @@ impl Cache {
         stored.or_else(|| overlay.key_by_digest(digest).cloned())
     }
 
-    fn revoked_at(&self, overlay: &Overlay, id: Uuid) -> Stored<Timestamp> {
-        let stored = self.store.revoked_at(RevocationKind::Key, &id.to_string())?;
-        Ok(stored.into_iter().chain(overlay.revoked_at(id)).min())
+    fn key_revoked_at(&self, overlay: &Overlay, id: Uuid) -> Stored<Timestamp> {
+        self.revoked_at(overlay, RevocationKind::Key, &id.to_string())
+    }
+
+    fn revoked_at(&self, overlay: &Overlay, kind: RevocationKind, id: &str) -> Stored<Timestamp> {
+        let (stored, pinned) = (self.store.revoked_at(kind, id)?, overlay.revoked_at(kind, id));
+        Ok(stored.into_iter().chain(pinned).reduce(|a, b| kind.merge(a, b)))
     }
 
     fn client_in(&self, overlay: &Overlay, name: &str) -> Stored<Client> {
@@ -279,9 +289,14 @@ impl Cache {
     fn unload(&self, overlay: &Overlay, fact: &StateFact) {
         let digest = match fact {
             StateFact::KeyCreated(key) => Some(key.digest),
-            StateFact::Revoked(Revocation { id, .. }) => {
+            StateFact::Revoked(Revocation { kind: RevocationKind::Key, id, .. }) => {
                 id.parse().ok().and_then(|id| self.digest_in(overlay, id))
             }
+            StateFact::Revoked(_) => {
+                self.sessions.reconsider();
+                None
+            }
+            StateFact::Session(_) => None,
             StateFact::ClientCreated(client) => {
                 self.show_client(overlay, &client.name);
                 None
@@ -293,8 +308,12 @@ impl Cache {
         }
     }
 
-    /// Puts a committed state fact in force at once, until [`Cache::settle`].
+    /// Puts a committed state fact in force at once, until [`Cache::settle`] (for sessions:
+    /// [`Cache::settle_sessions`]).
     pub fn pin(&self, fact: &StateFact) {
+        if let StateFact::Session(session) = fact {
+            return self.session_turn(session.id).pin(session);
+        }
         let mut overlay = self.overlay_mut();
         overlay.pin(fact);
         // Under the lock: a fill that lands right now has either stored its key, or will see the

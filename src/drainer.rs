@@ -27,7 +27,7 @@ use crate::model::units::Span;
 use crate::postgres::sink::{Sink, SinkError};
 use gather::{Bounds, gather};
 use lost::Remembered;
-use settle::Awaiting;
+use settle::{Awaiting, Sessions};
 
 pub use lost::Lost;
 
@@ -153,6 +153,7 @@ pub struct Worker {
     told: Arc<Mutex<Told>>,
     requests: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
     awaiting: Vec<Awaiting>,
+    sessions: Vec<Sessions>,
     remembered: Remembered,
     /// When the ledger was last read; `None` while in doubt.
     certain_since: Option<Duration>,
@@ -202,6 +203,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         told,
         requests,
         awaiting: Vec::new(),
+        sessions: Vec::new(),
         remembered: Remembered::default(),
         certain_since: None,
         batch_rows,

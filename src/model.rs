@@ -4,6 +4,7 @@
 
 pub mod api_key;
 pub mod fact;
+mod session;
 mod timestamp;
 pub mod units;
 
@@ -12,6 +13,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
+pub use session::{Advance, Session, SessionState};
 pub use timestamp::Timestamp;
 use uuid::Uuid;
 
@@ -169,9 +171,9 @@ pub struct Policy {
 pub struct Principal {
     /// The client that the request is counted for.
     pub client: Name,
-    /// The key it came with.
+    /// The key it came with, also when a token was made of it; nil when it came with a session.
     pub key_id: Uuid,
-    /// The end user, when a token named one; empty with an API key.
+    /// The end user, when a session named one; otherwise empty.
     pub subject: Name,
     /// What the key may do.
     pub scopes: Vec<Name>,

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::disk;
 use crate::model::units::Span;
-use crate::model::{Client, Key, Policy};
+use crate::model::{Client, Key, Name, Policy};
 
 /// `[cache]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
@@ -13,6 +13,8 @@ use crate::model::{Client, Key, Policy};
 pub struct Config {
     /// Keys kept decoded in memory.
     pub hot_entries: usize,
+    /// Sessions kept decoded in memory, besides those that Postgres does not know yet.
+    pub hot_sessions: usize,
     /// How long cached keys are good while Postgres cannot be reached.
     pub max_stale: Span,
     /// Remembered absences.
@@ -32,6 +34,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             hot_entries: 100_000,
+            hot_sessions: 100_000,
             max_stale: Span::secs(24 * 3600),
             absent_entries: 10_000,
             absent_for: Span::secs(5),
@@ -57,15 +60,23 @@ pub enum CacheError {
     Store(disk::StoreError),
 }
 
-/// What is declared in the configuration.
-#[derive(Clone, Debug, Default)]
+/// What holds without being looked up.
+#[derive(Clone, Debug)]
 pub struct Declared {
+    /// This gateway's name: sessions of others are not kept.
+    pub node: Name,
     /// `[[clients]]`
     pub clients: Vec<Client>,
     /// `[[keys]]`
     pub keys: Vec<Key>,
     /// `[[policies]]`
     pub policies: Vec<Policy>,
+}
+
+impl Default for Declared {
+    fn default() -> Self {
+        Self { node: "".into(), clients: Vec::new(), keys: Vec::new(), policies: Vec::new() }
+    }
 }
 
 impl Declared {

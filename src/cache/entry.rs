@@ -24,7 +24,7 @@ impl ClientCell {
     }
 
     /// A client that nobody knows (it was deleted, or never made) is not enabled: deny wins.
-    fn enabled(&self) -> bool {
+    pub fn enabled(&self) -> bool {
         self.0.load().as_ref().is_some_and(|client| client.enabled)
     }
 }

@@ -1,28 +1,31 @@
-//! Misses: one lookup per digest however many wait for it, a bounded number of waiters, a bounded
-//! wait, and fills that the feed has overtaken thrown away.
+//! Misses: one lookup per key however many wait for it, a bounded number of waiters, a bounded wait.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::{Cache, Entry, SourceError, Undecidable};
-use crate::model::Digest;
+use super::{Cache, SourceError, Undecidable};
 
-/// How often a fill that the feed overtook is read again before the caller is told to come back.
-const FILLS_MAX: usize = 3;
+/// What a lookup ends with; `Ok(None)`: provably unknown.
+pub type Answer<V> = Result<Option<V>, Undecidable>;
 
-type Answer = Result<Option<Arc<Entry>>, Undecidable>;
-
-type UnderWay = HashMap<Digest, watch::Receiver<Option<Answer>>>;
+type UnderWay<K, V> = HashMap<K, watch::Receiver<Option<Answer<V>>>>;
 
 /// Lookups on their way.
-#[derive(Debug, Default)]
-pub struct Flights {
-    under_way: Mutex<UnderWay>,
+#[derive(Debug)]
+pub struct Flights<K, V> {
+    under_way: Mutex<UnderWay<K, V>>,
     waiting: AtomicUsize,
+}
+
+impl<K, V> Default for Flights<K, V> {
+    fn default() -> Self {
+        Self { under_way: Mutex::default(), waiting: AtomicUsize::new(0) }
+    }
 }
 
 /// A place among those who wait; given back when dropped.
@@ -35,19 +38,19 @@ impl Drop for Place<'_> {
 }
 
 /// Ends a flight, whatever becomes of its task: the next caller must be able to ask again.
-struct Landing {
-    cache: Arc<Cache>,
-    digest: Digest,
+struct Landing<K: Hash + Eq, V> {
+    flights: Arc<Flights<K, V>>,
+    key: K,
 }
 
-impl Drop for Landing {
+impl<K: Hash + Eq, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
-        self.cache.flights.under_way().remove(&self.digest);
+        self.flights.under_way().remove(&self.key);
     }
 }
 
-impl Flights {
-    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+impl<K, V> Flights<K, V> {
+    fn under_way(&self) -> MutexGuard<'_, UnderWay<K, V>> {
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -64,75 +67,74 @@ impl Flights {
 }
 
 /// How long a caller should stay away.
-fn retry_after(error: &SourceError) -> Undecidable {
+pub fn retry_after(error: &SourceError) -> Undecidable {
     let secs = if *error == SourceError::BreakerOpen { 2 } else { 1 };
     Undecidable { retry_after: Duration::from_secs(secs) }
 }
 
+/// Too many ask, or it takes too long.
+pub const BUSY: Undecidable = Undecidable { retry_after: Duration::from_secs(1) };
+
 impl Cache {
-    /// Asks Postgres, or joins those who ask already, and waits for `miss_deadline` at most: not
-    /// only the lookup takes time, the fill waits for the feed and for the disk. The asking goes on
-    /// when a caller leaves, so that the next one finds the key.
-    pub(super) async fn miss(self: &Arc<Self>, digest: Digest) -> Answer {
-        let busy = Undecidable { retry_after: Duration::from_secs(1) };
-        let Some(_place) = self.flights.place(self.config.max_waiting) else {
+    /// Asks, or joins those who ask already, and waits for `miss_deadline` at most: not only the
+    /// lookup takes time, the fill waits for the feed and for the disk. The asking goes on when a
+    /// caller leaves, so that the next one finds what was asked for.
+    pub(super) async fn fly<K, V, F>(
+        &self,
+        flights: &Arc<Flights<K, V>>,
+        key: K,
+        ask: impl FnOnce() -> F,
+    ) -> Answer<V>
+    where
+        K: Hash + Eq + Copy + Send + 'static,
+        V: Clone + Send + Sync + 'static,
+        F: Future<Output = Answer<V>> + Send + 'static,
+    {
+        let Some(_place) = flights.place(self.config.max_waiting) else {
             self.metrics.cache.waiting_full.inc();
-            return Err(busy);
+            return Err(BUSY);
         };
-        let Some(mut flight) = self.join(digest) else {
+        let Some(mut flight) = self.join(flights, key, ask) else {
             self.metrics.cache.waiting_full.inc();
-            return Err(busy);
+            return Err(BUSY);
         };
         let landing = flight.wait_for(Option::is_some);
         let Ok(landed) = tokio::time::timeout(self.config.miss_deadline.0, landing).await else {
             self.metrics.cache.miss_deadlines.inc();
-            return Err(busy);
+            return Err(BUSY);
         };
         // The sender is dropped without an answer only if its task dies.
-        landed.ok().and_then(|answer| answer.clone()).unwrap_or(Err(busy))
+        landed.ok().and_then(|answer| answer.clone()).unwrap_or(Err(BUSY))
     }
 
     /// `None`: as many are under way as may be. (They outlive callers that leave.)
-    fn join(self: &Arc<Self>, digest: Digest) -> Option<watch::Receiver<Option<Answer>>> {
-        let mut flights = self.flights.under_way();
-        if let Some(flight) = flights.get(&digest) {
+    fn join<K, V, F>(
+        &self,
+        flights: &Arc<Flights<K, V>>,
+        key: K,
+        ask: impl FnOnce() -> F,
+    ) -> Option<watch::Receiver<Option<Answer<V>>>>
+    where
+        K: Hash + Eq + Copy + Send + 'static,
+        V: Clone + Send + Sync + 'static,
+        F: Future<Output = Answer<V>> + Send + 'static,
+    {
+        let mut under_way = flights.under_way();
+        if let Some(flight) = under_way.get(&key) {
             self.metrics.cache.joined.inc();
             return Some(flight.clone());
         }
-        if flights.len() >= self.config.max_waiting {
+        if under_way.len() >= self.config.max_waiting {
             return None;
         }
         let (landed, flight) = watch::channel(None);
-        flights.insert(digest, flight.clone());
-        let landing = Landing { cache: self.clone(), digest };
+        under_way.insert(key, flight.clone());
+        let (landing, asked) = (Landing { flights: flights.clone(), key }, ask());
         self.tasks.spawn(async move {
-            let answer = landing.cache.ask(digest).await;
+            let answer = asked.await;
             drop(landing);
             landed.send_replace(Some(answer));
         });
         Some(flight)
-    }
-
-    async fn ask(self: &Arc<Self>, digest: Digest) -> Answer {
-        let Some(source) = &self.source else { return Ok(None) };
-        for _ in 0..FILLS_MAX {
-            self.metrics.cache.misses.inc();
-            let lookup = match source.lookup(digest).await {
-                Ok(lookup) => lookup,
-                Err(error) => {
-                    tracing::debug!(%error, "a key could not be looked up");
-                    return Err(retry_after(&error));
-                }
-            };
-            // The fill writes to sled: not on a thread that answers requests.
-            let cache = self.clone();
-            let filled = tokio::task::spawn_blocking(move || cache.fill(digest, lookup)).await;
-            match filled {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => self.metrics.cache.fills_discarded.inc(),
-                Err(_) => break,
-            };
-        }
-        Err(Undecidable { retry_after: Duration::from_secs(1) })
     }
 }

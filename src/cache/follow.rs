@@ -1,7 +1,7 @@
 //! What changes the disk tier: the feed, and the fills of misses. Both hold the writing lock, and
 //! both make what they wrote visible in one step under the overlay's lock.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -13,7 +13,7 @@ use super::store::Age;
 use super::{Cache, Entry};
 use crate::disk::StoreError;
 use crate::model::fact::{Revocation, RevocationKind};
-use crate::model::{Digest, Name};
+use crate::model::{Digest, Name, Timestamp};
 
 /// What the writers of the disk tier agree on.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ pub struct Writing {
 struct Seen {
     keys: HashSet<Uuid>,
     clients: HashSet<Name>,
-    revocations: HashSet<(RevocationKind, Name)>,
+    revocations: HashMap<(RevocationKind, Name), Timestamp>,
 }
 
 impl Seen {
@@ -38,7 +38,7 @@ impl Seen {
         match change {
             Change::Key(row) => drop(self.keys.insert(row.key.id)),
             Change::Client(row) => drop(self.clients.insert(row.client.name.clone())),
-            Change::Revocation(r) => drop(self.revocations.insert((r.kind, r.id.clone()))),
+            Change::Revocation(r) => drop(self.revocations.insert((r.kind, r.id.clone()), r.at)),
             Change::Policy(_) | Change::Deleted(_) => {}
         }
     }
@@ -117,7 +117,7 @@ impl Cache {
     fn concerned(&self, overlay: &Overlay, change: &Change) -> Option<Digest> {
         match change {
             Change::Key(row) => Some(row.key.digest),
-            Change::Revocation(Revocation { id, .. }) => {
+            Change::Revocation(Revocation { kind: RevocationKind::Key, id, .. }) => {
                 id.parse().ok().and_then(|id| self.digest_in(overlay, id))
             }
             _ => None,
@@ -187,7 +187,9 @@ impl Cache {
         for revocation in self.store.revocations() {
             let (kind, id, at) = revocation?;
             let id = Name::from(id);
-            if !seen.revocations.contains(&(kind, id.clone())) {
+            let known = seen.revocations.get(&(kind, id.clone()));
+            // What stands there may say less: it was restored to before the rest was said.
+            if known.is_none_or(|known| kind.merge(*known, at) != *known) {
                 lacking.push(Revocation { kind, id, at });
             }
         }
@@ -222,6 +224,7 @@ impl Cache {
             match change {
                 Change::Client(row) => self.show_client(&overlay, &row.client.name),
                 Change::Deleted(Deleted::Client(name)) => self.show_client(&overlay, name),
+                Change::Revocation(r) if r.kind.is_not_before() => self.sessions.reconsider(),
                 _ => {}
             }
         }
@@ -260,7 +263,10 @@ impl Follower for Cache {
     fn complete(&self, position: Position) -> Result<Vec<Revocation>, FollowError> {
         let mut writing = self.writing();
         let lacking = match writing.seen.take() {
-            Some(seen) => self.sweep(&mut writing, &seen)?,
+            Some(seen) => {
+                self.store.put_sessions_due(true)?;
+                self.sweep(&mut writing, &seen)?
+            }
             None => Vec::new(),
         };
         self.store.commit(position, self.fresh_now())?;

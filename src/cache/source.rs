@@ -7,7 +7,7 @@ use std::pin::Pin;
 use uuid::Uuid;
 
 use crate::model::fact::{Revocation, RevocationKind};
-use crate::model::{Client, Digest, Key, Name, Policy};
+use crate::model::{Client, Digest, Key, Name, Policy, Session};
 
 /// A key's row with everything that decides it, read in one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
@@ -75,10 +75,16 @@ pub enum SourceError {
 /// A boxed future, so that the cache can hold any source.
 pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<Lookup, SourceError>> + Send + 'a>>;
 
+/// A boxed future: the session's row, if there is one.
+pub type AskedSession<'a> =
+    Pin<Box<dyn Future<Output = Result<Option<Session>, SourceError>> + Send + 'a>>;
+
 /// Where the cache looks on a miss.
 pub trait Source: Send + Sync + 'static {
     /// Looks a digest up in one snapshot, under its own deadline over acquire and query.
     fn lookup(&self, digest: Digest) -> Asked<'_>;
+    /// Looks a session up, under the same bounds.
+    fn session(&self, id: Uuid) -> AskedSession<'_>;
 }
 
 /// A point in the history of Postgres: the change counter and the mark that this revision bears.

@@ -13,7 +13,7 @@ use super::source::{ClientRow, KeyRow, PolicyRow, Position};
 use crate::codec::{self, Kind};
 use crate::disk::{self, StoreError, guarded};
 use crate::model::fact::RevocationKind;
-use crate::model::{Digest, Timestamp};
+use crate::model::{Digest, Session, Timestamp};
 
 const SLED_CACHE_BYTES: u64 = 32 << 20;
 const VERSION: u8 = 1;
@@ -37,6 +37,7 @@ pub struct Store {
     clients: sled::Tree,
     policies: sled::Tree,
     revocations: sled::Tree,
+    sessions: sled::Tree,
     meta: sled::Tree,
 }
 
@@ -76,6 +77,7 @@ impl Store {
             clients: tree("clients")?,
             policies: tree("policies")?,
             revocations: tree("revocations")?,
+            sessions: tree("sessions")?,
             meta: tree("meta")?,
             data: File::options().write(true).open(dir.join("db")).map_err(io)?,
             db,
@@ -204,9 +206,9 @@ impl Store {
         read(Kind::Row, guarded(|| self.revocations.get(revocation_key(kind, id)))?)
     }
 
-    /// Merges a revocation: the earlier moment stays. Nothing ever removes one.
+    /// Merges a revocation by its law. Nothing ever removes one.
     pub fn revoke(&self, kind: RevocationKind, id: &str, at: Timestamp) -> Result<(), StoreError> {
-        let at = self.revoked_at(kind, id)?.map_or(at, |known| known.min(at));
+        let at = self.revoked_at(kind, id)?.map_or(at, |known| kind.merge(known, at));
         write(&self.revocations, Kind::Row, &revocation_key(kind, id), &at)
     }
 
@@ -223,6 +225,52 @@ impl Store {
             let (kind, id) = (RevocationKind::parse(kind)?, id.to_owned());
             read(Kind::Row, Some(frame)).transpose().map(|at| at.map(|at| (kind, id, at)))
         })
+    }
+
+    /// A session as far as Postgres knows it.
+    pub fn session(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
+        read(Kind::Row, guarded(|| self.sessions.get(id.as_bytes()))?)
+    }
+
+    /// Merges a session with what is there; returns what stands there then. One at a time for each
+    /// session: the caller sees to it.
+    pub fn put_session(&self, session: &Session) -> Result<Session, StoreError> {
+        let mut merged = session.clone();
+        if let Some(known) = self.session(session.id)? {
+            merged.merge(&known);
+            if merged == known {
+                return Ok(merged);
+            }
+        }
+        write(&self.sessions, Kind::Row, session.id.as_bytes(), &merged)?;
+        Ok(merged)
+    }
+
+    /// Sessions beyond `after`, by id.
+    pub fn sessions(
+        &self,
+        after: Option<Uuid>,
+    ) -> impl Iterator<Item = Result<Session, StoreError>> {
+        let from = after.map_or(0, |id| id.as_u128().saturating_add(1));
+        self.sessions.range(from.to_be_bytes()..).filter_map(|entry| match entry {
+            Ok((_, frame)) => read(Kind::Row, Some(frame)).transpose(),
+            Err(error) => Some(Err(StoreError::Sled(error.to_string()))),
+        })
+    }
+
+    /// Forgets a session.
+    pub fn remove_session(&self, id: Uuid) -> Result<(), StoreError> {
+        guarded(|| self.sessions.remove(id.as_bytes())).map(drop)
+    }
+
+    /// Whether sessions are to be compared with Postgres: a full resync found another history.
+    pub fn sessions_due(&self) -> Result<bool, StoreError> {
+        Ok(read(Kind::Meta, guarded(|| self.meta.get("sessions_due"))?)?.unwrap_or(false))
+    }
+
+    /// Notes whether they are. Durable with the next [`Store::sync`].
+    pub fn put_sessions_due(&self, due: bool) -> Result<(), StoreError> {
+        write(&self.meta, Kind::Meta, b"sessions_due", &due)
     }
 
     /// Where the last completed catch-up ended.

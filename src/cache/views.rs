@@ -36,23 +36,24 @@ pub struct CacheStatus {
 }
 
 impl Cache {
-    /// Revocations that have come into force by now but still carry their moment: written again as
-    /// "at once", no clock can undo them. Blocks on disk.
+    /// Revocations of keys that have come into force by now but still carry their moment: written
+    /// again as "at once", no clock can undo them. Blocks on disk.
     pub fn reached(&self) -> Vec<Revocation> {
         let now = self.clock.now();
-        let pending = |at: Timestamp| at > Timestamp::NEG_INFINITY && at <= now;
+        let pending = |kind: RevocationKind, at: Timestamp| {
+            !kind.is_not_before() && at > Timestamp::NEG_INFINITY && at <= now
+        };
         let at = Timestamp::NEG_INFINITY;
         let stored = self.store.revocations().filter_map(Result::ok);
-        let stored = stored.filter(|(_, _, at)| pending(*at));
+        let stored = stored.filter(|(kind, _, at)| pending(*kind, *at));
         let mut reached: Vec<_> =
             stored.map(|(kind, id, _)| Revocation { kind, id: id.into(), at }).collect();
         let overlay = self.overlay();
-        let pinned = overlay.revocations().filter(|revocation| pending(revocation.at));
+        let pinned = overlay.revocations().filter(|r| pending(r.kind, r.at));
         reached.extend(pinned.map(|revocation| Revocation { at, ..revocation }));
         // What is in force for ever already, here or there, needs no more words.
-        reached.retain(|Revocation { kind: RevocationKind::Key, id, .. }| {
-            let id = id.parse().ok();
-            let known = id.and_then(|id| self.or_count(self.revoked_at(&overlay, id)));
+        reached.retain(|Revocation { kind, id, .. }| {
+            let known = self.or_count(self.revoked_at(&overlay, *kind, id));
             known != Some(Timestamp::NEG_INFINITY)
         });
         reached.sort_unstable();
@@ -86,7 +87,7 @@ impl Cache {
         };
         let key = self.declared.key_by_id(id).cloned().or_else(stored);
         let key = key.or_else(|| overlay.key(id).cloned())?;
-        Some(KeyView { revoked_at: self.or_count(self.revoked_at(&overlay, id)), key })
+        Some(KeyView { revoked_at: self.or_count(self.key_revoked_at(&overlay, id)), key })
     }
 
     /// Up to `limit` keys, of one client or all, by id beyond `after`. Blocks on disk.
@@ -103,7 +104,7 @@ impl Cache {
         let stored = stored.filter_map(|(_, digest)| Some(self.store.key(&digest).ok()??.key));
         keys.extend(stored.filter(wanted).take(limit).map(|key| (key.id, key)));
         let overlay = self.overlay();
-        let revoked_at = |id| self.or_count(self.revoked_at(&overlay, id));
+        let revoked_at = |id| self.or_count(self.key_revoked_at(&overlay, id));
         let view = |key: Key| KeyView { revoked_at: revoked_at(key.id), key };
         keys.into_values().take(limit).map(view).collect()
     }
@@ -114,7 +115,7 @@ impl Cache {
         let age_seconds = age.map(|age| age.as_secs_f64());
         let hot = self.hot.len();
         // One lock after the other: whoever writes takes the overlay's while it holds the other.
-        let overlay_entries = self.overlay().len() as u64;
+        let overlay_entries = (self.overlay().len() + self.sessions.pinned()) as u64;
         let removals_held = self.removals_held() as u64;
         CacheStatus {
             revision: age.map(|_| self.synced_revision()),

@@ -36,8 +36,8 @@ pub fn declared_key_id(digest: &Digest) -> Uuid {
 }
 
 impl Config {
-    /// `[[clients]]`, `[[keys]]` and `[[policies]]`; `load` has checked them.
-    pub fn declared(&self) -> Declared {
+    /// `[[clients]]`, `[[keys]]` and `[[policies]]` of the gateway `node`; `load` has checked them.
+    pub fn declared(&self, node: &Name) -> Declared {
         let clients = self.clients.iter().map(|client| Client {
             name: client.name.as_str().into(),
             policy: client.policy.as_deref().map(Name::from),
@@ -48,6 +48,7 @@ impl Config {
             spec: Value::Object(policy.spec.clone()).to_string(),
         });
         Declared {
+            node: node.clone(),
             clients: clients.collect(),
             keys: self.keys.iter().filter_map(key).collect(),
             policies: policies.collect(),

@@ -284,7 +284,7 @@ fn declared_keys_keep_their_id() {
         "[[clients]]\nname = \"a\"\n[[keys]]\nclient = \"a\"\ndigest = \"{digest}\"\n\
          expires_at = 2030-01-02T03:04:05Z\nscopes = [\"x\"]"
     );
-    let declared = loaded(&text, &[]).expect("valid").declared();
+    let declared = loaded(&text, &[]).expect("valid").declared(&"gw".into());
     let key = &declared.keys[0];
     assert_eq!(key.id, id);
     assert_eq!(key.prefix, DECLARED_PREFIX);

@@ -1,6 +1,7 @@
 //! What becomes of facts that are in Postgres, or that Postgres refuses: pins are let go, segments
 //! removed.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 
 use uuid::Uuid;
@@ -9,6 +10,7 @@ use super::Worker;
 use super::gather::Gathered;
 use crate::journal::SegmentError;
 use crate::metrics::LaneLabel;
+use crate::model::Session;
 use crate::model::fact::{Fact, StateFact};
 use crate::postgres::sink::Refused;
 
@@ -20,6 +22,20 @@ pub(super) struct Awaiting {
     catch_up: Option<u64>,
     streams: Vec<Uuid>,
     facts: Vec<StateFact>,
+}
+
+/// Sessions that were sent. No feed brings them back: they are written to the cache's disk tier.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    streams: Vec<Uuid>,
+    facts: Vec<StateFact>,
+}
+
+fn session(fact: &StateFact) -> Option<&Session> {
+    match fact {
+        StateFact::Session(session) => Some(session),
+        _ => None,
+    }
 }
 
 impl Worker {
@@ -47,6 +63,10 @@ impl Worker {
         let refused: Vec<StateFact> = refused.into_iter().filter_map(state).collect();
         facts.retain(|fact| !refused.contains(fact));
         let streams: Vec<_> = gathered.segments.iter().map(|(segment, _)| segment.stream).collect();
+        let sessions: Vec<_> = facts.extract_if(.., |fact| session(fact).is_some()).collect();
+        if !sessions.is_empty() {
+            self.sessions.push(Sessions { streams: streams.clone(), facts: sessions });
+        }
         let catch_up = Some(self.cache.catch_ups_begun());
         for (catch_up, facts) in [(catch_up, facts), (None, refused)] {
             if !facts.is_empty() {
@@ -78,6 +98,7 @@ impl Worker {
     /// Lets go of what is settled: overlay pins that the feed has confirmed, segments past
     /// retention.
     pub(super) async fn settle(&mut self) {
+        self.settle_sessions().await;
         let caught_up = self.cache.caught_up();
         let cache = &self.cache;
         self.awaiting.retain(|awaiting| {
@@ -87,7 +108,9 @@ impl Worker {
             }
             !settled
         });
-        let awaited: Vec<Uuid> = self.awaiting.iter().flat_map(|a| a.streams.clone()).collect();
+        let sessions = self.sessions.iter().flat_map(|sessions| &sessions.streams);
+        let awaited = self.awaiting.iter().flat_map(|awaiting| &awaiting.streams);
+        let awaited: HashSet<Uuid> = awaited.chain(sessions).copied().collect();
         let journal = self.journal.clone();
         let reclaimed = tokio::task::spawn_blocking(move || {
             journal.reclaim(&|segment| segment.is_finished() && !awaited.contains(&segment.stream))
@@ -95,6 +118,26 @@ impl Worker {
         match reclaimed.await {
             Ok(removed) => self.remembered.add(removed),
             Err(error) => tracing::error!(%error, "settled segments cannot be removed"),
+        }
+    }
+
+    async fn settle_sessions(&mut self) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let (cache, applied) = (self.cache.clone(), std::mem::take(&mut self.sessions));
+        let settled = tokio::task::spawn_blocking(move || {
+            let facts = applied.iter().flat_map(|sessions| &sessions.facts);
+            let settled = cache.settle_sessions(facts.filter_map(session));
+            settled.map_err(|error| (error, applied))
+        });
+        match settled.await {
+            Ok(Ok(())) => {}
+            Ok(Err((error, applied))) => {
+                tracing::error!(%error, "sessions cannot be brought to the cache's disk: tried again");
+                self.sessions = applied;
+            }
+            Err(error) => tracing::error!(%error, "sessions cannot be settled"),
         }
     }
 

@@ -108,6 +108,7 @@ impl Parts {
         let (journal, cache) = {
             let storage = Storage {
                 config: config.clone(),
+                node: node.clone(),
                 reader,
                 source,
                 clock: clock.clone(),
@@ -299,6 +300,7 @@ impl Parts {
 #[derive(Clone)]
 struct Storage {
     config: Config,
+    node: Name,
     reader: Reader,
     source: Option<Arc<dyn Source>>,
     clock: SharedClock,
@@ -330,8 +332,8 @@ impl Storage {
     }
 
     fn try_open(self, dir: &Path) -> Result<(Journal, Arc<Cache>), Error> {
-        let Self { config, reader, source, clock, entropy, metrics, tasks } = self;
-        let declared = config.declared();
+        let Self { config, node, reader, source, clock, entropy, metrics, tasks } = self;
+        let declared = config.declared(&node);
         let (journal, state) = Journal::open_with(
             dir,
             config.journal,

@@ -136,10 +136,12 @@ impl Journal {
         let stop = || stop() || merging.give_way.load(Ordering::Acquire);
         let clock = &self.clock.0;
         let mut pace = Pace { stop: &stop, clock, since: clock.monotonic() };
-        let lanes: &[Lane] = if all { &Lane::ALL } else { &[Lane::Usage] };
+        let lanes: &[Lane] = if all { &Lane::ALL } else { &[Lane::State, Lane::Usage] };
         let mut merged = false;
         for lane in lanes {
-            let claimed = self.to_be_merged(*lane, all);
+            // State facts may be repeated: whose they are, and whether they were sent, is no matter.
+            let any = all || *lane == Lane::State;
+            let claimed = self.to_be_merged(*lane, any);
             if !claimed.is_empty() {
                 let merge = Merge { journal: self, lane: *lane, claimed };
                 merge.run(all, &mut pace)?;

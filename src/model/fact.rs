@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | state | created (client, key) | insert if absent, by id |
 //! | state | revoked (key) | min of the moments |
+//! | state | not before (subject, client) | max of the moments |
+//! | state | session | insert if absent; generation and its moment: max; revoked: min |
 //! | usage | count (client, key, table, operation, hour) | sum; `last_seen` max |
 //! | events | audit entry | set union by event id |
 //!
@@ -14,7 +16,7 @@ use std::hash::{Hash, Hasher};
 use bincode::{Decode, Encode};
 use uuid::Uuid;
 
-use super::{Client, Key, Name, Timestamp};
+use super::{Client, Key, Name, Session, Timestamp};
 
 /// One of the journal's lanes; each has its own streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +48,10 @@ impl Lane {
 pub enum RevocationKind {
     /// An API key; `id` is its uuid as the CLI prints it.
     Key,
+    /// Every session and token of a subject made until then: "log out everywhere".
+    Subject,
+    /// Every session and token of a client made until then. Its keys stay good.
+    Client,
 }
 
 impl RevocationKind {
@@ -53,23 +59,38 @@ impl RevocationKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Key => "key",
+            Self::Subject => "subject",
+            Self::Client => "client",
         }
     }
 
     /// Reads the stored word; `None` for kinds of a later version.
     pub fn parse(text: &str) -> Option<Self> {
-        (text == "key").then_some(Self::Key)
+        [Self::Key, Self::Subject, Self::Client].into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// Whether the moment says until when something was made that is revoked, instead of from when
+    /// on it is.
+    pub fn is_not_before(self) -> bool {
+        self != Self::Key
+    }
+
+    /// Of two moments the one that denies more: a key's revocation from the earlier one on, what
+    /// was made until the later one.
+    pub fn merge(self, a: Timestamp, b: Timestamp) -> Timestamp {
+        if self.is_not_before() { a.max(b) } else { a.min(b) }
     }
 }
 
-/// "This is revoked from `at` on"; `at` merges by min.
+/// "This key is revoked from `at` on", or "what this subject or client was given until `at` is
+/// revoked"; merges by [`RevocationKind::merge`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Revocation {
     /// What is revoked.
     pub kind: RevocationKind,
     /// Its id as text.
     pub id: Name,
-    /// From when on; at once is [`Timestamp::NEG_INFINITY`].
+    /// From when on; at once is [`Timestamp::NEG_INFINITY`]. For subjects and clients: until when.
     pub at: Timestamp,
 }
 
@@ -82,6 +103,8 @@ pub enum StateFact {
     KeyCreated(Key),
     /// Something is revoked.
     Revoked(Revocation),
+    /// A session as far as it has come.
+    Session(Session),
 }
 
 /// What a counter counts: one counter per client, key, table, operation and hour.

@@ -112,6 +112,10 @@ impl Source for KeySource {
     fn lookup(&self, digest: Digest) -> Asked<'_> {
         Box::pin(self.ask(digest))
     }
+
+    fn session(&self, _id: uuid::Uuid) -> crate::cache::AskedSession<'_> {
+        Box::pin(async { Err(SourceError::Deadline) })
+    }
 }
 
 /// One statement is one snapshot: the counter that it reads is the one that its rows belong to.

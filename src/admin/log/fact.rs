@@ -66,5 +66,19 @@ fn state(fact: &StateFact) -> Value {
             "id": revocation.id,
             "at": revocation.at,
         }),
+        StateFact::Session(session) => json!({
+            "fact": "session",
+            "session_id": session.id,
+            "node": session.node,
+            "subject": session.subject,
+            "client": session.client,
+            "scopes": session.scopes,
+            "generation": session.advance.generation,
+            "advanced_at": session.advance.at,
+            "created_at": session.created_at,
+            "expires_at": session.expires_at,
+            "revoked_at": session.revoked_at,
+            "recovered_at": session.recovered_at,
+        }),
     }
 }

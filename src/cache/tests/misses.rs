@@ -114,6 +114,10 @@ async fn a_lookup_that_dies_does_not_block_its_key_for_ever() {
         fn lookup(&self, _digest: Digest) -> Asked<'_> {
             Box::pin(async { panic!("on purpose") })
         }
+
+        fn session(&self, _id: Uuid) -> AskedSession<'_> {
+            Box::pin(async { Err(SourceError::Deadline) })
+        }
     }
     let data = TempDir::new().expect("temporary directory");
     let clock = Arc::new(ManualClock::new(START));

@@ -1,6 +1,7 @@
 //! What few facts there are in the other lanes, merged in memory: state by its laws, events by id.
 //! Only where nothing was ever sent to Postgres.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -9,13 +10,14 @@ use uuid::Uuid;
 use super::run::Reading;
 use super::{MergeError, Pace};
 use crate::journal::Segment;
-use crate::model::Name;
 use crate::model::fact::{AuditEntry, Fact, Revocation, RevocationKind, StateFact};
+use crate::model::{Name, Session};
 
 /// Audit entries that are kept; the oldest beyond drop out.
 pub(super) const EVENTS_MAX: usize = if cfg!(test) { 20 } else { 100_000 };
 
-/// The first creation by name or id, and the earliest revocation. `segments` come in the order in
+/// The first creation by name or id, the revocation that denies most, and sessions as far as they
+/// have come. `segments` come in the order in
 /// which they were written.
 pub(super) fn state(
     segments: &[Arc<Segment>],
@@ -23,11 +25,16 @@ pub(super) fn state(
 ) -> Result<Vec<Fact>, MergeError> {
     let (mut created, mut clients, mut keys) = (Vec::new(), HashSet::new(), HashSet::new());
     let mut revoked = HashMap::<(RevocationKind, Name), Revocation>::new();
+    let mut sessions = BTreeMap::<Uuid, Session>::new();
     each(segments, pace, |fact| match fact {
         Fact::State(StateFact::Revoked(fact)) => {
             let known = revoked.entry((fact.kind, fact.id.clone())).or_insert(fact.clone());
-            known.at = known.at.min(fact.at);
+            known.at = fact.kind.merge(known.at, fact.at);
         }
+        Fact::State(StateFact::Session(session)) => match sessions.entry(session.id) {
+            Entry::Occupied(mut known) => known.get_mut().merge(&session),
+            Entry::Vacant(new) => drop(new.insert(session)),
+        },
         Fact::State(StateFact::ClientCreated(client)) => {
             if clients.insert(client.name.clone()) {
                 created.push(StateFact::ClientCreated(client));
@@ -45,6 +52,7 @@ pub(super) fn state(
     Ok(created
         .into_iter()
         .chain(revoked.into_iter().map(StateFact::Revoked))
+        .chain(sessions.into_values().map(StateFact::Session))
         .map(Fact::State)
         .collect())
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Batch, made_at};
 use crate::model::fact::{Fact, Lane, StateFact, UsageFact};
-use crate::model::{Client, Key, Timestamp};
+use crate::model::{Client, Key, Session, Timestamp};
 
 /// A fact that Postgres refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,7 @@ fn shown(fact: &Fact) -> Value {
             "id": text(&revocation.id),
             "at": moment(revocation.at),
         }}),
+        Fact::State(StateFact::Session(session)) => json!({"session": shown_session(session)}),
         Fact::Usage(fact) => json!({"usage": shown_usage(fact)}),
         Fact::Audit(entry) => json!({"audit": {
             "event_id": entry.event_id,
@@ -113,6 +114,22 @@ fn shown_key(key: &Key) -> Value {
         "enabled": key.enabled,
         "expires_at": key.expires_at.map(moment),
         "created_at": moment(key.created_at),
+    })
+}
+
+fn shown_session(session: &Session) -> Value {
+    json!({
+        "id": session.id,
+        "node": text(&session.node),
+        "subject": text(&session.subject),
+        "client": text(&session.client),
+        "scopes": session.scopes.iter().map(|scope| text(scope)).collect::<Vec<_>>(),
+        "generation": session.advance.generation,
+        "advanced_at": moment(session.advance.at),
+        "created_at": moment(session.created_at),
+        "expires_at": moment(session.expires_at),
+        "revoked_at": session.revoked_at.map(moment),
+        "recovered_at": session.recovered_at.map(moment),
     })
 }
 

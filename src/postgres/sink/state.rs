@@ -33,6 +33,7 @@ pub(super) async fn write(
                 let earliest = revocations.entry((kind.as_str(), id)).or_insert(at.0);
                 *earliest = at.0.min(*earliest);
             }
+            StateFact::Session(_) => {}
         }
     }
     write_clients(conn, &mut clients).await?;

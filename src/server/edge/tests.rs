@@ -71,6 +71,7 @@ fn stored(seed: u8, client: &str, scopes: &[&str]) -> Key {
 fn declared() -> Declared {
     let owner = |name: &str, enabled| Owner { name: name.into(), policy: None, enabled };
     Declared {
+        node: "gw".into(),
         clients: vec![owner("acme", true), owner("shut", false)],
         keys: vec![
             stored(1, "acme", &["orders.read"]),
