@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::model::{KeyState, Name, Principal, Target, Timestamp};
+use crate::model::{KeyState, Name, Principal, SessionState, Standing, Target, Timestamp};
 
 /// When a caller that met a stale cache should ask again.
 const STALE_RETRY: Duration = Duration::from_secs(5);
@@ -16,9 +16,9 @@ const STALE_RETRY: Duration = Duration::from_secs(5);
 pub struct Presented<'a> {
     /// Who it is.
     pub principal: &'a Principal,
-    /// The key's state, revocations included.
-    pub state: KeyState,
-    /// Whether the key's client is enabled.
+    /// Revocations included.
+    pub standing: Standing,
+    /// Whether its client is enabled.
     pub client_enabled: bool,
     /// Whether what the cache knows is older than `max_stale`.
     pub stale: bool,
@@ -61,7 +61,10 @@ pub enum Denial {
     /// The key's time is over.
     #[error("the key has expired")]
     KeyExpired,
-    /// The key's client is switched off.
+    /// The session is revoked or over, or its user was logged out since the token was made.
+    #[error("the token's session is over")]
+    SessionOver,
+    /// The client is switched off.
     #[error("the client is disabled")]
     ClientDisabled,
     /// A scope that is asked for is not among the key's.
@@ -91,12 +94,16 @@ pub fn decide<'a>(
 }
 
 fn provably_denied(caller: &Presented<'_>) -> Result<(), Denial> {
-    match caller.state {
-        KeyState::Revoked => Err(Denial::KeyRevoked),
-        KeyState::Disabled => Err(Denial::KeyDisabled),
-        KeyState::Expired => Err(Denial::KeyExpired),
-        KeyState::Active if !caller.client_enabled => Err(Denial::ClientDisabled),
-        KeyState::Active => Ok(()),
+    match caller.standing {
+        Standing::Key(KeyState::Revoked) => Err(Denial::KeyRevoked),
+        Standing::Key(KeyState::Disabled) => Err(Denial::KeyDisabled),
+        Standing::Key(KeyState::Expired) => Err(Denial::KeyExpired),
+        Standing::Session(SessionState::Revoked | SessionState::Expired) => {
+            Err(Denial::SessionOver)
+        }
+        Standing::Key(KeyState::Active) | Standing::Session(SessionState::Active) => {
+            if caller.client_enabled { Ok(()) } else { Err(Denial::ClientDisabled) }
+        }
     }
 }
 
@@ -127,15 +134,17 @@ mod tests {
 
     fn decided(state: KeyState, client_enabled: bool, stale: bool) -> Option<Denial> {
         let principal = principal(&[]);
-        let caller = Presented { principal: &principal, state, client_enabled, stale };
+        let standing = Standing::Key(state);
+        let caller = Presented { principal: &principal, standing, client_enabled, stale };
         decide(caller, &Target::access(), &[], Timestamp(5)).err()
     }
 
     #[test]
     fn an_active_key_of_an_enabled_client_is_permitted() {
         let (principal, target) = (principal(&[]), Target::access());
-        let state = KeyState::Active;
-        let caller = Presented { principal: &principal, state, client_enabled: true, stale: false };
+        let standing = Standing::Session(SessionState::Active);
+        let caller =
+            Presented { principal: &principal, standing, client_enabled: true, stale: false };
         let permit = decide(caller, &target, &[], Timestamp(5)).expect("a permit");
         assert_eq!(&*permit.principal().client, "acme");
         assert_eq!((permit.target(), permit.at()), (&target, Timestamp(5)));
@@ -152,6 +161,17 @@ mod tests {
             ] {
                 assert_eq!(decided(state, enabled, stale), Some(denial));
             }
+        }
+        for state in [SessionState::Revoked, SessionState::Expired] {
+            let standing = Standing::Session(state);
+            let caller = Presented {
+                principal: &principal(&[]),
+                standing,
+                client_enabled: false,
+                stale: true,
+            };
+            let decided = decide(caller, &Target::access(), &[], Timestamp(5));
+            assert_eq!(decided.err(), Some(Denial::SessionOver));
         }
         let stale = decided(KeyState::Active, true, true);
         assert_eq!(stale, Some(Denial::PolicyUnavailable { retry_after: STALE_RETRY }));

@@ -1,22 +1,29 @@
-//! Who is asking: from the headers of a request to the entry of an API key.
+//! Who is asking: from the headers of a request to the entry of an API key, or to the session that
+//! an access token was made of.
 //!
 //! No I/O of its own: what a miss costs is the cache's affair. What cannot be a key by its shape
-//! and check characters is refused without a lookup, so junk never reaches Postgres.
+//! and check characters, and what was not signed here, is refused without a lookup, so junk never
+//! reaches Postgres.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
-use crate::cache::{Cache, Entry};
-use crate::model::api_key;
+use crate::cache::{Cache, Entry, HeldSession, Undecidable};
+use crate::model::fact::RevocationKind;
+use crate::model::{Principal, SessionState, Standing, Timestamp, api_key};
+use crate::tokens::{ACCESS_MAX, Bearer, Holder, Tokens};
 
 /// The longest credential that is looked at, in bytes.
-pub const CREDENTIAL_MAX: usize = 256;
+pub const CREDENTIAL_MAX: usize = ACCESS_MAX;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const APIKEY: HeaderName = HeaderName::from_static("apikey");
 const BEARER: &[u8] = b"bearer ";
+
+/// When it is worth asking again for a session that is not in Postgres yet.
+const NOT_HERE_YET: Duration = Duration::from_secs(1);
 
 /// Why nobody was identified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,20 +76,89 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The entry of a credential. Answers at once when the key is in memory; otherwise waits for the
-/// cache, which bounds the wait itself.
-pub async fn identify(cache: &Arc<Cache>, credential: &str) -> Result<Arc<Entry>, AuthnError> {
+/// Who a credential turned out to be, with what decides about it.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// An API key.
+    Key(Arc<Entry>),
+    /// An access token of a session.
+    Session(Arc<Bearer>, Arc<HeldSession>),
+    /// An access token that was made of an API key, and until when its client was logged out.
+    Exchanged(Arc<Bearer>, Arc<Entry>, Timestamp),
+}
+
+impl Caller {
+    /// Who it is.
+    pub fn principal(&self) -> &Principal {
+        match self {
+            Self::Key(entry) => entry.principal(),
+            Self::Session(bearer, _) | Self::Exchanged(bearer, ..) => &bearer.principal,
+        }
+    }
+
+    /// What became of it by `now`, revocations included.
+    pub fn standing(&self, tokens: &Tokens, now: Timestamp) -> Standing {
+        let over = Standing::Session(SessionState::Revoked);
+        match self {
+            Self::Key(entry) => Standing::Key(entry.state(now)),
+            Self::Session(bearer, held) if bearer.is_before(held.not_before()) => over,
+            Self::Session(_, held) => {
+                Standing::Session(held.state(tokens.config().session_idle, now))
+            }
+            Self::Exchanged(bearer, _, not_before) if bearer.is_before(*not_before) => over,
+            Self::Exchanged(_, entry, _) => Standing::Key(entry.state(now)),
+        }
+    }
+
+    /// Whether its client is enabled.
+    pub fn client_enabled(&self) -> bool {
+        match self {
+            Self::Key(entry) | Self::Exchanged(_, entry, _) => entry.client_enabled(),
+            Self::Session(_, held) => held.client_enabled(),
+        }
+    }
+}
+
+/// Who presents a credential. Answers at once when what decides is in memory; otherwise waits for
+/// the cache, which bounds the wait itself.
+pub async fn identify(
+    cache: &Arc<Cache>,
+    tokens: &Tokens,
+    credential: &str,
+) -> Result<Caller, AuthnError> {
     if !api_key::is_well_formed(credential) {
-        return Err(AuthnError::Invalid);
+        let bearer = tokens.verify(credential).ok_or(AuthnError::Invalid)?;
+        // On the heap, so that what is rare does not make every request's future larger.
+        return Box::pin(of_token(cache, bearer)).await;
     }
     let digest = api_key::digest(credential);
     if let Some(entry) = cache.hot(&digest) {
-        return Ok(entry);
+        return Ok(Caller::Key(entry));
     }
-    match cache.find(digest).await {
-        Ok(Some(entry)) => Ok(entry),
-        Ok(None) => Err(AuthnError::Invalid),
-        Err(undecidable) => Err(AuthnError::Undecidable { retry_after: undecidable.retry_after }),
+    let entry = cache.find(digest).await.map_err(undecidable)?;
+    Ok(Caller::Key(entry.ok_or(AuthnError::Invalid)?))
+}
+
+fn undecidable(undecidable: Undecidable) -> AuthnError {
+    AuthnError::Undecidable { retry_after: undecidable.retry_after }
+}
+
+async fn of_token(cache: &Arc<Cache>, bearer: Arc<Bearer>) -> Result<Caller, AuthnError> {
+    match bearer.of {
+        Holder::Session(id) => match cache.find_session(id).await.map_err(undecidable)? {
+            Some(held) => Ok(Caller::Session(bearer, held)),
+            // It was signed minutes ago: the gateway that made it will bring it.
+            None if cache.has_source() => {
+                Err(AuthnError::Undecidable { retry_after: NOT_HERE_YET })
+            }
+            None => Err(AuthnError::Invalid),
+        },
+        Holder::Key(id) => {
+            let entry = cache.find_key(id).await.map_err(undecidable)?;
+            let entry = entry.ok_or(AuthnError::Invalid)?;
+            let not_before = cache.not_before(RevocationKind::Client, &bearer.principal.client);
+            Ok(Caller::Exchanged(bearer, entry, not_before.map_err(undecidable)?))
+        }
     }
 }
 

@@ -210,6 +210,27 @@ impl Cache {
         answer
     }
 
+    /// As [`Cache::find`], by id: of a key that something else names. All keys are known once the
+    /// feed has caught up.
+    ///
+    /// # Errors
+    /// When nobody can say at the moment.
+    pub async fn find_key(self: &Arc<Self>, id: Uuid) -> Result<Option<Arc<Entry>>, Undecidable> {
+        let digest = self.digest_in(&self.overlay(), id);
+        match digest {
+            Some(digest) => self.find(digest).await,
+            None if self.has_source() && !self.freshness.ever_caught_up() => {
+                Err(Undecidable { retry_after: Duration::from_secs(1) })
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// Whether there is a Postgres to ask.
+    pub fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
     /// Whether what is cached is older than `max_stale`. Never so when embedded.
     pub fn is_stale(&self) -> bool {
         let fresh = |age| age <= self.config.max_stale.0;

@@ -258,6 +258,12 @@ impl Journal {
         self.ticket(self.shared.window.safe_round())
     }
 
+    /// A ticket for every state fact that was recorded before this call. Costs no commit when they
+    /// are on disk.
+    pub fn state_recorded(&self) -> Ticket<'_> {
+        self.ticket(self.shared.window.state_round())
+    }
+
     /// The segments of a lane, oldest first.
     pub fn segments(&self, lane: Lane) -> Vec<Arc<Segment>> {
         let streams = self.shared.streams();

@@ -43,12 +43,14 @@ mod drain;
 mod http;
 mod journal;
 mod postgres;
+mod tokens;
 
 pub use cache::CacheMetrics;
 pub use drain::DrainMetrics;
 pub use http::{HttpMetrics, RequestLabels};
 pub use journal::{JournalMetrics, LaneLabel};
 pub use postgres::{PoolLabel, PostgresMetrics};
+pub use tokens::TokenMetrics;
 
 /// The handles of all rooms, and the registry that `/metrics` encodes.
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub struct Metrics {
     pub drain: DrainMetrics,
     /// Pools, breaker and feed.
     pub postgres: PostgresMetrics,
+    /// Sessions and tokens.
+    pub tokens: TokenMetrics,
 }
 
 impl Metrics {
@@ -75,7 +79,8 @@ impl Metrics {
         let journal = JournalMetrics::register(&mut registry);
         let drain = DrainMetrics::register(&mut registry);
         let postgres = PostgresMetrics::register(&mut registry);
-        Self { registry, http, cache, journal, drain, postgres }
+        let tokens = TokenMetrics::register(&mut registry);
+        Self { registry, http, cache, journal, drain, postgres, tokens }
     }
 
     /// The OpenMetrics text that `/metrics` answers with.

@@ -179,6 +179,22 @@ pub struct Principal {
     pub scopes: Vec<Name>,
 }
 
+impl Principal {
+    /// The key it came with, if it did not come with a session.
+    pub fn key(&self) -> Option<Uuid> {
+        Some(self.key_id).filter(|id| !id.is_nil())
+    }
+}
+
+/// What became of what a caller came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Of an API key, or of an access token that was made of one.
+    Key(KeyState),
+    /// Of the session that an access token was made of.
+    Session(SessionState),
+}
+
 /// What a request wants to touch, for rights and for `client_table_statistics`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {

@@ -177,6 +177,14 @@ impl Window {
         lock(&self.rare).round + 1
     }
 
+    /// The round by which every state fact that was recorded before this call is committed: maybe
+    /// long past.
+    pub fn state_round(&self) -> u64 {
+        let rare = lock(&self.rare);
+        // What is not here any more was collected with the round before, or earlier.
+        if rare.state.is_empty() { rare.round - 1 } else { rare.round }
+    }
+
     /// Takes everything of `round`; what is recorded from now on belongs to the next.
     pub fn collect(&self, round: u64) -> Collected {
         let mut collected = Collected::default();

@@ -34,7 +34,10 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 pub fn identify(headers: &mut HeaderMap, principal: &Principal) {
     headers.insert(X_GATEPOST_CLIENT, text(&principal.client));
     let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
-    let id = principal.key_id.as_hyphenated().encode_lower(&mut id);
+    let id: &str = match principal.key() {
+        Some(key) => key.as_hyphenated().encode_lower(&mut id),
+        None => "",
+    };
     headers.insert(X_GATEPOST_KEY_ID, text(id));
     headers.insert(X_GATEPOST_SUBJECT, text(&principal.subject));
     headers.insert(X_GATEPOST_SCOPES, scopes(principal));

@@ -26,6 +26,7 @@ use crate::entropy::SharedEntropy;
 use crate::metrics::{Metrics, RequestLabels};
 use crate::model::Target;
 use crate::proxy::Proxy;
+use crate::tokens::Tokens;
 use crate::usage::Meter;
 
 pub use service::DataPlane;
@@ -40,6 +41,8 @@ pub struct ServerParts {
     pub routes: RouteTable,
     /// Who has which key.
     pub cache: Arc<Cache>,
+    /// Sessions and tokens.
+    pub tokens: Arc<Tokens>,
     /// What counts.
     pub meter: Arc<Meter>,
     /// Time.
@@ -77,6 +80,7 @@ pub(super) struct Edge {
     pub(super) config: Config,
     pub(super) trusted: Trusted,
     pub(super) cache: Arc<Cache>,
+    pub(super) tokens: Arc<Tokens>,
     pub(super) meter: Arc<Meter>,
     routes: RouteTable,
     access: Target,
@@ -96,8 +100,17 @@ pub fn service(parts: ServerParts) -> DataPlane {
 
 impl Edge {
     fn new(parts: ServerParts) -> Self {
-        let ServerParts { config, routes, cache, meter, clock, entropy, metrics, readiness } =
-            parts;
+        let ServerParts {
+            config,
+            routes,
+            cache,
+            tokens,
+            meter,
+            clock,
+            entropy,
+            metrics,
+            readiness,
+        } = parts;
         let passed = Endpoint::ALL.map(|(_, endpoint)| {
             let labels = RequestLabels { endpoint, code: "ok" };
             metrics.http.requests.get_or_create(&labels).clone()
@@ -110,6 +123,7 @@ impl Edge {
             config,
             routes,
             cache,
+            tokens,
             meter,
             clock,
             metrics,

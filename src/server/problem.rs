@@ -252,6 +252,8 @@ impl From<Denial> for Refusal {
             Denial::KeyRevoked => Code::KeyRevoked.into(),
             Denial::KeyDisabled => Code::KeyDisabled.into(),
             Denial::KeyExpired => Code::KeyExpired.into(),
+            // Nobody learns whether there was such a session.
+            Denial::SessionOver => Code::InvalidCredential.into(),
             Denial::ClientDisabled => Code::ClientDisabled.into(),
             Denial::InsufficientScope => Code::InsufficientScope.into(),
             Denial::PolicyUnavailable { retry_after } => {

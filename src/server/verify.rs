@@ -56,7 +56,7 @@ impl<'a> Answer<'a> {
 
     /// About a key that is known; `code` is `ok` when it is valid.
     fn about(principal: &'a Principal, valid: bool, code: &'static str) -> Self {
-        let (client, key_id) = (Some(&*principal.client), Some(principal.key_id));
+        let (client, key_id) = (Some(&*principal.client), principal.key());
         Self { valid, code, client, key_id, scopes: &principal.scopes }
     }
 }
@@ -66,13 +66,13 @@ pub(super) async fn answer(edge: &Edge, parts: &Parts, body: Body) -> Result<Res
     may_ask(edge, parts).await?;
     let body = body::read(body, BODY_MAX, edge.config.body_idle()).await?;
     let question = Question::parse(&body)?;
-    let entry = match authn::identify(&edge.cache, &question.key).await {
-        Ok(entry) => entry,
+    let caller = match edge.identify(&question.key).await {
+        Ok(caller) => caller,
         Err(undecidable @ AuthnError::Undecidable { .. }) => return Err(undecidable.into()),
         Err(_) => return Ok(Json(Answer::unknown()).into_response()),
     };
-    let principal = entry.principal();
-    let answer = match edge.admit(&entry, &question.target(), &question.scopes).await {
+    let principal = caller.principal();
+    let answer = match edge.admit(&caller, &question.target(), &question.scopes).await {
         Ok(permit) => {
             let room = edge.meter.reserve()?;
             edge.meter.allowed(room, &permit).settled().await?;
@@ -92,8 +92,8 @@ async fn may_ask(edge: &Edge, parts: &Parts) -> Result<(), Refusal> {
     if peer.trusted && client.is_some_and(|ip| edge.trusted.contains(ip)) {
         return Ok(());
     }
-    let entry = authn::identify(&edge.cache, authn::presented(&parts.headers)?).await?;
-    let permit = edge.permit(&entry)?;
+    let caller = edge.identify(authn::presented(&parts.headers)?).await?;
+    let permit = edge.permit(&caller)?;
     // A key without scopes is not narrowed by them, but this right must be given.
     if permit.principal().scopes.iter().any(|scope| &**scope == MAY_VERIFY) {
         Ok(())

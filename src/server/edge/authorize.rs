@@ -7,8 +7,7 @@ use axum::response::Response;
 
 use super::{EXT_AUTHZ, Edge, Endpoint};
 use crate::admission::{self, Denial, Permit, Presented};
-use crate::authn;
-use crate::cache::Entry;
+use crate::authn::{self, AuthnError, Caller};
 use crate::model::{Name, Target, Timestamp};
 use crate::proxy::headers;
 use crate::server::original::{self, Original};
@@ -25,8 +24,8 @@ impl Edge {
         let peer = self.trusted.peer(&parts.extensions);
         let original = self.original_target(endpoint, parts, peer)?;
         let target = original.as_ref().unwrap_or(&self.access);
-        let entry = authn::identify(&self.cache, authn::presented(&parts.headers)?).await?;
-        let permit = self.admit(&entry, target, &[]).await?;
+        let caller = self.identify(authn::presented(&parts.headers)?).await?;
+        let permit = self.admit(&caller, target, &[]).await?;
         let room = self.meter.reserve()?;
         self.meter.allowed(room, &permit).settled().await?;
         let mut response = Response::new(Body::empty());
@@ -61,17 +60,22 @@ impl Edge {
         Ok(hit.map(|hit| hit.target))
     }
 
+    /// Who presents a credential.
+    pub(in crate::server) async fn identify(&self, credential: &str) -> Result<Caller, AuthnError> {
+        authn::identify(&self.cache, &self.tokens, credential).await
+    }
+
     /// Admits an identified caller, or counts its denial.
     pub(in crate::server) async fn admit<'a>(
         &self,
-        entry: &'a Entry,
+        caller: &'a Caller,
         target: &'a Target,
         scopes: &[Name],
     ) -> Result<Permit<'a>, Denial> {
         let now = self.clock.now();
-        let decision = self.decide(entry, target, scopes, now);
+        let decision = self.decide(caller, target, scopes, now);
         if decision.is_err()
-            && self.meter.denied(entry.principal(), target, now).settled().await.is_err()
+            && self.meter.denied(caller.principal(), target, now).settled().await.is_err()
         {
             tracing::warn!("a denial was answered but could not be counted");
         }
@@ -79,21 +83,21 @@ impl Edge {
     }
 
     /// Decides about a caller that asks about somebody else: that is not counted for it.
-    pub(in crate::server) fn permit<'a>(&'a self, entry: &'a Entry) -> Result<Permit<'a>, Denial> {
-        self.decide(entry, &self.access, &[], self.clock.now())
+    pub(in crate::server) fn permit<'a>(&'a self, caller: &'a Caller) -> Result<Permit<'a>, Denial> {
+        self.decide(caller, &self.access, &[], self.clock.now())
     }
 
     fn decide<'a>(
         &self,
-        entry: &'a Entry,
+        caller: &'a Caller,
         target: &'a Target,
         scopes: &[Name],
         now: Timestamp,
     ) -> Result<Permit<'a>, Denial> {
         let caller = Presented {
-            principal: entry.principal(),
-            state: entry.state(now),
-            client_enabled: entry.client_enabled(),
+            principal: caller.principal(),
+            standing: caller.standing(&self.tokens, now),
+            client_enabled: caller.client_enabled(),
             stale: self.cache.is_stale(),
         };
         admission::decide(caller, target, scopes, now)

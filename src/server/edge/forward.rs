@@ -19,8 +19,8 @@ impl Edge {
         let peer = self.trusted.peer(&parts.extensions);
         let host = original::host(&parts.uri, &parts.headers)?;
         let hit = self.routes.find(host, &parts.method, parts.uri.path())?.ok_or(Code::NotFound)?;
-        let entry = authn::identify(&self.cache, authn::presented(&parts.headers)?).await?;
-        let permit = self.admit(&entry, &hit.target, &[]).await?;
+        let caller = self.identify(authn::presented(&parts.headers)?).await?;
+        let permit = self.admit(&caller, &hit.target, &[]).await?;
         // Before the upstream is called: what cannot be counted does not happen.
         let room = self.meter.reserve()?;
 
