@@ -164,14 +164,11 @@ mod tests {
         }
         for state in [SessionState::Revoked, SessionState::Expired] {
             let standing = Standing::Session(state);
-            let caller = Presented {
-                principal: &principal(&[]),
-                standing,
-                client_enabled: false,
-                stale: true,
-            };
-            let decided = decide(caller, &Target::access(), &[], Timestamp(5));
-            assert_eq!(decided.err(), Some(Denial::SessionOver));
+            let (principal, target) = (principal(&[]), Target::access());
+            let caller =
+                Presented { principal: &principal, standing, client_enabled: false, stale: true };
+            let decided = decide(caller, &target, &[], Timestamp(5)).err();
+            assert_eq!(decided, Some(Denial::SessionOver));
         }
         let stale = decided(KeyState::Active, true, true);
         assert_eq!(stale, Some(Denial::PolicyUnavailable { retry_after: STALE_RETRY }));

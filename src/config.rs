@@ -17,7 +17,7 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cache, drainer, journal, postgres, proxy, server};
+use crate::{cache, drainer, journal, postgres, proxy, server, tokens};
 
 pub use crate::postgres::DatabaseUrl;
 pub use declared::{DECLARED_PREFIX, declared_key_id, development_key};
@@ -47,6 +47,8 @@ pub struct Config {
     pub journal: journal::Config,
     /// Journal → Postgres.
     pub drain: drainer::Config,
+    /// Sessions, and the tokens made of them.
+    pub tokens: tokens::Config,
     /// Where requests are forwarded to.
     pub upstreams: Vec<proxy::UpstreamConfig>,
     /// Which requests are forwarded.

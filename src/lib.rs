@@ -19,4 +19,5 @@ pub mod model;
 pub mod postgres;
 pub mod proxy;
 pub mod server;
+pub mod tokens;
 pub mod usage;

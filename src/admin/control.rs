@@ -18,6 +18,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::model::Name;
 use crate::model::fact::{AuditEntry, StateFact};
+use crate::tokens::Tokens;
 
 /// What is known of the connection to Postgres.
 #[derive(Clone, Debug, Serialize)]
@@ -37,6 +38,8 @@ pub type AskContact = Arc<dyn Fn() -> Contact + Send + Sync>;
 pub struct Control {
     /// What requests are answered from.
     pub cache: Arc<Cache>,
+    /// Sessions and tokens.
+    pub tokens: Arc<Tokens>,
     /// Where changes go.
     pub journal: Journal,
     /// Journal → Postgres; none when embedded.

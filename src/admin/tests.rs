@@ -21,6 +21,7 @@ use crate::entropy::{SeededEntropy, SharedEntropy};
 use crate::journal::{self, Journal};
 use crate::metrics::Metrics;
 use crate::model::{Name, Timestamp};
+use crate::tokens::Tokens;
 
 const TOKEN: &str = "s3cret";
 
@@ -81,6 +82,7 @@ fn control(dir: &Path, clock: Arc<ManualClock>, directory: Option<Arc<dyn Direct
     )
     .expect("a cache");
     Control {
+        tokens: Tokens::of_test(dir, &cache, &journal, &shared, &entropy, &metrics),
         cache,
         journal,
         drainer: None,

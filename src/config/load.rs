@@ -75,6 +75,7 @@ pub(super) fn load_from(
         policy.spec.values_mut().for_each(serde_json::Value::sort_all_objects);
     }
     config.admin.token = secret(environment, "GATEPOST_ADMIN_TOKEN")?.map(SecretString::from);
+    config.tokens.keys = secret(environment, "GATEPOST_TOKEN_KEYS")?.map(SecretString::from);
 
     let problems = validate::problems(&config, |key| origin_of(key, &overrides, &origin));
     if problems.is_empty() { Ok(Loaded { config, file }) } else { Err(Error::Invalid(problems)) }

@@ -92,6 +92,9 @@ fn listeners(config: &Config, found: &mut Found) {
     if let Err(error) = config.server.check() {
         found.unless(false, "server", error.to_string());
     }
+    if let Err(error) = config.tokens.check() {
+        found.unless(false, "tokens", error.to_string());
+    }
     if let Some(node) = &config.data.node {
         let rule = format!("must have 1 to {NODE_MAX} bytes and no control characters");
         found.unless(is_name(node) && node.len() <= NODE_MAX, "data.node", rule);

@@ -21,10 +21,11 @@ use crate::drainer::{self, Drainer};
 use crate::entropy::{SharedEntropy, SystemEntropy};
 use crate::journal::{self, Journal, JournalError, MergeError, Reader, Scope};
 use crate::metrics::Metrics;
-use crate::model::Name;
 use crate::model::fact::{Revocation, StateFact};
+use crate::model::{Name, Timestamp};
 use crate::postgres::feed::FeedHandle;
 use crate::postgres::{Feed, Postgres, PostgresError};
+use crate::tokens::{self, Keys, KeysError, Tokens};
 
 impl From<PostgresError> for Error {
     fn from(error: PostgresError) -> Self {
@@ -55,6 +56,12 @@ impl From<CacheError> for Error {
     }
 }
 
+impl From<KeysError> for Error {
+    fn from(error: KeysError) -> Self {
+        Self::Config(format!("the token keys cannot be used: {error}"))
+    }
+}
+
 /// Postgres, as far as it is configured.
 pub struct Linked {
     pub postgres: Arc<Postgres>,
@@ -76,6 +83,7 @@ pub struct Parts {
     pub node: Name,
     pub journal: Journal,
     pub cache: Arc<Cache>,
+    pub tokens: Arc<Tokens>,
     pub linked: Option<Linked>,
     pub token: SecretString,
     started: Duration,
@@ -105,7 +113,8 @@ impl Parts {
             None => None,
         };
         let source = postgres.as_ref().map(|postgres| postgres.source() as Arc<dyn Source>);
-        let (journal, cache) = {
+        let keys = Keys::open(data.path(), &config.tokens, &entropy, clock.now())?;
+        let (journal, cache, left_at) = {
             let storage = Storage {
                 config: config.clone(),
                 node: node.clone(),
@@ -121,6 +130,20 @@ impl Parts {
             let opened = tokio::task::spawn_blocking(move || storage.open(&dir));
             opened.await.map_err(|error| Error::Failed(error.to_string()))??
         };
+        let tokens = Arc::new(Tokens::new(
+            data.path(),
+            tokens::Parts {
+                config: config.tokens.clone(),
+                node: node.clone(),
+                keys,
+                cache: cache.clone(),
+                journal: journal.clone(),
+                clock: clock.clone(),
+                entropy: entropy.clone(),
+                metrics: metrics.clone(),
+                left_at,
+            },
+        ));
         let closing = CancellationToken::new();
         let linked = postgres.map(|postgres| {
             let sink = postgres.sink(node.clone(), drain.deadline.0);
@@ -148,6 +171,7 @@ impl Parts {
             node,
             journal,
             cache,
+            tokens,
             linked,
             token,
             started,
@@ -182,6 +206,7 @@ impl Parts {
         Control {
             observe: Arc::new(observe),
             cache: self.cache.clone(),
+            tokens: self.tokens.clone(),
             journal: self.journal.clone(),
             drainer: self.linked.as_ref().map(|linked| linked.drainer.clone()),
             directory,
@@ -296,6 +321,9 @@ impl Parts {
     }
 }
 
+/// Journal and cache, and the newest advance of a session that was left in the journal.
+type Opened = (Journal, Arc<Cache>, Option<Timestamp>);
+
 /// What journal and cache are opened with.
 #[derive(Clone)]
 struct Storage {
@@ -314,7 +342,7 @@ impl Storage {
     /// answer.
     ///
     /// On a full disk once more with the room of the ballast, which is kept for that.
-    fn open(self, dir: &Path) -> Result<(Journal, Arc<Cache>), Error> {
+    fn open(self, dir: &Path) -> Result<Opened, Error> {
         let full = |error: Error| match error {
             Error::Config(why) if journal::is_disk_full(dir) => Error::DiskFull(format!(
                 "the disk of the data directory {} is full: make room and start again ({why})",
@@ -331,7 +359,7 @@ impl Storage {
         }
     }
 
-    fn try_open(self, dir: &Path) -> Result<(Journal, Arc<Cache>), Error> {
+    fn try_open(self, dir: &Path) -> Result<Opened, Error> {
         let Self { config, node, reader, source, clock, entropy, metrics, tasks } = self;
         let declared = config.declared(&node);
         let (journal, state) = Journal::open_with(
@@ -351,7 +379,11 @@ impl Storage {
             }
         };
         state.iter().for_each(|fact| cache.pin(fact));
-        Ok((journal, cache))
+        let advanced = state.iter().filter_map(|fact| match fact {
+            StateFact::Session(session) => Some(session.advance.at),
+            _ => None,
+        });
+        Ok((journal, cache, advanced.max()))
     }
 }
 

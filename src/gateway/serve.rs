@@ -109,6 +109,7 @@ fn data_plane(
         config,
         routes,
         cache: parts.cache.clone(),
+        tokens: parts.tokens.clone(),
         meter: Arc::new(Meter::new(parts.journal.clone(), parts.clock.clone())),
         clock: parts.clock.clone(),
         entropy: parts.entropy.clone(),

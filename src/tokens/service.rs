@@ -185,8 +185,9 @@ impl Tokens {
 
     fn access(&self, grant: &Grant) -> Issued {
         self.metrics.tokens.issued.inc();
+        let now = self.clock.now();
         Issued {
-            access_token: self.keys.sign(grant, &*self.entropy, self.clock.now()),
+            access_token: self.keys.sign(grant, self.entropy.uuid_v7(now), now),
             refresh_token: None,
             expires_in: self.config.access_ttl.0,
             scopes: grant.scopes.clone(),
@@ -376,7 +377,7 @@ impl Tokens {
             return (now < bearer.expires_at).then_some(bearer);
         }
         self.metrics.tokens.verified.inc();
-        let bearer = Arc::new(Bearer::new(self.keys.verify(text, now).ok()?));
+        let bearer = Arc::new(Bearer::new(self.keys.verify(text, now)?));
         self.verified.insert(digest, bearer.clone());
         Some(bearer)
     }
@@ -411,6 +412,34 @@ impl Bearer {
     /// of the same second counts as made before.
     pub fn is_before(&self, not_before: Timestamp) -> bool {
         self.issued_at <= not_before.0.div_euclid(1_000_000)
+    }
+}
+
+#[cfg(test)]
+impl Tokens {
+    /// Over `cache` and `journal`, with keys of its own: for the tests of other rooms.
+    pub fn of_test(
+        data: &Path,
+        cache: &Arc<Cache>,
+        journal: &Journal,
+        clock: &SharedClock,
+        entropy: &SharedEntropy,
+        metrics: &Arc<Metrics>,
+    ) -> Arc<Self> {
+        let config = Config::default();
+        let keys = Keys::open(data, &config, entropy, clock.now()).expect("a writable directory");
+        let parts = Parts {
+            config,
+            node: "gw".into(),
+            keys,
+            cache: cache.clone(),
+            journal: journal.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            metrics: metrics.clone(),
+            left_at: None,
+        };
+        Arc::new(Self::new(data, parts))
     }
 }
 

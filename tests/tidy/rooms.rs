@@ -7,7 +7,7 @@ pub const LOW: [&str; 6] = ["model", "clock", "entropy", "codec", "disk", "metri
 
 /// Each room, and what it may use besides itself and the low rooms. A low room may use what stands
 /// here, and no more.
-pub const ROOMS: [(&str, &[&str]); 19] = [
+pub const ROOMS: [(&str, &[&str]); 20] = [
     ("model", &[]),
     ("clock", &["model"]),
     ("entropy", &["model"]),
@@ -16,16 +16,17 @@ pub const ROOMS: [(&str, &[&str]); 19] = [
     ("metrics", &["model"]),
     ("journal", &[]),
     ("cache", &[]),
-    ("authn", &["cache"]),
+    ("tokens", &["cache", "journal"]),
+    ("authn", &["cache", "tokens"]),
     ("admission", &[]),
     ("usage", &["journal", "admission"]),
     ("proxy", &["admission", "usage"]),
     ("postgres", &["cache"]),
     ("drainer", &["journal", "postgres", "cache"]),
-    ("server", &["authn", "admission", "cache", "usage", "proxy"]),
-    ("admin", &["cache", "journal", "drainer"]),
+    ("server", &["authn", "admission", "cache", "usage", "proxy", "tokens"]),
+    ("admin", &["cache", "journal", "drainer", "tokens"]),
     // Each room's own `Config`.
-    ("config", &["cache", "drainer", "journal", "postgres", "proxy", "server"]),
+    ("config", &["cache", "drainer", "journal", "postgres", "proxy", "server", "tokens"]),
     (
         "gateway",
         &[
@@ -39,6 +40,7 @@ pub const ROOMS: [(&str, &[&str]); 19] = [
             "postgres",
             "proxy",
             "server",
+            "tokens",
             "usage",
         ],
     ),

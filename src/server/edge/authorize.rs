@@ -83,7 +83,10 @@ impl Edge {
     }
 
     /// Decides about a caller that asks about somebody else: that is not counted for it.
-    pub(in crate::server) fn permit<'a>(&'a self, caller: &'a Caller) -> Result<Permit<'a>, Denial> {
+    pub(in crate::server) fn permit<'a>(
+        &'a self,
+        caller: &'a Caller,
+    ) -> Result<Permit<'a>, Denial> {
         self.decide(caller, &self.access, &[], self.clock.now())
     }
 

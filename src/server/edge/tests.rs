@@ -112,6 +112,7 @@ impl Gateway {
         let parts = ServerParts {
             routes: RouteTable::build(upstreams, routes, config.echo).expect("routes"),
             config: config.clone(),
+            tokens: Tokens::of_test(dir.path(), &cache, &journal, &clock, &entropy, &metrics),
             cache,
             meter: Arc::new(Meter::new(journal.clone(), Arc::clone(&clock))),
             clock,
