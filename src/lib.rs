@@ -19,5 +19,6 @@ pub mod model;
 pub mod postgres;
 pub mod proxy;
 pub mod server;
+pub mod steward;
 pub mod tokens;
 pub mod usage;

@@ -21,6 +21,7 @@ pub mod feed;
 mod migrate;
 mod pool;
 mod rows;
+mod sessions;
 pub mod sink;
 pub mod source;
 

@@ -320,6 +320,23 @@ impl Cache {
         found.into_values().take(limit).collect()
     }
 
+    /// Up to `limit` sessions of this disk with ids beyond `after` up to and with `last`. Blocks.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn settled_sessions(
+        &self,
+        after: Uuid,
+        last: Uuid,
+        limit: usize,
+    ) -> Result<Vec<Session>, StoreError> {
+        let stored = self.store.sessions(Some(after)).take(limit);
+        let within = |session: &Result<Session, StoreError>| {
+            session.as_ref().map_or(true, |session| session.id <= last)
+        };
+        stored.take_while(within).collect()
+    }
+
     /// Removes from disk those of the next `steps` sessions beyond `after` that are `over`, and are
     /// not pinned. Returns where to go on, `None` at the end. Blocks.
     ///

@@ -25,6 +25,7 @@ use crate::model::fact::{Revocation, StateFact};
 use crate::model::{Name, Timestamp};
 use crate::postgres::feed::FeedHandle;
 use crate::postgres::{Feed, Postgres, PostgresError};
+use crate::steward::Steward;
 use crate::tokens::{self, Keys, KeysError, Tokens};
 
 impl From<PostgresError> for Error {
@@ -239,6 +240,18 @@ impl Parts {
         self.tasks.spawn_blocking(move || journal.examine(&|| closing.is_cancelled()));
         self.end_overlaps();
         self.keep_merged();
+        if let Some(linked) = &self.linked {
+            let steward = Steward {
+                node: self.node.clone(),
+                cache: self.cache.clone(),
+                journal: self.journal.clone(),
+                directory: linked.postgres.directory(),
+                kept: self.tokens.config().sessions_kept,
+                clock: self.clock.clone(),
+                metrics: self.metrics.clone(),
+            };
+            self.tasks.spawn(steward.run(self.closing.clone()));
+        }
     }
 
     /// Once a minute, and at the start: an overlap that has ended becomes a revocation "at once".

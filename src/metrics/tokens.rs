@@ -19,6 +19,10 @@ metrics! {
         pub refused: Counter = Counter::default() => "token_refreshes_refused",
         /// Refreshes that nobody could decide or record.
         pub undecided: Counter = Counter::default() => "token_refreshes_undecided",
+        /// Sessions removed from Postgres that had been over for a while.
+        pub removed: Counter = Counter::default() => "token_sessions_removed",
+        /// Sessions removed from the cache's disk tier for the same reason.
+        pub forgotten: Counter = Counter::default() => "token_sessions_forgotten",
         /// Access tokens issued.
         pub issued: Counter = Counter::default() => "token_access_issued",
         /// Access tokens whose signature was checked; others were known from before.

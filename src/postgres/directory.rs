@@ -155,7 +155,7 @@ impl Directory {
         .await
     }
 
-    async fn with<T>(
+    pub(super) async fn with<T>(
         &self,
         work: impl AsyncFnOnce(&mut PgConnection) -> Result<T, PostgresError>,
     ) -> Result<T, PostgresError> {

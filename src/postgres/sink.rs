@@ -16,6 +16,7 @@
 pub(super) mod ledger;
 mod letters;
 mod part;
+mod sessions;
 mod state;
 mod usage;
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use super::breaker::Breaker;
 use super::pool::Pool;
 use super::rows::KeyColumns;
-use super::{Config, PostgresError};
-use crate::cache::{Asked, ClientRow, Found, Lookup, PolicyRow, Source, SourceError};
+use super::{Config, PostgresError, sessions};
+use crate::cache::{Asked, AskedSession, ClientRow, Found, Lookup, PolicyRow, Source, SourceError};
 use crate::clock::SharedClock;
 use crate::metrics::Metrics;
 use crate::model::fact::{Revocation, RevocationKind};
@@ -49,17 +50,21 @@ impl KeySource {
         self.breaker().is_open()
     }
 
-    async fn ask(&self, digest: Digest) -> Result<Lookup, SourceError> {
+    /// Asks on a connection of the pool: seat, wait, question and answer under one deadline.
+    async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, PostgresError>,
+    ) -> Result<T, SourceError> {
         if !self.breaker().allow(self.clock.monotonic()) {
             return Err(SourceError::BreakerOpen);
         }
         let mut seated = false;
-        let asked = tokio::time::timeout(self.deadline, self.seat_and_ask(digest, &mut seated));
+        let asked = tokio::time::timeout(self.deadline, self.seat_and_ask(question, &mut seated));
         let answer = match asked.await {
             Err(_) => Err(SourceError::Deadline),
             Ok(Err(PostgresError::Deadline(_))) => Err(SourceError::Deadline),
             Ok(Err(error)) => Err(SourceError::Unavailable(error.to_string())),
-            Ok(Ok(lookup)) => Ok(lookup),
+            Ok(Ok(found)) => Ok(found),
         };
         // Whoever found no seat learnt nothing about Postgres.
         if seated {
@@ -68,21 +73,21 @@ impl KeySource {
         answer
     }
 
-    async fn seat_and_ask(
+    async fn seat_and_ask<T>(
         &self,
-        digest: Digest,
+        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, PostgresError>,
         seated: &mut bool,
-    ) -> Result<Lookup, PostgresError> {
+    ) -> Result<T, PostgresError> {
         let seat = self.seats.acquire().await;
         let _seat = seat.map_err(|_| PostgresError::Unavailable("shutting down".into()))?;
         *seated = true;
         let mut checkout = self.pool.acquire().await?;
-        let lookup = look_up(checkout.conn(), digest).await?;
+        let found = question(checkout.conn()).await?;
         checkout.give_back();
-        Ok(lookup)
+        Ok(found)
     }
 
-    fn report(&self, answer: &Result<Lookup, SourceError>) {
+    fn report<T>(&self, answer: &Result<T, SourceError>) {
         let mut breaker = self.breaker();
         let was_open = breaker.is_open();
         match answer {
@@ -110,11 +115,11 @@ impl KeySource {
 
 impl Source for KeySource {
     fn lookup(&self, digest: Digest) -> Asked<'_> {
-        Box::pin(self.ask(digest))
+        Box::pin(self.ask(async move |conn| look_up(conn, digest).await))
     }
 
-    fn session(&self, _id: uuid::Uuid) -> crate::cache::AskedSession<'_> {
-        Box::pin(async { Err(SourceError::Deadline) })
+    fn session(&self, id: Uuid) -> AskedSession<'_> {
+        Box::pin(self.ask(async move |conn| sessions::find(conn, id).await))
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Config {
     pub session_ttl_max: Span,
     /// A session that was not refreshed for so long is over.
     pub session_idle: Span,
+    /// How long a session that has expired is kept in Postgres and on disk.
+    pub sessions_kept: Span,
     /// By how much the clocks of gateways with the same keys may differ.
     pub clock_skew: Span,
     /// The key set's document, from `GATEPOST_TOKEN_KEYS` or `GATEPOST_TOKEN_KEYS_FILE` only; made
@@ -47,6 +49,7 @@ impl Default for Config {
             session_ttl: Span::secs(30 * 24 * 3600),
             session_ttl_max: Span::secs(365 * 24 * 3600),
             session_idle: Span::secs(14 * 24 * 3600),
+            sessions_kept: Span::secs(7 * 24 * 3600),
             clock_skew: Span::secs(5),
             keys: None,
         }

@@ -7,7 +7,7 @@ pub const LOW: [&str; 6] = ["model", "clock", "entropy", "codec", "disk", "metri
 
 /// Each room, and what it may use besides itself and the low rooms. A low room may use what stands
 /// here, and no more.
-pub const ROOMS: [(&str, &[&str]); 20] = [
+pub const ROOMS: [(&str, &[&str]); 21] = [
     ("model", &[]),
     ("clock", &["model"]),
     ("entropy", &["model"]),
@@ -23,6 +23,7 @@ pub const ROOMS: [(&str, &[&str]); 20] = [
     ("proxy", &["admission", "usage"]),
     ("postgres", &["cache"]),
     ("drainer", &["journal", "postgres", "cache"]),
+    ("steward", &["cache", "journal", "postgres"]),
     ("server", &["authn", "admission", "cache", "usage", "proxy", "tokens"]),
     ("admin", &["cache", "journal", "drainer", "tokens"]),
     // Each room's own `Config`.
@@ -40,6 +41,7 @@ pub const ROOMS: [(&str, &[&str]); 20] = [
             "postgres",
             "proxy",
             "server",
+            "steward",
             "tokens",
             "usage",
         ],

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, HashSet};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::rows_in;
-use crate::model::fact::{Revocation, StateFact};
-use crate::model::{Client, Key};
+use super::{rows_in, sessions};
+use crate::model::fact::{Revocation, RevocationKind, StateFact};
+use crate::model::{Client, Key, Session, Timestamp};
 
 /// Clients, keys and revocations, each by its law. Returns how many rows were sent.
 pub(super) async fn write(
@@ -20,7 +20,8 @@ pub(super) async fn write(
 ) -> Result<u64, sqlx::Error> {
     let mut clients: BTreeMap<&str, &Client> = BTreeMap::new();
     let mut keys: BTreeMap<Uuid, &Key> = BTreeMap::new();
-    let mut revocations: BTreeMap<(&str, &str), i64> = BTreeMap::new();
+    let mut revocations = Revocations::new();
+    let mut sessions: BTreeMap<Uuid, Session> = BTreeMap::new();
     for fact in facts {
         match fact {
             StateFact::ClientCreated(client) => {
@@ -30,16 +31,20 @@ pub(super) async fn write(
                 keys.entry(key.id).or_insert(key);
             }
             StateFact::Revoked(Revocation { kind, id, at }) => {
-                let earliest = revocations.entry((kind.as_str(), id)).or_insert(at.0);
-                *earliest = at.0.min(*earliest);
+                let known = revocations.entry((*kind, id)).or_insert(*at);
+                *known = kind.merge(*known, *at);
             }
-            StateFact::Session(_) => {}
+            StateFact::Session(session) => {
+                let merged = sessions.entry(session.id).or_insert_with(|| session.clone());
+                merged.merge(session);
+            }
         }
     }
     write_clients(conn, &mut clients).await?;
     write_keys(conn, &mut keys).await?;
     write_revocations(conn, &mut revocations).await?;
-    Ok(rows_in(clients.len() + keys.len() + revocations.len()))
+    sessions::write(conn, &sessions).await?;
+    Ok(rows_in(clients.len() + keys.len() + revocations.len() + sessions.len()))
 }
 
 async fn write_clients(
@@ -121,25 +126,27 @@ async fn write_keys(
 
 async fn write_revocations(
     conn: &mut PgConnection,
-    revocations: &mut BTreeMap<(&str, &str), i64>,
+    revocations: &mut Revocations<'_>,
 ) -> Result<(), sqlx::Error> {
     if revocations.is_empty() {
         return Ok(());
     }
     let (kinds, ids, at) = columns(revocations);
-    // Those that already stand at the same moment or an earlier one.
+    // Those that stand there already, and say as much.
     let known = sqlx::query!(
         r#"
         SELECT r.kind, r.id FROM gatepost.revocations AS r
         JOIN unnest($1::text[], $2::text[], $3::bigint[]) AS u (kind, id, at)
-          ON r.kind = u.kind AND r.id = u.id AND r.at <= gatepost.from_micros(u.at)
+          ON r.kind = u.kind AND r.id = u.id
+             AND CASE WHEN r.kind = 'key' THEN r.at <= gatepost.from_micros(u.at)
+                      ELSE r.at >= gatepost.from_micros(u.at) END
         "#,
         &kinds as _,
         &ids as _,
         &at
     );
     for row in known.fetch_all(&mut *conn).await? {
-        revocations.retain(|(kind, id), _| (*kind, *id) != (&*row.kind, &*row.id));
+        revocations.retain(|(kind, id), _| (kind.as_str(), *id) != (&*row.kind, &*row.id));
     }
     if revocations.is_empty() {
         return Ok(());
@@ -151,8 +158,10 @@ async fn write_revocations(
         SELECT u.kind, u.id, gatepost.from_micros(u.at)
         FROM unnest($1::text[], $2::text[], $3::bigint[]) AS u (kind, id, at)
         ORDER BY u.kind COLLATE "C", u.id COLLATE "C"
-        ON CONFLICT (kind, id) DO UPDATE SET at = least(r.at, excluded.at)
-        WHERE r.at > excluded.at
+        ON CONFLICT (kind, id) DO UPDATE SET
+          at = CASE WHEN r.kind = 'key' THEN least(r.at, excluded.at)
+                    ELSE greatest(r.at, excluded.at) END
+        WHERE r.at <> excluded.at AND (r.kind = 'key') = (r.at > excluded.at)
         "#,
         &kinds as _,
         &ids as _,
@@ -163,9 +172,10 @@ async fn write_revocations(
     Ok(())
 }
 
-fn columns<'a>(
-    revocations: &BTreeMap<(&'a str, &'a str), i64>,
-) -> (Vec<&'a str>, Vec<&'a str>, Vec<i64>) {
-    let (kinds, ids) = revocations.keys().copied().unzip();
-    (kinds, ids, revocations.values().copied().collect())
+/// Moments by kind and id.
+type Revocations<'a> = BTreeMap<(RevocationKind, &'a str), Timestamp>;
+
+fn columns<'a>(revocations: &Revocations<'a>) -> (Vec<&'static str>, Vec<&'a str>, Vec<i64>) {
+    let (kinds, ids) = revocations.keys().map(|(kind, id)| (kind.as_str(), *id)).unzip();
+    (kinds, ids, revocations.values().map(|at| at.0).collect())
 }

@@ -27,7 +27,10 @@ pub(super) async fn write(
         let table = (&*counter.client, &*counter.table, &*counter.operation);
         clients.entry(&counter.client).or_insert(Counts::ZERO).merge(counts);
         tables.entry(table).or_insert(Counts::ZERO).merge(counts);
-        keys.entry(counter.key_id).or_insert(Counts::ZERO).merge(counts);
+        // What came with a session came with no key.
+        if !counter.key_id.is_nil() {
+            keys.entry(counter.key_id).or_insert(Counts::ZERO).merge(counts);
+        }
     }
     write_clients(conn, node, &clients).await?;
     write_tables(conn, node, &tables).await?;
