@@ -1,4 +1,5 @@
-//! The data plane's listener: forward-auth, key verification, health, and the routes to upstreams.
+//! The data plane's listener: forward-auth, key verification, tokens, health, and the routes to
+//! upstreams.
 //!
 //! Errors become HTTP in one place, [`problem`]. Every answer carries `X-Request-Id`.
 
@@ -6,6 +7,7 @@ mod body;
 mod config;
 mod edge;
 mod listener;
+mod oauth;
 mod original;
 mod path;
 mod pattern;

@@ -57,20 +57,30 @@ pub struct ServerParts {
 
 /// Who asks, for the metrics and for what a refusal looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Endpoint {
+pub(super) enum Endpoint {
     ForwardAuth,
     AuthRequest,
     ExtAuthz,
     Verify,
+    Refresh,
+    Token,
+    Revoke,
+    Introspect,
+    Discovery,
     Proxy,
 }
 
 impl Endpoint {
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::ForwardAuth, "forward_auth"),
         (Self::AuthRequest, "auth_request"),
         (Self::ExtAuthz, "ext_authz"),
         (Self::Verify, "verify"),
+        (Self::Refresh, "refresh"),
+        (Self::Token, "token"),
+        (Self::Revoke, "revoke"),
+        (Self::Introspect, "introspect"),
+        (Self::Discovery, "discovery"),
         (Self::Proxy, "proxy"),
     ];
 }
@@ -159,6 +169,9 @@ impl Edge {
                 self.metrics.http.requests.get_or_create(&labels).inc();
                 match endpoint {
                     Endpoint::AuthRequest => refusal.render_for_nginx(),
+                    Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect => {
+                        refusal.render_for_oauth()
+                    }
                     _ => refusal.render(),
                 }
             }

@@ -1,12 +1,16 @@
 //! The one place where errors become HTTP: problem documents (RFC 9457) with a stable `code`.
 //!
 //! Every document of a code is the same, byte for byte: an unknown, a malformed and a wrong key
-//! cannot be told apart. The request's id is in its header only.
+//! cannot be told apart, nor a valid session from an invalid one. The request's id is in its header
+//! only. The OAuth endpoints say the same in the words of RFC 6749 §5.2.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
@@ -15,6 +19,7 @@ use super::path::PathError;
 use crate::admission::Denial;
 use crate::authn::AuthnError;
 use crate::proxy::ProxyError;
+use crate::tokens::TokenError;
 use crate::usage::Unaccountable;
 
 /// The media type of a problem document.
@@ -22,6 +27,9 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 const X_DENY_CODE: HeaderName = HeaderName::from_static("x-gatepost-deny-code");
 const X_DENY_STATUS: HeaderName = HeaderName::from_static("x-gatepost-deny-status");
 const X_RETRY_AFTER: HeaderName = HeaderName::from_static("x-gatepost-retry-after");
+
+/// Of everything that holds a token, or says why there is none (RFC 6749 §5.1).
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// When to come back where nothing better is known.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
@@ -37,6 +45,18 @@ pub enum Code {
     MissingCredential,
     /// Unknown, malformed or wrong.
     InvalidCredential,
+    /// The refresh token is not good, whatever is wrong with it.
+    InvalidGrant,
+    /// Who calls an OAuth endpoint is not the client that it says it is.
+    InvalidClient,
+    /// A token of a kind that cannot be revoked.
+    UnsupportedTokenType,
+    /// A grant that is not offered.
+    UnsupportedGrantType,
+    /// A scope that was not granted.
+    InvalidScope,
+    /// The token belongs to another client.
+    UnauthorizedClient,
     /// The key's time is over.
     KeyExpired,
     /// The key is revoked.
@@ -63,6 +83,10 @@ pub enum Code {
     UpstreamUnreachable,
     /// Nobody can say whether the key exists.
     ValidationUnavailable,
+    /// Nobody can say how far the session has come.
+    SessionUnavailable,
+    /// Another gateway has the session.
+    SessionElsewhere,
     /// What is known of the key is too old.
     PolicyUnavailable,
     /// What happens could not be counted.
@@ -88,6 +112,18 @@ impl Code {
                 "Send an API key as `Authorization: Bearer` or in `X-API-Key`."),
             Self::InvalidCredential => ("invalid_credential", 401, "Invalid credential",
                 "The credential is not valid."),
+            Self::InvalidGrant => ("invalid_grant", 401, "Invalid grant",
+                "The refresh token is not valid any more. Begin a new session."),
+            Self::InvalidClient => ("invalid_client", 401, "Invalid client",
+                "The client's name or its API key is not valid."),
+            Self::UnsupportedTokenType => ("unsupported_token_type", 400, "Unsupported token type",
+                "An access token that was made of an API key ends by itself, or with its key."),
+            Self::UnsupportedGrantType => ("unsupported_grant_type", 400, "Unsupported grant type",
+                "Use `refresh_token` or `client_credentials`."),
+            Self::InvalidScope => ("invalid_scope", 400, "Invalid scope",
+                "A scope is asked for that was not granted, or that cannot be one."),
+            Self::UnauthorizedClient => ("unauthorized_client", 400, "Unauthorized client",
+                "The token belongs to another client."),
             Self::KeyExpired => ("key_expired", 401, "Key expired", "The API key has expired."),
             Self::KeyRevoked => ("key_revoked", 401, "Key revoked",
                 "The API key has been revoked."),
@@ -112,6 +148,11 @@ impl Code {
             Self::ValidationUnavailable => ("api_key_validation_unavailable", 503,
                 "API key validation unavailable",
                 "Nobody can say at the moment whether the API key is valid. Try again."),
+            Self::SessionUnavailable => ("session_validation_unavailable", 503,
+                "Session validation unavailable",
+                "Nobody can say at the moment how far the session has come. Try again."),
+            Self::SessionElsewhere => ("session_elsewhere", 503, "Session elsewhere",
+                "The session belongs to another gateway, which alone can refresh it."),
             Self::PolicyUnavailable => ("api_key_policy_unavailable", 503,
                 "API key policy unavailable",
                 "What is known of the API key is too old to decide by. Try again."),
@@ -142,6 +183,8 @@ impl Code {
             (Self::InsufficientScope, _) => {
                 "Bearer realm=\"gatepost\", error=\"insufficient_scope\""
             }
+            // It came in the body.
+            (Self::InvalidGrant, _) => "Bearer realm=\"gatepost\"",
             (_, 401) => "Bearer realm=\"gatepost\", error=\"invalid_token\"",
             _ => return None,
         };
@@ -150,26 +193,26 @@ impl Code {
 }
 
 /// A refusal on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     code: Code,
-    detail: Option<&'static str>,
+    detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
 }
 
 #[derive(Serialize)]
-struct Document {
+struct Document<'a> {
     r#type: String,
     title: &'static str,
     status: u16,
-    detail: &'static str,
+    detail: &'a str,
     code: &'static str,
 }
 
 impl Refusal {
     /// A 400 that says what is wrong with the request.
     pub fn bad_request(detail: &'static str) -> Self {
-        Self { detail: Some(detail), ..Code::BadRequest.into() }
+        Self { detail: Some(detail.into()), ..Code::BadRequest.into() }
     }
 
     /// What it is called.
@@ -209,9 +252,44 @@ impl Refusal {
         response
     }
 
+    /// The same by RFC 6749 §5.2, for the endpoints that OAuth libraries call.
+    pub fn render_for_oauth(&self) -> Response {
+        let (word, status) = match (self.code, self.code.kind()) {
+            (Code::InvalidGrant, (word, ..)) => (word, 400),
+            (Code::ClientDisabled, _) => ("unauthorized_client", 400),
+            (Code::MissingCredential, _) => ("invalid_client", 401),
+            (Code::InsufficientScope, (word, status, ..)) => (word, status),
+            (_, (_, 401, ..)) => ("invalid_client", 401),
+            (_, (_, 503, ..)) => ("temporarily_unavailable", 503),
+            (Code::Internal, _) => ("server_error", 500),
+            (
+                Code::UnsupportedTokenType
+                | Code::UnsupportedGrantType
+                | Code::InvalidScope
+                | Code::UnauthorizedClient,
+                (word, status, ..),
+            ) => (word, status),
+            (_, (_, status, ..)) => ("invalid_request", status),
+        };
+        let (.., detail) = self.code.kind();
+        let detail = self.detail.as_deref().unwrap_or(detail);
+        let document = serde_json::json!({ "error": word, "error_description": detail });
+        let mut response = Response::new(Body::from(document.to_string()));
+        *response.status_mut() =
+            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, NO_STORE);
+        if status == 401 {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"gatepost\""));
+        }
+        self.retry_after(headers, RETRY_AFTER);
+        response
+    }
+
     fn document(&self) -> Vec<u8> {
         let (code, status, title, detail) = self.code.kind();
-        let detail = self.detail.unwrap_or(detail);
+        let detail = self.detail.as_deref().unwrap_or(detail);
         let r#type = format!("urn:gatepost:problem:{code}");
         // Five plain fields: there is nothing that could fail.
         serde_json::to_vec(&Document { r#type, title, status, detail, code }).unwrap_or_default()
@@ -259,6 +337,25 @@ impl From<Denial> for Refusal {
             Denial::PolicyUnavailable { retry_after } => {
                 Self { retry_after: Some(retry_after), ..Code::PolicyUnavailable.into() }
             }
+        }
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid => Code::InvalidGrant.into(),
+            TokenError::Scope => Code::InvalidScope.into(),
+            TokenError::ClientDisabled => Code::ClientDisabled.into(),
+            TokenError::Undecidable { retry_after } => {
+                Self { retry_after: Some(retry_after), ..Code::SessionUnavailable.into() }
+            }
+            TokenError::Stale => Code::PolicyUnavailable.into(),
+            TokenError::Elsewhere(node) => {
+                let detail = format!("The session belongs to the gateway `{node}`. Ask it there.");
+                Self { detail: Some(detail.into()), ..Code::SessionElsewhere.into() }
+            }
+            TokenError::Unrecorded(_) => Code::AccountingUnavailable.into(),
         }
     }
 }

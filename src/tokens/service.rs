@@ -363,6 +363,18 @@ impl Tokens {
         Ok(ticket.durable().await?)
     }
 
+    /// Whether a refresh token of this generation would be answered now.
+    pub fn is_active(&self, held: &HeldSession, generation: u64) -> bool {
+        let now = self.clock.now();
+        let current = held.session().advance;
+        let in_grace = self.grace.holds(current.at, now);
+        let answered = matches!(
+            judge(generation, current, in_grace, now),
+            Verdict::Advance(_) | Verdict::Again
+        );
+        answered && held.state(self.config.session_idle, now) == SessionState::Active
+    }
+
     /// The proof of a refresh token: which session and generation.
     pub fn proven(&self, text: &str) -> Option<(Uuid, u64)> {
         self.keys.prove(text).map(|proven| (proven.session, proven.generation))
@@ -390,19 +402,27 @@ pub struct Bearer {
     pub principal: Principal,
     /// What it was made of.
     pub of: Holder,
-    issued_at: i64,
-    expires_at: Timestamp,
+    /// `sub`: the end user, or the client where there is none.
+    pub subject: Name,
+    /// Its own id.
+    pub id: Uuid,
+    /// Seconds since the Unix epoch.
+    pub issued_at: i64,
+    /// From this moment on it is over.
+    pub expires_at: Timestamp,
 }
 
 impl Bearer {
     fn new(access: Access) -> Self {
         let (key_id, subject) = match access.of {
-            Holder::Session(_) => (Uuid::nil(), access.subject),
+            Holder::Session(_) => (Uuid::nil(), access.subject.clone()),
             Holder::Key(id) => (id, "".into()),
         };
         Self {
             principal: Principal { client: access.client, key_id, subject, scopes: access.scopes },
             of: access.of,
+            subject: access.subject,
+            id: access.id,
             issued_at: access.issued_at,
             expires_at: Timestamp(access.expires_at.saturating_mul(1_000_000)),
         }

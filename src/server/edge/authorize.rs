@@ -65,6 +65,15 @@ impl Edge {
         authn::identify(&self.cache, &self.tokens, credential).await
     }
 
+    /// The target of a request that no route leads anywhere.
+    pub(in crate::server) fn access(&self) -> &Target {
+        &self.access
+    }
+
+    pub(in crate::server) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
     /// Admits an identified caller, or counts its denial.
     pub(in crate::server) async fn admit<'a>(
         &self,

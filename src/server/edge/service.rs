@@ -20,6 +20,7 @@ use hyper::body::{Body as HttpBody, Bytes};
 use tower::Service;
 
 use super::{EXT_AUTHZ, Edge, Endpoint};
+use crate::server::oauth;
 use crate::server::original;
 use crate::server::problem::{Code, Refusal};
 use crate::server::readiness::Phase;
@@ -77,6 +78,9 @@ impl Edge {
             "/readyz" => self.health(&parts.headers, self.readiness.report().0),
             // On the heap, so that the many small answers are not as large as the rare ones.
             "/v1/keys/verify" => Box::pin(self.verify(parts, Body::new(body))).await,
+            path if let Some(endpoint) = oauth::endpoint(path) => {
+                Box::pin(self.of_tokens(endpoint, parts, Body::new(body))).await
+            }
             _ => Box::pin(self.pass_on(Request::from_parts(parts, Body::new(body)))).await,
         }
     }
@@ -93,6 +97,11 @@ impl Edge {
             Err(Code::MethodNotAllowed.into())
         };
         self.finish(Endpoint::Verify, &parts.headers, outcome)
+    }
+
+    async fn of_tokens(&self, endpoint: Endpoint, parts: Parts, body: Body) -> Response {
+        let outcome = oauth::answer(self, endpoint, &parts, body).await;
+        self.finish(endpoint, &parts.headers, outcome)
     }
 
     async fn pass_on(&self, mut request: Request<Body>) -> Response {
@@ -121,7 +130,7 @@ fn endpoint(path: &str) -> Endpoint {
         "/authz/auth-request" => Endpoint::AuthRequest,
         "/v1/keys/verify" => Endpoint::Verify,
         path if is_ext_authz(path) => Endpoint::ExtAuthz,
-        _ => Endpoint::Proxy,
+        path => oauth::endpoint(path).unwrap_or(Endpoint::Proxy),
     }
 }
 

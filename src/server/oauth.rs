@@ -1,0 +1,287 @@
+//! The token endpoints: refresh, exchange, revocation, introspection, and what clients need to find
+//! and trust them.
+//!
+//! `/api/auth/refresh` speaks JSON and answers problems; the others speak as OAuth libraries expect
+//! (RFC 6749 §5, RFC 7009, RFC 7662, RFC 8414). Nothing here waits for Postgres, unless a session or
+//! key is not held by this gateway.
+
+mod client;
+mod form;
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, HeaderValue};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method};
+use axum::response::{IntoResponse, Response};
+use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::body;
+use super::edge::{Edge, Endpoint};
+use super::problem::{Code, NO_STORE, Refusal};
+use crate::authn::{AuthnError, Caller};
+use crate::model::{KeyState, Name, SessionState, Standing, are_scopes};
+use crate::tokens::{Asked, Holder, Issued};
+use client::Presented;
+use form::Form;
+
+/// The largest request.
+const BODY_MAX: usize = 16 * 1024;
+
+/// The scope of keys that may introspect.
+const MAY_INTROSPECT: &str = "tokens.introspect";
+
+/// For how long anybody may keep the public keys, and what is said about the endpoints. A signing
+/// key that is rotated in is not in use before a fresh copy is asked for by its unknown `kid`.
+const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+const JWKS: &str = "/.well-known/jwks.json";
+
+/// The endpoint of a path, if it is one of these.
+pub(super) fn endpoint(path: &str) -> Option<Endpoint> {
+    match path {
+        "/api/auth/refresh" => Some(Endpoint::Refresh),
+        "/oauth/token" => Some(Endpoint::Token),
+        "/oauth/revoke" => Some(Endpoint::Revoke),
+        "/oauth/introspect" => Some(Endpoint::Introspect),
+        JWKS | "/.well-known/oauth-authorization-server" => Some(Endpoint::Discovery),
+        _ => None,
+    }
+}
+
+/// A pair, or an access token alone.
+#[derive(Serialize)]
+struct Answer<'a> {
+    access_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+    token_type: &'static str,
+    expires_in: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refresh {
+    refresh_token: Zeroizing<String>,
+}
+
+/// Answers a request on one of the endpoints.
+pub(super) async fn answer(
+    edge: &Edge,
+    endpoint: Endpoint,
+    parts: &Parts,
+    body: Body,
+) -> Result<Response, Refusal> {
+    if endpoint == Endpoint::Discovery {
+        return discovery(edge, parts);
+    }
+    if parts.method != Method::POST {
+        return Err(Code::MethodNotAllowed.into());
+    }
+    let body = body::read(body, BODY_MAX, edge.config.body_idle()).await?;
+    if endpoint == Endpoint::Refresh {
+        return refresh(edge, &body).await;
+    }
+    let form = Form::read(&parts.headers, &body)?;
+    match endpoint {
+        Endpoint::Token => token(edge, &parts.headers, &form).await,
+        Endpoint::Revoke => revoke(edge, &parts.headers, &form).await,
+        _ => introspect(edge, &parts.headers, &form).await,
+    }
+}
+
+fn no_store(answer: impl Serialize) -> Response {
+    ([(CACHE_CONTROL, NO_STORE)], Json(answer)).into_response()
+}
+
+fn issued(issued: &Issued, with_scope: bool) -> Response {
+    let scope = issued.scopes.join(" ");
+    no_store(Answer {
+        access_token: issued.access_token.expose_secret(),
+        refresh_token: issued.refresh_token.as_ref().map(ExposeSecret::expose_secret),
+        token_type: "Bearer",
+        expires_in: issued.expires_in.as_secs(),
+        scope: Some(scope).filter(|scope| with_scope && !scope.is_empty()),
+    })
+}
+
+async fn refresh(edge: &Edge, body: &[u8]) -> Result<Response, Refusal> {
+    let asked: Refresh = serde_json::from_slice(body)
+        .map_err(|_| Refusal::bad_request("The body is not a JSON object with `refresh_token`."))?;
+    let pair = edge.tokens.refresh(&asked.refresh_token, Asked::default()).await?;
+    Ok(issued(&pair, false))
+}
+
+/// The scopes that are asked for, if any are.
+fn scopes(form: &Form) -> Result<Option<Vec<Name>>, Refusal> {
+    let Some(text) = form.get("scope") else { return Ok(None) };
+    let scopes: Vec<_> = text.split(' ').filter(|s| !s.is_empty()).map(Name::from).collect();
+    if are_scopes(&scopes) { Ok(Some(scopes)) } else { Err(Code::InvalidScope.into()) }
+}
+
+/// RFC 6749 §4.4 and §6.
+async fn token(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response, Refusal> {
+    let grant = form.needed("grant_type")?;
+    let presented = Presented::find(headers, form)?;
+    let scopes = scopes(form)?;
+    match grant {
+        "refresh_token" => {
+            let text = form.needed("refresh_token")?;
+            // A refresh token is its own proof; a client that says who it is must be that one.
+            let caller = presented.authenticate(edge).await?;
+            let client = caller.as_ref().map(|caller| &*caller.principal().client);
+            let client = client.or(presented.client_id());
+            let asked = Asked { client, scopes: scopes.as_deref() };
+            Ok(issued(&edge.tokens.refresh(text, asked).await?, true))
+        }
+        "client_credentials" => {
+            let caller = presented.authenticate(edge).await?.ok_or(Code::InvalidClient)?;
+            // It is a use of the key, and counted as one.
+            let permit = edge.admit(&caller, edge.access(), &[]).await?;
+            let room = edge.meter.reserve()?;
+            edge.meter.allowed(room, &permit).settled().await?;
+            let principal = permit.principal();
+            let (id, asked) = (principal.key_id, scopes.as_deref());
+            let exchanged =
+                edge.tokens.exchange(id, &principal.client, &principal.scopes, asked)?;
+            Ok(issued(&exchanged, true))
+        }
+        _ => Err(Code::UnsupportedGrantType.into()),
+    }
+}
+
+/// RFC 7009: what is not good any more, or never was, is revoked already.
+async fn revoke(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response, Refusal> {
+    let text = form.needed("token")?;
+    let presented = Presented::find(headers, form)?;
+    let caller = presented.authenticate(edge).await?;
+    let id = match edge.tokens.proven(text) {
+        Some((id, _)) => id,
+        None => match edge.tokens.verify(text).map(|bearer| bearer.of) {
+            Some(Holder::Session(id)) => id,
+            Some(Holder::Key(_)) => return Err(Code::UnsupportedTokenType.into()),
+            None => return Ok(no_store(json!({}))),
+        },
+    };
+    if let Some(held) = edge.tokens.find(id).await? {
+        let client = caller.as_ref().map(|caller| &*caller.principal().client);
+        let client = client.or(presented.client_id());
+        if client.is_some_and(|client| *client != *held.session().client) {
+            return Err(Code::UnauthorizedClient.into());
+        }
+        edge.tokens.revoke(held.session()).await?;
+    }
+    Ok(no_store(json!({})))
+}
+
+/// RFC 7662: what is not good is not active, and nothing else is said of it.
+async fn introspect(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response, Refusal> {
+    let caller = Presented::find(headers, form)?.authenticate(edge).await?;
+    let caller = caller.ok_or(Code::MissingCredential)?;
+    // A key without scopes is not narrowed by them, but this right must be given.
+    if !caller.principal().scopes.iter().any(|scope| &**scope == MAY_INTROSPECT) {
+        return Err(Code::InsufficientScope.into());
+    }
+    let text = form.needed("token")?;
+    let told = match edge.tokens.proven(text) {
+        Some((id, generation)) => of_refresh_token(edge, id, generation).await?,
+        None => of_access_token(edge, text).await?,
+    };
+    Ok(no_store(told.unwrap_or_else(|| json!({ "active": false }))))
+}
+
+async fn of_refresh_token(
+    edge: &Edge,
+    id: uuid::Uuid,
+    generation: u64,
+) -> Result<Option<Value>, Refusal> {
+    let Some(held) = edge.tokens.find(id).await? else { return Ok(None) };
+    let session = held.session();
+    let active = held.client_enabled() && edge.tokens.is_active(&held, generation);
+    Ok(active.then(|| {
+        json!({
+            "active": true,
+            "scope": session.scopes.join(" "),
+            "client_id": session.client,
+            "sub": session.subject,
+            "exp": session.expires_at.0.div_euclid(1_000_000),
+            "iat": session.advance.at.0.div_euclid(1_000_000),
+            "iss": edge.tokens.config().issuer,
+            "token_type": "refresh_token",
+            "sid": session.id,
+        })
+    }))
+}
+
+async fn of_access_token(edge: &Edge, text: &str) -> Result<Option<Value>, Refusal> {
+    let caller = match edge.identify(text).await {
+        Ok(caller) => caller,
+        Err(undecidable @ AuthnError::Undecidable { .. }) => return Err(undecidable.into()),
+        Err(_) => return Ok(None),
+    };
+    let (Caller::Session(bearer, _) | Caller::Exchanged(bearer, ..)) = &caller else {
+        // An API key is no token.
+        return Ok(None);
+    };
+    let standing = caller.standing(&edge.tokens, edge.now());
+    let active = matches!(
+        standing,
+        Standing::Key(KeyState::Active) | Standing::Session(SessionState::Active)
+    );
+    let (sid, key_id) = match bearer.of {
+        Holder::Session(id) => (Some(id), None),
+        Holder::Key(id) => (None, Some(id)),
+    };
+    let mut told = json!({
+        "active": true,
+        "scope": bearer.principal.scopes.join(" "),
+        "client_id": bearer.principal.client,
+        "sub": bearer.subject,
+        "exp": bearer.expires_at.0.div_euclid(1_000_000),
+        "iat": bearer.issued_at,
+        "nbf": bearer.issued_at,
+        "iss": edge.tokens.config().issuer,
+        "aud": edge.tokens.config().audience(),
+        "jti": bearer.id,
+        "token_type": "Bearer",
+        "sid": sid,
+        "key_id": key_id,
+    });
+    if let Some(fields) = told.as_object_mut() {
+        fields.retain(|_, value| !value.is_null());
+    }
+    Ok(Some(told).filter(|_| active && caller.client_enabled()))
+}
+
+fn discovery(edge: &Edge, parts: &Parts) -> Result<Response, Refusal> {
+    if parts.method != Method::GET && parts.method != Method::HEAD {
+        return Err(Code::MethodNotAllowed.into());
+    }
+    let told = if parts.uri.path() == JWKS { edge.tokens.keys().jwks() } else { metadata(edge) };
+    Ok(([(CACHE_CONTROL, KEPT)], Json(told)).into_response())
+}
+
+/// RFC 8414 §2.
+fn metadata(edge: &Edge) -> Value {
+    let issuer = &edge.tokens.config().issuer;
+    let at = |path: &str| format!("{issuer}{path}");
+    let of_clients = ["client_secret_basic", "client_secret_post"];
+    let of_all = ["none", "client_secret_basic", "client_secret_post"];
+    json!({
+        "issuer": issuer,
+        "token_endpoint": at("/oauth/token"),
+        "revocation_endpoint": at("/oauth/revoke"),
+        "introspection_endpoint": at("/oauth/introspect"),
+        "jwks_uri": at(JWKS),
+        "grant_types_supported": ["refresh_token", "client_credentials"],
+        "response_types_supported": [],
+        "token_endpoint_auth_methods_supported": of_all,
+        "revocation_endpoint_auth_methods_supported": of_all,
+        "introspection_endpoint_auth_methods_supported": of_clients,
+    })
+}

@@ -1,0 +1,83 @@
+//! Forms (RFC 6749 appendix B): each parameter once, and an empty one is as if it were not there.
+
+use std::collections::HashMap;
+
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+
+use crate::server::problem::Refusal;
+
+/// Parameters that a request may carry; more are none of ours.
+const PARAMETERS_MAX: usize = 32;
+
+/// The parameters of a request.
+#[derive(Debug)]
+pub struct Form(HashMap<String, String>);
+
+impl Form {
+    /// Reads a request's body.
+    ///
+    /// # Errors
+    /// When it is no form, or a parameter comes twice (RFC 6749 §3.2).
+    pub fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
+        let kind =
+            headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            return Err(Refusal::bad_request(
+                "Send a form: `Content-Type: application/x-www-form-urlencoded`.",
+            ));
+        }
+        let mut parameters = HashMap::new();
+        for (name, value) in form_urlencoded::parse(body) {
+            let twice = parameters.insert(name.into_owned(), value.into_owned()).is_some();
+            if twice || parameters.len() > PARAMETERS_MAX {
+                return Err(Refusal::bad_request(
+                    "A parameter comes twice, or there are too many.",
+                ));
+            }
+        }
+        Ok(Self(parameters))
+    }
+
+    /// A parameter, if it is there and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// A parameter that must be there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn needed(&self, name: &str) -> Result<&str, Refusal> {
+        self.get(name).ok_or_else(|| {
+            Refusal::bad_request(
+                "A parameter is missing: `grant_type`, `refresh_token` or `token`.",
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(body: &str) -> Result<Form, Refusal> {
+        let kind = "application/x-www-form-urlencoded; charset=UTF-8".parse().expect("a header");
+        Form::read(&HeaderMap::from_iter([(CONTENT_TYPE, kind)]), body.as_bytes())
+    }
+
+    #[test]
+    fn parameters_are_read_once_and_empty_ones_are_not_there() {
+        let form = read("grant_type=refresh_token&scope=a+b%20c&client_id=&x=%FF").expect("a form");
+        assert_eq!(form.get("grant_type"), Some("refresh_token"));
+        assert_eq!(form.get("scope"), Some("a b c"));
+        assert_eq!(form.get("client_id"), None);
+        assert!(form.needed("token").is_err());
+        assert!(read("token=a&token=b").is_err());
+        assert!(read("token=a&token=a").is_err());
+        let many: String = (0..40).map(|n| format!("p{n}=1&")).collect();
+        assert!(read(&many).is_err());
+        assert!(Form::read(&HeaderMap::new(), b"token=a").is_err());
+    }
+}
