@@ -14,8 +14,10 @@ mod health;
 mod keys;
 mod log;
 mod problem;
+mod sessions;
 mod status;
 mod token;
+mod token_keys;
 mod usage;
 
 use std::sync::Arc;
@@ -52,6 +54,13 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/keys/{id}/disable", post(keys::disable))
         .route("/keys/{id}/enable", post(keys::enable))
         .route("/keys/{id}/rotate", post(keys::rotate))
+        .route("/sessions", post(sessions::create).get(sessions::list))
+        .route("/sessions/revoke", post(sessions::revoke_all))
+        .route("/sessions/recover", post(sessions::recover))
+        .route("/sessions/{id}", get(sessions::show))
+        .route("/sessions/{id}/revoke", post(sessions::revoke))
+        .route("/token-keys", get(token_keys::list))
+        .route("/token-keys/rotate", post(token_keys::rotate))
         .route("/usage", get(usage::show))
         .route("/log", get(log::status))
         .route("/log/drain", post(log::drain))

@@ -11,6 +11,7 @@ mod failure;
 mod frames;
 mod logging;
 mod output;
+mod token_keys;
 mod transport;
 
 use std::ffi::OsString;
@@ -23,7 +24,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::config::{self, Environment, Loaded};
 use crate::gateway;
 use crate::journal::Reader;
-use args::{Cli, Command, ConfigCommand};
+use args::{Cli, Command, ConfigCommand, TokenCommand, TokenKeysCommand};
 use failure::Failure;
 use output::{Output, Shape};
 
@@ -83,8 +84,13 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             logging::init_quiet(environment);
             migrate(&load()?)?;
         }
+        Command::Token {
+            command: TokenCommand::Keys { command: TokenKeysCommand::Generate { from } },
+        } => token_keys::generate(from.as_deref(), &output)?,
         Command::Client { .. }
         | Command::Key { .. }
+        | Command::Session { .. }
+        | Command::Token { .. }
         | Command::Usage(_)
         | Command::Log { .. }
         | Command::Cache { .. } => {

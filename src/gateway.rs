@@ -3,8 +3,10 @@
 
 mod data;
 mod directory;
+mod error;
 mod parts;
 mod serve;
+mod storage;
 
 use std::sync::Arc;
 
@@ -24,28 +26,8 @@ use data::DataDir;
 use parts::Parts;
 
 pub use crate::postgres::MigrationState;
+pub use error::Error;
 pub use serve::serve;
-
-/// Why a gateway did not start or a command could not be done; the command line turns each kind
-/// into its exit code.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration asks for something impossible (exit 78).
-    #[error("{0}")]
-    Config(String),
-    /// Another process holds the data directory (exit 75).
-    #[error("{0}")]
-    Locked(String),
-    /// There is no room on the disk of the data directory (exit 75).
-    #[error("{0}")]
-    DiskFull(String),
-    /// Something that is needed cannot be reached (exit 69).
-    #[error("{0}")]
-    Unavailable(String),
-    /// Anything else (exit 1).
-    #[error("{0}")]
-    Failed(String),
-}
 
 /// The parts of a gateway that commands work on while none is running.
 pub struct LocalGateway {

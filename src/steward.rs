@@ -3,8 +3,8 @@
 //!
 //! No feed brings sessions. After a full resync (an empty cache, a restored Postgres, a failover)
 //! those that are homed here are walked by id, page by page: what Postgres knows is taken in, and
-//! what it lacks of what is known here is recorded again, to be sent. Both are merged by law, so the
-//! walk may be broken off, repeated, and run beside everything else.
+//! what it lacks of what is known here is recorded again, to be sent. Both are merged by law, so
+//! the walk may be broken off, repeated, and run beside everything else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

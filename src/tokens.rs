@@ -3,12 +3,12 @@
 //! A refresh token carries its own proof (`refresh`): nothing is looked up to know that it was
 //! issued here. The store only says which generation of its session is current:
 //!
-//! | presented generation | meaning | answer |
+//! | presented | meaning | answer |
 //! |---|---|---|
-//! | current | normal | advance to current + 1, answer with the pair |
-//! | current − 1, within `tokens.grace` of the advance | lost reply, two tabs, a retry | the same successor again: it is derived, not stored |
+//! | current | normal | advance to current + 1, and the pair |
+//! | current − 1, within grace | lost reply, two tabs, a retry | the same successor again: derived |
 //! | older, or grace over | reuse: theft or a broken client | the session is revoked |
-//! | above current | this gateway has lost state | nobody can say, outside a recovery window |
+//! | above current | this gateway has lost state | 503, outside of a recovery window |
 //!
 //! An advance is in the journal before the answer leaves, whatever the commit mode, and pinned in
 //! the cache until it is settled. Postgres is asked only for a session that is not held here.
@@ -19,6 +19,7 @@
 //! RFC 6749 §5–6, RFC 9700 §4.14 (rotation, reuse), RFC 9068 (access tokens), RFC 8725.
 
 mod access;
+mod bearer;
 mod config;
 mod error;
 mod generation;
@@ -26,15 +27,18 @@ mod keys;
 mod keyset;
 mod recovery;
 mod refresh;
+mod rotation;
 mod service;
 #[cfg(test)]
 mod tests;
 
 pub use access::{ACCESS_MAX, Access, Holder};
+pub use bearer::Bearer;
 pub use config::{Config, ConfigError};
 pub use error::TokenError;
 pub use keys::{KeyInfo, Keys, KeysError};
 pub use keyset::{KeySet, KeySetError};
 pub use recovery::{RECOVERY_MAX, Recovery};
 pub use refresh::REFRESH_MAX;
-pub use service::{Asked, Bearer, Issued, NewSession, Parts, Tokens};
+pub use rotation::Asked;
+pub use service::{Issued, NewSession, Parts, Tokens};

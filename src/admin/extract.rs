@@ -54,7 +54,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let text = segment(parts, state).await?;
         text.parse().map(Self).map_err(|_| {
-            let hint = "is not a key id; `gatepost key list` shows them";
+            let hint = "is not an id; `gatepost key list` or `session list` shows them";
             Problem::bad_request(format!("`{text}` {hint}"))
         })
     }

@@ -20,7 +20,9 @@ use crate::model::api_key::ApiKey;
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
 use crate::model::units::Span;
 use crate::model::{Key, KeyState, Name, Timestamp};
-use rules::{DEFAULT_ENV, bounded, draw, end_of, env_of, make, scopes, successor_expiry};
+use rules::{DEFAULT_ENV, bounded, draw, end_of, env_of, make, successor_expiry};
+
+pub(super) use rules::scopes;
 
 /// How long a rotated key stays good when nobody says otherwise.
 const OVERLAP: Span = Span::secs(24 * 3600);

@@ -10,7 +10,20 @@ use super::{Contact, Control, Problem};
 use crate::cache::CacheStatus;
 use crate::drainer::DrainStatus;
 use crate::journal::JournalStatus;
-use crate::model::Name;
+use crate::model::{Name, Timestamp};
+
+/// What `status` says of sessions; counts are since the start.
+#[derive(Serialize)]
+struct Sessions {
+    /// The end of the recovery window, while it is open.
+    recovery_until: Option<Timestamp>,
+    /// Sessions that Postgres does not know as far as this gateway does.
+    unsettled: usize,
+    /// Refresh tokens from beyond what is known here.
+    beyond: u64,
+    /// Those of them that were taken on their proof.
+    recovered: u64,
+}
 
 #[derive(Serialize)]
 pub(super) struct Shown {
@@ -23,6 +36,7 @@ pub(super) struct Shown {
     worst_case_loss_seconds: f64,
     postgres: Option<Contact>,
     cache: CacheStatus,
+    sessions: Sessions,
     journal: JournalStatus,
     drain: Option<DrainStatus>,
 }
@@ -38,6 +52,12 @@ pub(super) async fn show(State(control): State<Arc<Control>>) -> Json<Shown> {
         worst_case_loss_seconds: journal.worst_case_loss_seconds,
         postgres: control.contact.as_ref().map(|ask| ask()),
         cache: control.cache.status(),
+        sessions: Sessions {
+            recovery_until: control.tokens.recovery().until(control.clock.now()),
+            unsettled: control.cache.unsettled_sessions(),
+            beyond: control.metrics.tokens.beyond.get(),
+            recovered: control.metrics.tokens.recovered.get(),
+        },
         journal,
         drain: control.drainer.as_ref().map(|drainer| drainer.status()),
     })

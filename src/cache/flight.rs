@@ -1,4 +1,5 @@
-//! Misses: one lookup per key however many wait for it, a bounded number of waiters, a bounded wait.
+//! Misses: one lookup per key however many wait for it, a bounded number of waiters, a bounded
+//! wait.
 
 use std::collections::HashMap;
 use std::hash::Hash;

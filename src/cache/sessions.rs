@@ -362,6 +362,11 @@ impl Cache {
         Ok((forgotten, last.filter(|_| seen == steps)))
     }
 
+    /// Sessions that Postgres does not know as far as this gateway does.
+    pub fn unsettled_sessions(&self) -> usize {
+        self.sessions.pinned()
+    }
+
     /// Whether the sessions held here are to be compared with those of Postgres.
     pub fn sessions_due(&self) -> bool {
         self.store.sessions_due().unwrap_or(true)

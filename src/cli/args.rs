@@ -65,6 +65,16 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Sessions: who may refresh
+    Session {
+        #[command(subcommand)]
+        command: SessionCommand,
+    },
+    /// What sessions are made with
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
     /// What clients did: settled in Postgres, unsettled here, and the sum
     Usage(UsageArgs),
     /// The write-behind log
@@ -155,6 +165,80 @@ pub(super) enum KeyCommand {
         /// How long both are good
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
         overlap: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SessionCommand {
+    /// Begin a session; its tokens are shown this once
+    Create {
+        /// The end user
+        #[arg(long)]
+        subject: String,
+        /// The client that it is for
+        #[arg(long)]
+        client: String,
+        /// What its tokens may do, repeated; without, nothing is narrowed
+        #[arg(long = "scope", value_name = "SCOPE")]
+        scopes: Vec<String>,
+        /// How long it may live, like 30d [default: tokens.session_ttl]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        ttl: Option<String>,
+    },
+    /// List the sessions of this gateway by id
+    List {
+        /// Only of this subject
+        #[arg(long)]
+        subject: Option<String>,
+        /// Only of this client
+        #[arg(long)]
+        client: Option<String>,
+        #[command(flatten)]
+        page: PageArgs<Uuid>,
+    },
+    /// Show one session
+    Show { id: Uuid },
+    /// End one session, or log a subject or client out everywhere; works without Postgres
+    #[command(group = clap::ArgGroup::new("whose").required(true))]
+    Revoke {
+        #[arg(group = "whose")]
+        id: Option<Uuid>,
+        /// Every session and token of this subject made until now
+        #[arg(long, group = "whose")]
+        subject: Option<String>,
+        /// Every session and token of this client made until now; its keys stay good
+        #[arg(long, group = "whose")]
+        client: Option<String>,
+    },
+    /// After a lost or restored data directory: take newer tokens than are known here on their
+    /// proof, once per session
+    Recover {
+        /// For how long, like 24h; 0s closes the window
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        span: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Server secrets and signing keys
+    Keys {
+        #[command(subcommand)]
+        command: TokenKeysCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenKeysCommand {
+    /// List them; never the secrets themselves
+    List,
+    /// Use new ones from now on; the old ones stay good for what was made with them
+    Rotate,
+    /// Print a key set for GATEPOST_TOKEN_KEYS_FILE
+    Generate {
+        /// With what this one holds, and a new secret and signing key
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
     },
 }
 

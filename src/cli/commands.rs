@@ -6,7 +6,10 @@ use axum::http::Method;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use super::args::{CacheCommand, ClientCommand, Command, KeyCommand, LogCommand, UsageArgs};
+use super::args::{
+    CacheCommand, ClientCommand, Command, KeyCommand, LogCommand, SessionCommand, TokenCommand,
+    TokenKeysCommand, UsageArgs,
+};
 use super::output::{Column, Section, Shape};
 
 /// One request to the admin API.
@@ -31,6 +34,19 @@ const KEYS: &[Column] = &[
     ("EXPIRES", "/expires_at"),
     ("CREATED", "/created_at"),
 ];
+const SESSIONS: &[Column] = &[
+    ("ID", "/id"),
+    ("SUBJECT", "/subject"),
+    ("CLIENT", "/client"),
+    ("STATE", "/state"),
+    ("SCOPES", "/scopes"),
+    ("GENERATION", "/generation"),
+    ("REFRESHED", "/advanced_at"),
+    ("EXPIRES", "/expires_at"),
+    ("NODE", "/node"),
+];
+const TOKEN_KEYS: &[Column] =
+    &[("ID", "/id"), ("KIND", "/kind"), ("STATE", "/state"), ("CREATED", "/created_at")];
 const USAGE: &[Column] = &[
     ("CLIENT", "/client"),
     ("SETTLED", "/settled/requests"),
@@ -87,6 +103,8 @@ pub(super) fn ask(command: &Command) -> Ask {
     match command {
         Command::Client { command } => client(command),
         Command::Key { command } => key(command),
+        Command::Session { command } => session(command),
+        Command::Token { command: TokenCommand::Keys { command } } => token_keys(command),
         Command::Log { command } => log(command),
         Command::Usage(asked) => usage(asked),
         Command::Cache { command: CacheCommand::AcceptRemovals } => {
@@ -167,6 +185,48 @@ fn key(command: &KeyCommand) -> Ask {
         KeyCommand::Rotate { id, overlap } => {
             let body = json!({ "overlap": overlap });
             post(&format!("/keys/{id}/rotate"), body, Shape::NewKey)
+        }
+    }
+}
+
+fn session(command: &SessionCommand) -> Ask {
+    match command {
+        SessionCommand::Create { subject, client, scopes, ttl } => {
+            let body = json!({
+                "subject": subject,
+                "client": client,
+                "scopes": scopes,
+                "ttl": ttl,
+            });
+            post("/sessions", body, Shape::NewSession)
+        }
+        SessionCommand::List { subject, client, page } => {
+            let mut path = format!("/sessions?limit={}", page.limit);
+            parameter(&mut path, "subject", subject.as_deref());
+            parameter(&mut path, "client", client.as_deref());
+            let after = page.after.map(|id| id.to_string());
+            parameter(&mut path, "after", after.as_deref());
+            get(&path, Shape::List(SESSIONS))
+        }
+        SessionCommand::Show { id } => get(&format!("/sessions/{id}"), Shape::One),
+        SessionCommand::Revoke { id: Some(id), .. } => {
+            post(&format!("/sessions/{id}/revoke"), json!({}), Shape::One)
+        }
+        SessionCommand::Revoke { subject, client, .. } => {
+            post("/sessions/revoke", json!({ "subject": subject, "client": client }), Shape::One)
+        }
+        SessionCommand::Recover { span } => {
+            post("/sessions/recover", json!({ "for": span }), Shape::One)
+        }
+    }
+}
+
+fn token_keys(command: &TokenKeysCommand) -> Ask {
+    match command {
+        TokenKeysCommand::Rotate => post("/token-keys/rotate", json!({}), Shape::List(TOKEN_KEYS)),
+        // (Generating asks nobody.)
+        TokenKeysCommand::List | TokenKeysCommand::Generate { .. } => {
+            get("/token-keys", Shape::List(TOKEN_KEYS))
         }
     }
 }

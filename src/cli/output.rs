@@ -24,6 +24,8 @@ pub(super) enum Shape {
     One,
     /// As `One`, and a reminder that the key is shown this once.
     NewKey,
+    /// One object, whose tokens are shown this once.
+    NewSession,
     /// A row per client, and a word when Postgres could not be asked.
     Usage(&'static [Column]),
     /// A table for each of some fields, then a row per other field.
@@ -70,6 +72,7 @@ impl Output {
     pub(super) fn show(&self, shape: &Shape, answer: &Value) -> Result<(), Failure> {
         match shape {
             Shape::NewKey => talk("the key is shown this once: keep it now"),
+            Shape::NewSession => talk("the tokens are shown this once: hand them on now"),
             Shape::Usage(_) if has_unknown_settled(answer) => talk(
                 "Postgres cannot be asked: only unsettled counts are shown, which may hold some \
                  that have settled in the last minutes",
@@ -114,7 +117,7 @@ pub(super) fn as_table(shape: &Shape, answer: &Value) -> String {
     match shape {
         Shape::List(columns) => list(columns, answer),
         Shape::Usage(columns) => list(columns, &with_known(answer)),
-        Shape::One | Shape::NewKey | Shape::Lines => fields(answer),
+        Shape::One | Shape::NewKey | Shape::NewSession | Shape::Lines => fields(answer),
         Shape::Sections(sections) | Shape::Verified(sections) => {
             let (mut rest, mut text) = (answer.clone(), String::new());
             for (name, columns) in *sections {

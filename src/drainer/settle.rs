@@ -134,7 +134,7 @@ impl Worker {
         match settled.await {
             Ok(Ok(())) => {}
             Ok(Err((error, applied))) => {
-                tracing::error!(%error, "sessions cannot be brought to the cache's disk: tried again");
+                tracing::error!(%error, "settled sessions wait: the cache's disk fails");
                 self.sessions = applied;
             }
             Err(error) => tracing::error!(%error, "sessions cannot be settled"),

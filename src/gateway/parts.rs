@@ -13,60 +13,39 @@ use tokio_util::task::TaskTracker;
 use super::Error;
 use super::data::DataDir;
 use super::directory::PostgresDirectory;
+use super::storage::Storage;
 use crate::admin::{self, Contact, Control, Directory};
-use crate::cache::{Cache, CacheError, Source};
+use crate::cache::{Cache, Source};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::drainer::{self, Drainer};
 use crate::entropy::{SharedEntropy, SystemEntropy};
-use crate::journal::{self, Journal, JournalError, MergeError, Reader, Scope};
+use crate::journal::{Journal, MergeError, Reader, Scope};
 use crate::metrics::Metrics;
+use crate::model::Name;
 use crate::model::fact::{Revocation, StateFact};
-use crate::model::{Name, Timestamp};
 use crate::postgres::feed::FeedHandle;
-use crate::postgres::{Feed, Postgres, PostgresError};
+use crate::postgres::{Feed, Postgres};
 use crate::steward::Steward;
-use crate::tokens::{self, Keys, KeysError, Tokens};
-
-impl From<PostgresError> for Error {
-    fn from(error: PostgresError) -> Self {
-        match error {
-            PostgresError::Url(_) => Self::Config(error.to_string()),
-            error if error.is_unavailable() => Self::Unavailable(error.to_string()),
-            error => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<JournalError> for Error {
-    fn from(error: JournalError) -> Self {
-        match error {
-            JournalError::Locked(_) => Self::Locked(error.to_string()),
-            JournalError::Io { .. } | JournalError::Newer(_) => Self::Config(error.to_string()),
-            JournalError::Thread(_) | JournalError::Unwritten(_) => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<CacheError> for Error {
-    fn from(error: CacheError) -> Self {
-        match error {
-            CacheError::Locked => Self::Locked(error.to_string()),
-            CacheError::Io(_) | CacheError::Store(_) => Self::Config(error.to_string()),
-        }
-    }
-}
-
-impl From<KeysError> for Error {
-    fn from(error: KeysError) -> Self {
-        Self::Config(format!("the token keys cannot be used: {error}"))
-    }
-}
+use crate::tokens::{self, Keys, Tokens};
 
 /// Postgres, as far as it is configured.
 pub struct Linked {
     pub postgres: Arc<Postgres>,
     pub drainer: Drainer,
+}
+
+impl Linked {
+    fn new(
+        postgres: Postgres,
+        drainer: drainer::Parts,
+        tasks: &TaskTracker,
+        closing: &CancellationToken,
+    ) -> Self {
+        let (drainer, worker) = drainer::new(drainer);
+        tasks.spawn(worker.run(closing.clone()));
+        Self { postgres: Arc::new(postgres), drainer }
+    }
 }
 
 /// Everything but the listeners.
@@ -131,34 +110,30 @@ impl Parts {
             let opened = tokio::task::spawn_blocking(move || storage.open(&dir));
             opened.await.map_err(|error| Error::Failed(error.to_string()))??
         };
-        let tokens = Arc::new(Tokens::new(
-            data.path(),
-            tokens::Parts {
-                config: config.tokens.clone(),
-                node: node.clone(),
-                keys,
-                cache: cache.clone(),
-                journal: journal.clone(),
-                clock: clock.clone(),
-                entropy: entropy.clone(),
-                metrics: metrics.clone(),
-                left_at,
-            },
-        ));
+        let tokens = tokens::Parts {
+            config: config.tokens.clone(),
+            node: node.clone(),
+            keys,
+            cache: cache.clone(),
+            journal: journal.clone(),
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            metrics: metrics.clone(),
+            left_at,
+        };
+        let tokens = Arc::new(Tokens::new(data.path(), tokens));
         let closing = CancellationToken::new();
         let linked = postgres.map(|postgres| {
-            let sink = postgres.sink(node.clone(), drain.deadline.0);
-            let (drainer, worker) = drainer::new(drainer::Parts {
+            let drainer = drainer::Parts {
+                sink: postgres.sink(node.clone(), drain.deadline.0),
                 journal: journal.clone(),
                 cache: cache.clone(),
-                sink,
                 config: drain,
                 clock: clock.clone(),
                 entropy: entropy.clone(),
                 metrics: metrics.clone(),
-            });
-            tasks.spawn(worker.run(closing.clone()));
-            Linked { postgres: Arc::new(postgres), drainer }
+            };
+            Linked::new(postgres, drainer, &tasks, &closing)
         });
         let started = clock.monotonic();
         Ok(Self {
@@ -331,72 +306,6 @@ impl Parts {
         let stopped = tokio::task::spawn_blocking(move || journal.shutdown());
         stopped.await.map_err(|error| Error::Failed(error.to_string()))??;
         Ok(())
-    }
-}
-
-/// Journal and cache, and the newest advance of a session that was left in the journal.
-type Opened = (Journal, Arc<Cache>, Option<Timestamp>);
-
-/// What journal and cache are opened with.
-#[derive(Clone)]
-struct Storage {
-    config: Config,
-    node: Name,
-    reader: Reader,
-    source: Option<Arc<dyn Source>>,
-    clock: SharedClock,
-    entropy: SharedEntropy,
-    metrics: Arc<Metrics>,
-    tasks: TaskTracker,
-}
-
-impl Storage {
-    /// Journal, then cache, with what the journal's state lane says in force before the first
-    /// answer.
-    ///
-    /// On a full disk once more with the room of the ballast, which is kept for that.
-    fn open(self, dir: &Path) -> Result<Opened, Error> {
-        let full = |error: Error| match error {
-            Error::Config(why) if journal::is_disk_full(dir) => Error::DiskFull(format!(
-                "the disk of the data directory {} is full: make room and start again ({why})",
-                dir.display()
-            )),
-            error => error,
-        };
-        match self.clone().try_open(dir).map_err(full) {
-            Err(Error::DiskFull(why)) if journal::give_up_ballast(dir) => {
-                tracing::warn!(%why, "starting with the room of the ballast");
-                self.try_open(dir).map_err(full)
-            }
-            opened => opened,
-        }
-    }
-
-    fn try_open(self, dir: &Path) -> Result<Opened, Error> {
-        let Self { config, node, reader, source, clock, entropy, metrics, tasks } = self;
-        let declared = config.declared(&node);
-        let (journal, state) = Journal::open_with(
-            dir,
-            config.journal,
-            reader,
-            clock.clone(),
-            entropy,
-            metrics.clone(),
-        )?;
-        let cache = Cache::open(dir, config.cache, declared, source, clock, metrics, tasks);
-        let cache = match cache {
-            Ok(cache) => cache,
-            Err(error) => {
-                journal.shutdown()?;
-                return Err(error.into());
-            }
-        };
-        state.iter().for_each(|fact| cache.pin(fact));
-        let advanced = state.iter().filter_map(|fact| match fact {
-            StateFact::Session(session) => Some(session.advance.at),
-            _ => None,
-        });
-        Ok((journal, cache, advanced.max()))
     }
 }
 

@@ -139,7 +139,7 @@ impl Journal {
         let lanes: &[Lane] = if all { &Lane::ALL } else { &[Lane::State, Lane::Usage] };
         let mut merged = false;
         for lane in lanes {
-            // State facts may be repeated: whose they are, and whether they were sent, is no matter.
+            // State facts may be repeated: whose they are is no matter.
             let any = all || *lane == Lane::State;
             let claimed = self.to_be_merged(*lane, any);
             if !claimed.is_empty() {

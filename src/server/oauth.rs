@@ -2,8 +2,8 @@
 //! and trust them.
 //!
 //! `/api/auth/refresh` speaks JSON and answers problems; the others speak as OAuth libraries expect
-//! (RFC 6749 §5, RFC 7009, RFC 7662, RFC 8414). Nothing here waits for Postgres, unless a session or
-//! key is not held by this gateway.
+//! (RFC 6749 §5, RFC 7009, RFC 7662, RFC 8414). Nothing here waits for Postgres, unless a session
+//! or key is not held by this gateway.
 
 mod client;
 mod form;

@@ -3,11 +3,11 @@
 //!
 //! ```json
 //! {"version": 1,
-//!  "secrets":      [{"id": "…", "created_at": "2026-01-01T00:00:00Z", "secret": "<32 bytes, base64url>"}],
-//!  "signing_keys": [{"id": "…", "created_at": "2026-01-01T00:00:00Z", "seed": "<32 bytes, base64url>"}]}
+//!  "secrets":      [{"id": "…", "created_at": "2026-01-01T00:00:00Z", "secret": "…"}],
+//!  "signing_keys": [{"id": "…", "created_at": "2026-01-01T00:00:00Z", "seed": "…"}]}
 //! ```
 //!
-//! The newest whose time has come is in use; older ones prove and verify what was made with them.
+//! `secret` and `seed` are 32 bytes in base64url. The newest whose time has come is in use; older ones prove and verify what was made with them.
 
 use std::time::Duration;
 

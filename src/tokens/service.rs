@@ -1,8 +1,5 @@
-//! Sessions at work: made, refreshed, revoked, and asked about.
-//!
-//! A refresh decides and records under the session's turn, which is held for a moment, and waits
-//! for the commit without it. So fifty parallel refreshes of one token cost one advance and one
-//! commit, and sessions never wait for each other's disk.
+//! Sessions and tokens of this gateway: made, found, revoked, and asked about. What a refresh does
+//! stands in `rotation`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,18 +8,19 @@ use std::time::Duration;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use super::access::{Access, Grant, Holder};
+use super::access::{Grant, Holder};
 use super::generation::{Grace, Pause, Verdict, judge};
 use super::keys::Keys;
 use super::recovery::Recovery;
-use super::{Config, TokenError};
+use super::rotation::narrowed;
+use super::{Bearer, Config, TokenError};
 use crate::cache::{Cache, HeldSession};
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
-use crate::journal::{Journal, Ticket};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::model::fact::{AuditEntry, StateFact};
-use crate::model::{Advance, Digest, Name, Principal, Session, SessionState, Timestamp, api_key};
+use crate::model::{Advance, Digest, Name, Session, SessionState, Timestamp, api_key};
 
 /// Sessions that advanced and may not have been answered yet: remembered at most.
 const UNANSWERED_MAX: usize = 10_000;
@@ -31,7 +29,7 @@ const UNANSWERED_MAX: usize = 10_000;
 const VERIFIED_MAX: usize = 10_000;
 
 /// When it is worth asking again for a session that is not here yet.
-const NOT_HERE_YET: Duration = Duration::from_secs(1);
+pub(super) const NOT_HERE_YET: Duration = Duration::from_secs(1);
 
 /// How long after it was made a session may still be on its way to Postgres, so that its absence
 /// there proves nothing.
@@ -61,19 +59,19 @@ pub struct Parts {
 
 /// Sessions and tokens of this gateway.
 pub struct Tokens {
-    config: Config,
-    node: Name,
-    keys: Keys,
-    cache: Arc<Cache>,
-    journal: Journal,
-    clock: SharedClock,
+    pub(super) config: Config,
+    pub(super) node: Name,
+    pub(super) keys: Keys,
+    pub(super) cache: Arc<Cache>,
+    pub(super) journal: Journal,
+    pub(super) clock: SharedClock,
     entropy: SharedEntropy,
-    metrics: Arc<Metrics>,
-    grace: Grace,
-    recovery: Recovery,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) grace: Grace,
+    pub(super) recovery: Recovery,
     /// Advances whose answer may not have left: the disk failed, or the caller hung up. Their
     /// retry is answered however late it comes, or a failing disk would end in a revocation.
-    unanswered: quick_cache::sync::Cache<Uuid, ()>,
+    pub(super) unanswered: quick_cache::sync::Cache<Uuid, ()>,
     verified: quick_cache::sync::Cache<Digest, Arc<Bearer>>,
 }
 
@@ -101,15 +99,6 @@ pub struct Issued {
     pub expires_in: Duration,
     /// What the access token may do.
     pub scopes: Vec<Name>,
-}
-
-/// What a session's refresh token is asked for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Asked<'a> {
-    /// The client that says it is the one that the session was made for.
-    pub client: Option<&'a str>,
-    /// The scopes that the access token shall be narrowed to (RFC 6749 §6).
-    pub scopes: Option<&'a [Name]>,
 }
 
 impl Tokens {
@@ -171,7 +160,7 @@ impl Tokens {
         self.pair(session, &session.scopes)
     }
 
-    fn pair(&self, session: &Session, scopes: &[Name]) -> Issued {
+    pub(super) fn pair(&self, session: &Session, scopes: &[Name]) -> Issued {
         let grant = Grant {
             subject: session.subject.clone(),
             client: session.client.clone(),
@@ -211,110 +200,7 @@ impl Tokens {
         Ok(self.access(&Grant { subject: client.clone(), client: client.clone(), scopes, of }))
     }
 
-    /// Answers a refresh token: the design's table, and the advance durable before the answer.
-    ///
-    /// # Errors
-    /// See [`TokenError`]. Only [`TokenError::Invalid`] says anything about the token.
-    pub async fn refresh(&self, text: &str, asked: Asked<'_>) -> Result<Issued, TokenError> {
-        let answer = self.try_refresh(text, asked).await;
-        match &answer {
-            Ok(_) | Err(TokenError::Scope | TokenError::ClientDisabled) => {}
-            Err(TokenError::Invalid) => drop(self.metrics.tokens.refused.inc()),
-            Err(_) => drop(self.metrics.tokens.undecided.inc()),
-        }
-        answer
-    }
-
-    async fn try_refresh(&self, text: &str, asked: Asked<'_>) -> Result<Issued, TokenError> {
-        let proven = self.keys.prove(text).ok_or(TokenError::Invalid)?;
-        let held = self.find(proven.session).await?.ok_or(TokenError::Invalid)?;
-        let session = held.session();
-        if session.node != self.node {
-            return Err(TokenError::Elsewhere(session.node.clone()));
-        }
-        if asked.client.is_some_and(|client| *client != *session.client) {
-            return Err(TokenError::Invalid);
-        }
-        if self.cache.is_stale() {
-            return Err(TokenError::Stale);
-        }
-        let scopes = narrowed(&session.scopes, asked.scopes)?;
-        let Step { session, ticket } = self.step(session.id, proven.generation)?;
-        let recorded = ticket.durable().await;
-        let session = session.ok_or(TokenError::Invalid)?;
-        recorded?;
-        self.unanswered.remove(&session.id);
-        Ok(self.pair(&session, scopes))
-    }
-
-    /// Decides and records. No I/O but a read of the session, if it has just left memory.
-    fn step(&self, id: Uuid, presented: u64) -> Result<Step<'_>, TokenError> {
-        let (now, tokens) = (self.clock.now(), &self.metrics.tokens);
-        let mut turn = self.cache.session_turn(id);
-        let held = turn.get()?.ok_or(TokenError::Undecidable { retry_after: NOT_HERE_YET })?;
-        if held.state(self.config.session_idle, now) != SessionState::Active {
-            return Err(TokenError::Invalid);
-        }
-        if !held.client_enabled() {
-            return Err(TokenError::ClientDisabled);
-        }
-        let mut session = held.session().clone();
-        let unanswered = self.unanswered.peek(&id).is_some();
-        let in_grace = self.grace.holds(session.advance.at, now);
-        match judge(presented, session.advance, in_grace || unanswered, now) {
-            Verdict::Advance(next) => {
-                session.advance = next;
-                tokens.refreshed.inc();
-            }
-            Verdict::Again if in_grace => {
-                tokens.repeated.inc();
-                return Ok(Step { session: Some(session), ticket: self.journal.state_recorded() });
-            }
-            // Its first answer may never have left: grace begins again, and is recorded.
-            Verdict::Again => {
-                session.advance.at = now;
-                tokens.repeated.inc();
-            }
-            Verdict::Beyond => {
-                tokens.beyond.inc();
-                if self.recovery.until(now).is_none() {
-                    return Err(TokenError::Undecidable { retry_after: NOT_HERE_YET });
-                }
-                if session.recovered_at.is_none() {
-                    let generation = presented.saturating_add(1);
-                    session.advance = Advance { generation, at: now };
-                    session.recovered_at = Some(now);
-                    tokens.recovered.inc();
-                    self.note("session.recover", &session);
-                } else {
-                    self.revoke_for(&mut session, "session.revoke.beyond", now);
-                }
-            }
-            Verdict::Reuse => {
-                tokens.reused.inc();
-                self.revoke_for(&mut session, "session.revoke.reuse", now);
-            }
-        }
-        let fact = StateFact::Session(session.clone());
-        let ticket = match self.journal.append(vec![fact]) {
-            Ok(ticket) => ticket,
-            // It cannot be recorded now; it holds here all the same.
-            Err(_) if session.revoked_at.is_some() => self.journal.state_recorded(),
-            Err(full) => return Err(full.into()),
-        };
-        turn.pin(&session);
-        self.unanswered.insert(id, ());
-        let revoked = session.revoked_at.is_some();
-        Ok(Step { session: Some(session).filter(|_| !revoked), ticket })
-    }
-
-    fn revoke_for(&self, session: &mut Session, why: &'static str, now: Timestamp) {
-        session.revoked_at = Some(now);
-        tracing::warn!(session = %session.id, client = %session.client, why, "a session is revoked");
-        self.note(why, session);
-    }
-
-    fn note(&self, action: &'static str, session: &Session) {
+    pub(super) fn note(&self, action: &'static str, session: &Session) {
         let event_id = self.entropy.uuid_v7(self.clock.now());
         let (actor, subject) = ("gateway".into(), session.id.to_string().into());
         self.journal.note(AuditEntry { event_id, actor, action: action.into(), subject });
@@ -395,46 +281,6 @@ impl Tokens {
     }
 }
 
-/// Who bears an access token.
-#[derive(Debug)]
-pub struct Bearer {
-    /// The client, the end user if a session named one, and what the token may do.
-    pub principal: Principal,
-    /// What it was made of.
-    pub of: Holder,
-    /// `sub`: the end user, or the client where there is none.
-    pub subject: Name,
-    /// Its own id.
-    pub id: Uuid,
-    /// Seconds since the Unix epoch.
-    pub issued_at: i64,
-    /// From this moment on it is over.
-    pub expires_at: Timestamp,
-}
-
-impl Bearer {
-    fn new(access: Access) -> Self {
-        let (key_id, subject) = match access.of {
-            Holder::Session(_) => (Uuid::nil(), access.subject.clone()),
-            Holder::Key(id) => (id, "".into()),
-        };
-        Self {
-            principal: Principal { client: access.client, key_id, subject, scopes: access.scopes },
-            of: access.of,
-            subject: access.subject,
-            id: access.id,
-            issued_at: access.issued_at,
-            expires_at: Timestamp(access.expires_at.saturating_mul(1_000_000)),
-        }
-    }
-
-    /// Whether it was made before everybody was logged out. A token tells whole seconds only: one
-    /// of the same second counts as made before.
-    pub fn is_before(&self, not_before: Timestamp) -> bool {
-        self.issued_at <= not_before.0.div_euclid(1_000_000)
-    }
-}
-
 #[cfg(test)]
 impl Tokens {
     /// Over `cache` and `journal`, with keys of its own: for the tests of other rooms.
@@ -460,22 +306,5 @@ impl Tokens {
             left_at: None,
         };
         Arc::new(Self::new(data, parts))
-    }
-}
-
-/// What was recorded, and when it is on disk. No session: it is revoked.
-struct Step<'a> {
-    session: Option<Session>,
-    ticket: Ticket<'a>,
-}
-
-/// The scopes that are asked for, if each was granted; all that were granted if none is asked for:
-/// an empty list would narrow nothing.
-fn narrowed<'a>(granted: &'a [Name], asked: Option<&'a [Name]>) -> Result<&'a [Name], TokenError> {
-    let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(granted) };
-    if granted.is_empty() || asked.iter().all(|scope| granted.contains(scope)) {
-        Ok(asked)
-    } else {
-        Err(TokenError::Scope)
     }
 }

@@ -46,7 +46,7 @@ pub const ROOMS: [(&str, &[&str]); 21] = [
             "usage",
         ],
     ),
-    ("cli", &["admin", "config", "gateway", "journal"]),
+    ("cli", &["admin", "config", "gateway", "journal", "tokens"]),
 ];
 
 /// `src/server/edge.rs` → `server`. The crate's root and `main` belong to no room.

@@ -14,7 +14,7 @@ const DRAWS_MAX: usize = 8;
 /// The environment in the text of a key when nobody says otherwise.
 pub(super) const DEFAULT_ENV: &str = "live";
 
-pub(super) fn scopes(texts: &[String]) -> Result<Vec<Name>, Problem> {
+pub(in crate::admin) fn scopes(texts: &[String]) -> Result<Vec<Name>, Problem> {
     if are_scopes(texts) {
         return Ok(texts.iter().map(|text| text.as_str().into()).collect());
     }

@@ -46,8 +46,8 @@ pub(super) async fn write(
                gatepost.from_micros(u.created)
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[],
                     $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
-          AS u (id, node, subject, client, scopes, generation, advanced, revoked, recovered, expires,
-                created)
+          AS u (id, node, subject, client, scopes, generation, advanced, revoked, recovered,
+                expires, created)
         ORDER BY u.id
         ON CONFLICT (id) DO UPDATE SET
           generation = greatest(s.generation, excluded.generation),
