@@ -1,0 +1,1 @@
+//! A stock OAuth client from another language against the real program.
