@@ -1,7 +1,5 @@
 //! The real program as a process, on a data directory of its own.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -27,7 +25,6 @@ pub struct Gateway {
     database: Option<String>,
     /// Between it and its directory, from its next start on.
     pub shim: Option<Shim>,
-    variables: BTreeMap<&'static str, OsString>,
     running: Option<Running>,
     said: Said,
 }
@@ -83,18 +80,12 @@ impl Gateway {
         );
         std::fs::write(dir.path().join("gatepost.toml"), text).expect("a file");
         let database = database.map(str::to_owned);
-        let variables = BTreeMap::new();
-        Self { dir, database, shim: None, variables, running: None, said: Said::default() }
+        Self { dir, database, shim: None, running: None, said: Said::default() }
     }
 
     /// Gives it a database, from its next start on.
     pub fn attach(&mut self, database: &str) {
         self.database = Some(database.to_owned());
-    }
-
-    /// Sets a variable, from its next start on and for commands.
-    pub fn set(&mut self, variable: &'static str, value: impl Into<OsString>) {
-        self.variables.insert(variable, value.into());
     }
 
     /// The directory that it has for itself; the data directory is in it.
@@ -113,7 +104,6 @@ impl Gateway {
         if let Some(database) = &self.database {
             command.env("DATABASE_URL", database);
         }
-        command.envs(&self.variables);
         command
     }
 
