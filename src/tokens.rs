@@ -6,7 +6,7 @@
 //! | presented | meaning | answer |
 //! |---|---|---|
 //! | current | normal | advance to current + 1, and the pair |
-//! | current − 1, within grace | lost reply, two tabs, a retry | the same successor again: derived |
+//! | current − 1, within grace | lost reply, two tabs, a retry | the same successor again |
 //! | older, or grace over | reuse: theft or a broken client | the session is revoked |
 //! | above current | this gateway has lost state | 503, outside of a recovery window |
 //!

@@ -7,7 +7,8 @@
 //!  "signing_keys": [{"id": "…", "created_at": "2026-01-01T00:00:00Z", "seed": "…"}]}
 //! ```
 //!
-//! `secret` and `seed` are 32 bytes in base64url. The newest whose time has come is in use; older ones prove and verify what was made with them.
+//! `secret` and `seed` are 32 bytes in base64url. The newest whose time has come is in use; older
+//! ones prove and verify what was made with them.
 
 use std::time::Duration;
 

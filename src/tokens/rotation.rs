@@ -128,7 +128,8 @@ impl Tokens {
 
     fn revoke_for(&self, session: &mut Session, why: &'static str, now: Timestamp) {
         session.revoked_at = Some(now);
-        tracing::warn!(session = %session.id, client = %session.client, why, "a session is revoked");
+        let Session { id, client, .. } = &*session;
+        tracing::warn!(session = %id, client = %client, why, "a session is revoked");
         self.note(why, session);
     }
 }

@@ -23,6 +23,7 @@ mod nginx;
 mod outage;
 mod power;
 mod reader;
+mod sessions;
 mod sessions_admin;
 mod sink;
 mod source;

@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Gateway {
     dir: TempDir,
     database: Option<String>,
+    variables: Vec<(String, String)>,
     /// Between it and its directory, from its next start on.
     pub shim: Option<Shim>,
     running: Option<Running>,
@@ -80,12 +81,18 @@ impl Gateway {
         );
         std::fs::write(dir.path().join("gatepost.toml"), text).expect("a file");
         let database = database.map(str::to_owned);
-        Self { dir, database, shim: None, running: None, said: Said::default() }
+        let variables = Vec::new();
+        Self { dir, database, variables, shim: None, running: None, said: Said::default() }
     }
 
     /// Gives it a database, from its next start on.
     pub fn attach(&mut self, database: &str) {
         self.database = Some(database.to_owned());
+    }
+
+    /// Gives it an environment variable, from its next start or command on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.push((name.into(), value.into()));
     }
 
     /// The directory that it has for itself; the data directory is in it.
@@ -104,6 +111,7 @@ impl Gateway {
         if let Some(database) = &self.database {
             command.env("DATABASE_URL", database);
         }
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 
