@@ -26,6 +26,9 @@ pub(super) async fn rotate(
         Ok(Err(error @ KeysError::Configured)) => {
             return Err(Problem::conflict("keys_configured", error.to_string()));
         }
+        Ok(Err(error @ KeysError::Full(_))) => {
+            return Err(Problem::conflict("keys_full", error.to_string()));
+        }
         Ok(Err(error)) => return Err(Problem::internal(error.to_string())),
         Err(_) => return Err(Problem::internal("the token keys could not be rotated")),
     }
