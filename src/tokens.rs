@@ -37,7 +37,7 @@ pub use bearer::Bearer;
 pub use config::{Config, ConfigError};
 pub use error::TokenError;
 pub use keys::{KeyInfo, Keys, KeysError};
-pub use keyset::{KeySet, KeySetError};
+pub use keyset::{KeySet, KeySetError, KeySetFull};
 pub use recovery::{RECOVERY_MAX, Recovery};
 pub use refresh::REFRESH_MAX;
 pub use rotation::Asked;

@@ -22,7 +22,8 @@ pub(super) fn generate(from: Option<&Path>, output: &Output) -> Result<(), Failu
             let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
             let set = KeySet::parse(&text).map_err(|error| failed(error.to_string()))?;
             // Sessions may live for as long as any configuration allows by default.
-            set.rotate(&entropy, now, Config::default().session_ttl_max.0)
+            let rotated = set.rotate(&entropy, now, Config::default().session_ttl_max.0);
+            rotated.map_err(|full| failed(full.to_string()))?
         }
     };
     output.text(&format!("{}\n", set.to_json().expose_secret()))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::units::Span;
 
-/// The longest issuer, in bytes.
+/// The longest issuer, and the longest audience, in bytes: they stand in every access token.
 const ISSUER_MAX: usize = 256;
 
 /// `[tokens]`: sessions and the tokens made of them.
@@ -65,6 +65,12 @@ pub enum ConfigError {
          slash at its end, of at most 256 bytes"
     )]
     Issuer(String),
+    /// It could not be told from none, or tokens would become longer than they may be.
+    #[error(
+        "`tokens.audience` must have 1 to {ISSUER_MAX} bytes and no control characters; leave it \
+         out to use the issuer"
+    )]
+    Audience,
     /// A span outside of what makes sense.
     #[error("`tokens.{key}` is {span}; it must lie between {min} and {max}")]
     Span {
@@ -94,6 +100,10 @@ impl Config {
         });
         if !host || self.issuer.len() > ISSUER_MAX {
             return Err(ConfigError::Issuer(self.issuer.clone()));
+        }
+        let audience = self.audience();
+        if !(1..=ISSUER_MAX).contains(&audience.len()) || audience.contains(char::is_control) {
+            return Err(ConfigError::Audience);
         }
         let within = |key, span: Span, min: Span, max: Span| {
             let fits = (min..=max).contains(&span);
@@ -125,6 +135,10 @@ mod tests {
         {
             let config = Config { issuer: issuer.into(), ..Config::default() };
             assert_eq!(config.check(), Err(ConfigError::Issuer(issuer.into())));
+        }
+        for audience in ["", "a\nb", &"a".repeat(ISSUER_MAX + 1)] {
+            let config = Config { audience: Some(audience.into()), ..Config::default() };
+            assert_eq!(config.check(), Err(ConfigError::Audience), "{audience}");
         }
         let long = Config { access_ttl: Span::secs(7200), ..Config::default() };
         assert!(matches!(long.check(), Err(ConfigError::Span { key: "access_ttl", .. })));
