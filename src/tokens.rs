@@ -34,7 +34,7 @@ mod tests;
 
 pub use access::{ACCESS_MAX, Access, Holder};
 pub use bearer::Bearer;
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, SESSION_TTL_LIMIT};
 pub use error::TokenError;
 pub use keys::{KeyInfo, Keys, KeysError};
 pub use keyset::{KeySet, KeySetError};

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::Output;
 use crate::clock::{Clock, SystemClock};
 use crate::entropy::{SharedEntropy, SystemEntropy};
-use crate::tokens::{Config, KeySet};
+use crate::tokens::{KeySet, SESSION_TTL_LIMIT};
 
 /// Prints a new document, or that of `from` with a new secret and signing key.
 pub(super) fn generate(from: Option<&Path>, output: &Output) -> Result<(), Failure> {
@@ -21,8 +21,8 @@ pub(super) fn generate(from: Option<&Path>, output: &Output) -> Result<(), Failu
             let failed = |why: String| Failure::Failed(format!("{}: {why}", path.display()));
             let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
             let set = KeySet::parse(&text).map_err(|error| failed(error.to_string()))?;
-            // Sessions may live for as long as any configuration allows by default.
-            set.rotate(&entropy, now, Config::default().session_ttl_max.0)
+            // No configuration is read: sessions may live for as long as any allows.
+            set.rotate(&entropy, now, SESSION_TTL_LIMIT)
         }
     };
     output.text(&format!("{}\n", set.to_json().expose_secret()))

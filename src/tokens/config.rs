@@ -82,11 +82,12 @@ pub enum ConfigError {
 /// The longest life of an access token: until then a signing key that was rotated out is needed.
 pub(super) const ACCESS_TTL_MAX: Duration = Duration::from_secs(3600);
 
+/// The longest life that a session can be allowed: ten years.
+pub const SESSION_TTL_LIMIT: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
 impl Config {
     /// Checks what types alone do not.
     pub fn check(&self) -> Result<(), ConfigError> {
-        const HOUR: u64 = 3600;
-        const YEARS: u64 = 10 * 366 * 24 * HOUR;
         let rest = self.issuer.strip_prefix("https://").or(self.issuer.strip_prefix("http://"));
         let host = rest.is_some_and(|rest| {
             let strange = |c: char| c.is_whitespace() || c.is_control() || "?#\"\\<>".contains(c);
@@ -99,7 +100,7 @@ impl Config {
             let fits = (min..=max).contains(&span);
             if fits { Ok(()) } else { Err(ConfigError::Span { key, span, min, max }) }
         };
-        let (second, years) = (Span::secs(1), Span::secs(YEARS));
+        let (second, years) = (Span::secs(1), Span(SESSION_TTL_LIMIT));
         within("grace", self.grace, Span::secs(0), Span::secs(600))?;
         within("access_ttl", self.access_ttl, Span::secs(10), Span(ACCESS_TTL_MAX))?;
         within("session_ttl_max", self.session_ttl_max, second, years)?;
