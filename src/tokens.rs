@@ -34,10 +34,10 @@ mod tests;
 
 pub use access::{ACCESS_MAX, Access, Holder};
 pub use bearer::Bearer;
-pub use config::{Config, ConfigError, SESSION_TTL_LIMIT};
+pub use config::{Config, ConfigError};
 pub use error::TokenError;
 pub use keys::{KeyInfo, Keys, KeysError};
-pub use keyset::{KeySet, KeySetError};
+pub use keyset::{KeySet, KeySetError, KeySetFull};
 pub use recovery::{RECOVERY_MAX, Recovery};
 pub use refresh::REFRESH_MAX;
 pub use rotation::Asked;

@@ -30,6 +30,9 @@ pub(super) async fn rotate(
         Ok(Err(error @ KeysError::Configured)) => {
             Err(Problem::conflict("keys_configured", error.to_string()))
         }
+        Ok(Err(error @ KeysError::Full(_))) => {
+            Err(Problem::conflict("keys_full", error.to_string()))
+        }
         Ok(Err(error)) => Err(Problem::internal(error.to_string())),
         Err(_) => Err(Problem::internal("the token keys could not be rotated")),
     }

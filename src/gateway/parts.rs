@@ -124,10 +124,8 @@ impl Parts {
             };
             Linked::new(postgres, drainer, &tasks, &closing)
         });
-        let started = clock.monotonic();
         Ok(Self {
             stopping: CancellationToken::new(),
-            clock,
             entropy,
             metrics,
             tasks,
@@ -139,7 +137,8 @@ impl Parts {
             tokens,
             linked,
             token,
-            started,
+            started: clock.monotonic(),
+            clock,
         })
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::units::Span;
 
-/// The longest issuer, in bytes.
+/// The longest issuer, and the longest audience, in bytes: they stand in every access token.
 const ISSUER_MAX: usize = 256;
 
 /// `[tokens]`: sessions and the tokens made of them.
@@ -65,6 +65,12 @@ pub enum ConfigError {
          slash at its end, of at most 256 bytes"
     )]
     Issuer(String),
+    /// It could not be told from none, or tokens would become longer than they may be.
+    #[error(
+        "`tokens.audience` must have 1 to {ISSUER_MAX} bytes and no control characters; leave it \
+         out to use the issuer"
+    )]
+    Audience,
     /// A span outside of what makes sense.
     #[error("`tokens.{key}` is {span}; it must lie between {min} and {max}")]
     Span {
@@ -82,12 +88,11 @@ pub enum ConfigError {
 /// The longest life of an access token: until then a signing key that was rotated out is needed.
 pub(super) const ACCESS_TTL_MAX: Duration = Duration::from_secs(3600);
 
-/// The longest life that a session can be allowed: ten years.
-pub const SESSION_TTL_LIMIT: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
-
 impl Config {
     /// Checks what types alone do not.
     pub fn check(&self) -> Result<(), ConfigError> {
+        const HOUR: u64 = 3600;
+        const YEARS: u64 = 10 * 366 * 24 * HOUR;
         let rest = self.issuer.strip_prefix("https://").or(self.issuer.strip_prefix("http://"));
         let host = rest.is_some_and(|rest| {
             let strange = |c: char| c.is_whitespace() || c.is_control() || "?#\"\\<>".contains(c);
@@ -96,11 +101,15 @@ impl Config {
         if !host || self.issuer.len() > ISSUER_MAX {
             return Err(ConfigError::Issuer(self.issuer.clone()));
         }
+        let audience = self.audience();
+        if !(1..=ISSUER_MAX).contains(&audience.len()) || audience.contains(char::is_control) {
+            return Err(ConfigError::Audience);
+        }
         let within = |key, span: Span, min: Span, max: Span| {
             let fits = (min..=max).contains(&span);
             if fits { Ok(()) } else { Err(ConfigError::Span { key, span, min, max }) }
         };
-        let (second, years) = (Span::secs(1), Span(SESSION_TTL_LIMIT));
+        let (second, years) = (Span::secs(1), Span::secs(YEARS));
         within("grace", self.grace, Span::secs(0), Span::secs(600))?;
         within("access_ttl", self.access_ttl, Span::secs(10), Span(ACCESS_TTL_MAX))?;
         within("session_ttl_max", self.session_ttl_max, second, years)?;
@@ -126,6 +135,10 @@ mod tests {
         {
             let config = Config { issuer: issuer.into(), ..Config::default() };
             assert_eq!(config.check(), Err(ConfigError::Issuer(issuer.into())));
+        }
+        for audience in ["", "a\nb", &"a".repeat(ISSUER_MAX + 1)] {
+            let config = Config { audience: Some(audience.into()), ..Config::default() };
+            assert_eq!(config.check(), Err(ConfigError::Audience), "{audience}");
         }
         let long = Config { access_ttl: Span::secs(7200), ..Config::default() };
         assert!(matches!(long.check(), Err(ConfigError::Span { key: "access_ttl", .. })));

@@ -10,14 +10,14 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{DecodingKey, EncodingKey};
+use jsonwebtoken::DecodingKey;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::access::{self, Access, Grant, Realm};
-use super::keyset::{Item, KeySet, KeySetError};
+use super::keyset::{Item, KeySet, KeySetError, KeySetFull};
 use super::{Config, refresh};
 use crate::disk;
 use crate::entropy::SharedEntropy;
@@ -26,17 +26,15 @@ use crate::model::Timestamp;
 /// The key set's file in the data directory, made by the first start, mode 0600.
 const FILE: &str = "token-keys";
 
-/// An Ed25519 seed as a PKCS #8 key (RFC 8410 §7): this, then the seed.
-const PKCS8: [u8; 16] = [
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
-
 /// Why the token keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// What is configured, or stands in the file, is no key set.
     #[error("{0}; restore it from your backup: with other keys, all sessions are over")]
-    Set(#[from] KeySetError),
+    Set(KeySetError),
+    /// Another key would push out one that tokens live of.
+    #[error(transparent)]
+    Full(#[from] KeySetFull),
     /// The file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -81,7 +79,9 @@ struct Secret {
 struct SigningKey {
     id: String,
     from: Timestamp,
-    sign: EncodingKey,
+    sign: Ed25519KeyPair,
+    /// What its tokens begin with.
+    header: String,
     verify: DecodingKey,
     /// The public half, in base64url.
     public: String,
@@ -138,26 +138,16 @@ impl Ring {
 }
 
 fn signing_key(Item { id, created_at, bytes }: &Item) -> Result<SigningKey, KeysError> {
-    let unusable = || KeysError::Unusable(id.clone());
-    let pair = Ed25519KeyPair::from_seed_unchecked(&bytes[..]).map_err(|_| unusable())?;
+    let pair = Ed25519KeyPair::from_seed_unchecked(&bytes[..]);
+    let pair = pair.map_err(|_| KeysError::Unusable(id.clone()))?;
     let public = pair.public_key().as_ref();
-    let mut pkcs8 = zeroize::Zeroizing::new([0; 48]);
-    pkcs8[..16].copy_from_slice(&PKCS8);
-    pkcs8[16..].copy_from_slice(&bytes[..]);
-    let sign = EncodingKey::from_ed_der(&pkcs8[..]);
-    // Tried once, so that signing cannot fail later.
-    jsonwebtoken::encode(
-        &jsonwebtoken::Header::new(jsonwebtoken::Algorithm::EdDSA),
-        &json!({}),
-        &sign,
-    )
-    .map_err(|_| unusable())?;
     Ok(SigningKey {
         id: id.clone(),
         from: *created_at,
-        sign,
+        header: access::header(id),
         verify: DecodingKey::from_ed_der(public),
         public: URL_SAFE_NO_PAD.encode(public),
+        sign: pair,
     })
 }
 
@@ -187,7 +177,7 @@ impl Keys {
     /// See [`KeysError`].
     pub fn find(data: &Path, config: &Config) -> Result<Option<Self>, KeysError> {
         let (set, file) = match &config.keys {
-            Some(document) => (KeySet::parse(document.expose_secret())?, None),
+            Some(document) => (parsed(document.expose_secret())?, None),
             None => {
                 let file = data.join(FILE);
                 let Some(set) = read(&file)? else { return Ok(None) };
@@ -210,10 +200,11 @@ impl Keys {
     /// Adds a new secret and a new signing key, in use from now on. Blocks.
     ///
     /// # Errors
-    /// When they come from the configuration, or cannot be written; then nothing has changed.
+    /// When they come from the configuration, cannot be written, or the set is full of keys that
+    /// are still needed; then nothing has changed.
     pub fn rotate(&self, entropy: &SharedEntropy, now: Timestamp) -> Result<(), KeysError> {
         let file = self.file.as_ref().ok_or(KeysError::Configured)?;
-        let set = self.ring.load().set.rotate(entropy, now, self.config.session_ttl_max.0);
+        let set = self.ring.load().set.rotate(entropy, now, self.config.session_ttl_max.0)?;
         let ring = Ring::new(set)?;
         write(file, &ring.set)?;
         self.ring.store(Arc::new(ring));
@@ -274,9 +265,8 @@ impl Keys {
     pub fn sign(&self, grant: &Grant, id: Uuid, now: Timestamp) -> SecretString {
         let ring = self.ring.load();
         let key = in_use(&ring.signing, |key| key.from, now);
-        let (with, ttl) = ((key.id.as_str(), &key.sign), self.config.access_ttl.0);
-        // Each key was tried when it was read, and the claims are plain text and numbers.
-        access::sign(with, self.realm(), grant, id, now, ttl).unwrap_or_default().into()
+        let (with, ttl) = ((key.header.as_str(), &key.sign), self.config.access_ttl.0);
+        access::sign(with, self.realm(), grant, id, now, ttl).into()
     }
 
     /// What an access token of ours says; the same `None` whatever is wrong with it.
@@ -298,7 +288,11 @@ fn read(path: &Path) -> Result<Option<KeySet>, KeysError> {
     if mode & 0o077 != 0 {
         return Err(KeysError::Open(path.to_owned()));
     }
-    Ok(Some(KeySet::parse(&text)?))
+    parsed(&text).map(Some)
+}
+
+fn parsed(text: &str) -> Result<KeySet, KeysError> {
+    KeySet::parse(text).map_err(KeysError::Set)
 }
 
 /// What is written whole is written to a temporary file first, which is 0600 from its first moment.

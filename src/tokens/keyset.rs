@@ -53,6 +53,17 @@ pub enum KeySetError {
     Bytes(String),
 }
 
+/// Why a set is not rotated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "there are {EACH_MAX} secrets or signing keys already, and tokens that were made with the \
+     oldest are still good until {until}; rotate after that"
+)]
+pub struct KeySetFull {
+    /// When the oldest is needed no longer.
+    pub until: Timestamp,
+}
+
 /// 32 bytes that nobody else may know.
 pub(super) type Bytes = Zeroizing<[u8; 32]>;
 
@@ -151,12 +162,19 @@ impl KeySet {
     /// The set with a new secret and a new signing key, and without those that nothing lives of any
     /// more: a secret `sessions_live` after its successor came, a signing key after the longest
     /// life of an access token.
-    #[must_use]
-    pub fn rotate(&self, entropy: &SharedEntropy, now: Timestamp, sessions_live: Duration) -> Self {
-        Self {
-            secrets: succeed(&self.secrets, entropy, now, sessions_live),
-            signing: succeed(&self.signing, entropy, now, 2 * ACCESS_TTL_MAX),
-        }
+    ///
+    /// # Errors
+    /// When the set is full of keys that are still needed.
+    pub fn rotate(
+        &self,
+        entropy: &SharedEntropy,
+        now: Timestamp,
+        sessions_live: Duration,
+    ) -> Result<Self, KeySetFull> {
+        Ok(Self {
+            secrets: succeed(&self.secrets, entropy, now, sessions_live)?,
+            signing: succeed(&self.signing, entropy, now, 2 * ACCESS_TTL_MAX)?,
+        })
     }
 }
 
@@ -165,21 +183,25 @@ fn draw(entropy: &SharedEntropy, now: Timestamp) -> Item {
     entropy.fill(&mut id);
     entropy.fill(&mut bytes[..]);
     let id = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    // Whole seconds: what is written reads the same.
-    Item { id, created_at: Timestamp(now.0 - now.0.rem_euclid(1_000_000)), bytes }
+    // To the microsecond: what was made within the same second, but before, was made without it.
+    Item { id, created_at: now, bytes }
 }
 
-fn succeed(items: &[Item], entropy: &SharedEntropy, now: Timestamp, needed: Duration) -> Vec<Item> {
+/// `items` with a successor, and without those whose own came longer than `needed` ago.
+fn succeed(
+    items: &[Item],
+    entropy: &SharedEntropy,
+    now: Timestamp,
+    needed: Duration,
+) -> Result<Vec<Item>, KeySetFull> {
     let mut all = items.to_vec();
     all.push(draw(entropy, now));
-    let ended = |at: usize| all.get(at + 1).map(|next| next.created_at.plus(needed));
-    let mut kept: Vec<_> = (0..all.len())
-        .filter(|at| ended(*at).is_none_or(|ended| now < ended))
-        .map(|at| all[at].clone())
-        .collect();
-    kept.sort_by_key(|item| item.created_at);
-    let beyond = kept.len().saturating_sub(EACH_MAX);
-    kept.split_off(beyond)
+    // One that was announced for later stays behind it.
+    all.sort_by_key(|item| item.created_at);
+    let until: Vec<_> = all.iter().skip(1).map(|next| next.created_at.plus(needed)).collect();
+    let ended = until.iter().take_while(|until| **until <= now).count();
+    let kept = all.split_off(ended);
+    if kept.len() > EACH_MAX { Err(KeySetFull { until: until[ended] }) } else { Ok(kept) }
 }
 
 fn items(

@@ -1,6 +1,7 @@
 //! The service over a real journal and cache; time is moved by hand.
 
 mod forged;
+mod kept;
 mod refreshing;
 
 use std::sync::Arc;

@@ -6,10 +6,14 @@ use std::sync::Arc;
 
 use gatepost::entropy::{Entropy, SeededEntropy};
 
+#[path = "../../fuzz/inputs/access.rs"]
+mod access;
 #[path = "../../fuzz/inputs/chunk.rs"]
 mod chunk;
 #[path = "../../fuzz/inputs/frame.rs"]
 mod frame;
+#[path = "../../fuzz/inputs/refresh.rs"]
+mod refresh;
 
 /// Changed inputs of each file.
 const CHANGED: usize = 500;
@@ -67,4 +71,14 @@ fn no_chunk_that_is_read_panics_or_is_more_than_its_bytes() {
 #[test]
 fn no_frame_that_is_read_panics_or_is_more_than_its_bytes() {
     run("frame", frame::read);
+}
+
+#[test]
+fn no_access_token_that_is_accepted_says_what_it_must_not() {
+    run("access", access::read);
+}
+
+#[test]
+fn no_refresh_token_is_proven_in_another_text_than_its_own() {
+    run("refresh", refresh::read);
 }
