@@ -86,7 +86,7 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
         }
         Command::Token {
             command: TokenCommand::Keys { command: TokenKeysCommand::Generate { from } },
-        } => token_keys::generate(from.as_deref(), &output)?,
+        } => token_keys::generate(from.as_deref(), load, &output)?,
         Command::Client { .. }
         | Command::Key { .. }
         | Command::Session { .. }

@@ -8,11 +8,17 @@ use secrecy::ExposeSecret;
 use super::failure::Failure;
 use super::output::Output;
 use crate::clock::{Clock, SystemClock};
+use crate::config::Loaded;
 use crate::entropy::{SharedEntropy, SystemEntropy};
-use crate::tokens::{Config, KeySet};
+use crate::tokens::KeySet;
 
-/// Prints a new document, or that of `from` with a new secret and signing key.
-pub(super) fn generate(from: Option<&Path>, output: &Output) -> Result<(), Failure> {
+/// Prints a new document, or that of `from` with a new secret and signing key. Only for the latter
+/// the configuration is needed: it says how long old secrets are.
+pub(super) fn generate(
+    from: Option<&Path>,
+    load: impl FnOnce() -> Result<Loaded, Failure>,
+    output: &Output,
+) -> Result<(), Failure> {
     let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
     let now = SystemClock::new().now();
     let set = match from {
@@ -21,8 +27,8 @@ pub(super) fn generate(from: Option<&Path>, output: &Output) -> Result<(), Failu
             let failed = |why: String| Failure::Failed(format!("{}: {why}", path.display()));
             let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
             let set = KeySet::parse(&text).map_err(|error| failed(error.to_string()))?;
-            // Sessions may live for as long as any configuration allows by default.
-            let rotated = set.rotate(&entropy, now, Config::default().session_ttl_max.0);
+            let live = load()?.config.tokens.session_ttl_max;
+            let rotated = set.rotate(&entropy, now, live.0);
             rotated.map_err(|full| failed(full.to_string()))?
         }
     };
