@@ -226,6 +226,12 @@ impl Cache {
         }
     }
 
+    /// Harms every revocation that is on disk, so that none of them can be read.
+    #[cfg(test)]
+    pub fn damage_revocations(&self) {
+        self.store.damage_revocations();
+    }
+
     /// Whether there is a Postgres to ask.
     pub fn has_source(&self) -> bool {
         self.source.is_some()

@@ -7,6 +7,7 @@
 
 mod client;
 mod form;
+mod introspect;
 
 use axum::Json;
 use axum::body::Body;
@@ -22,8 +23,7 @@ use zeroize::Zeroizing;
 use super::body;
 use super::edge::{Edge, Endpoint};
 use super::problem::{Code, NO_STORE, Refusal};
-use crate::authn::{AuthnError, Caller};
-use crate::model::{KeyState, Name, SessionState, Standing, are_scopes};
+use crate::model::{Name, are_scopes};
 use crate::tokens::{Asked, Holder, Issued};
 use client::Presented;
 use form::Form;
@@ -31,25 +31,25 @@ use form::Form;
 /// The largest request.
 const BODY_MAX: usize = 16 * 1024;
 
-/// The scope of keys that may introspect.
-const MAY_INTROSPECT: &str = "tokens.introspect";
-
 /// For how long anybody may keep the public keys, and what is said about the endpoints. A signing
 /// key that is rotated in is not in use before a fresh copy is asked for by its unknown `kid`.
 const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
 const JWKS: &str = "/.well-known/jwks.json";
 
+/// Where they answer.
+pub(super) const PATHS: [(&str, Endpoint); 6] = [
+    ("/api/auth/refresh", Endpoint::Refresh),
+    ("/oauth/token", Endpoint::Token),
+    ("/oauth/revoke", Endpoint::Revoke),
+    ("/oauth/introspect", Endpoint::Introspect),
+    (JWKS, Endpoint::Discovery),
+    ("/.well-known/oauth-authorization-server", Endpoint::Discovery),
+];
+
 /// The endpoint of a path, if it is one of these.
 pub(super) fn endpoint(path: &str) -> Option<Endpoint> {
-    match path {
-        "/api/auth/refresh" => Some(Endpoint::Refresh),
-        "/oauth/token" => Some(Endpoint::Token),
-        "/oauth/revoke" => Some(Endpoint::Revoke),
-        "/oauth/introspect" => Some(Endpoint::Introspect),
-        JWKS | "/.well-known/oauth-authorization-server" => Some(Endpoint::Discovery),
-        _ => None,
-    }
+    PATHS.into_iter().find(|(own, _)| *own == path).map(|(_, endpoint)| endpoint)
 }
 
 /// A pair, or an access token alone.
@@ -91,7 +91,7 @@ pub(super) async fn answer(
     match endpoint {
         Endpoint::Token => token(edge, &parts.headers, &form).await,
         Endpoint::Revoke => revoke(edge, &parts.headers, &form).await,
-        _ => introspect(edge, &parts.headers, &form).await,
+        _ => introspect::answer(edge, &parts.headers, &form).await,
     }
 }
 
@@ -133,21 +133,19 @@ async fn token(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response
         "refresh_token" => {
             let text = form.needed("refresh_token")?;
             // A refresh token is its own proof; a client that says who it is must be that one.
-            let caller = presented.authenticate(edge).await?;
-            let client = caller.as_ref().map(|caller| &*caller.principal().client);
-            let client = client.or(presented.client_id());
-            let asked = Asked { client, scopes: scopes.as_deref() };
+            let client = presented.client(edge).await?;
+            let asked = Asked { client: client.as_deref(), scopes: scopes.as_deref() };
             Ok(issued(&edge.tokens.refresh(text, asked).await?, true))
         }
         "client_credentials" => {
-            let caller = presented.authenticate(edge).await?.ok_or(Code::InvalidClient)?;
+            let caller = presented.identify(edge).await?.ok_or(Code::InvalidClient)?;
             // It is a use of the key, and counted as one.
             let permit = edge.admit(&caller, edge.access(), &[]).await?;
             let principal = permit.principal();
+            let room = edge.meter.reserve()?;
             let (id, asked) = (principal.key_id, scopes.as_deref());
             let exchanged =
                 edge.tokens.exchange(id, &principal.client, &principal.scopes, asked)?;
-            let room = edge.meter.reserve()?;
             edge.meter.allowed(room, &permit).settled().await?;
             Ok(issued(&exchanged, true))
         }
@@ -155,11 +153,11 @@ async fn token(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response
     }
 }
 
-/// RFC 7009: what is not good any more, or never was, is revoked already.
+/// RFC 7009: what is not good any more, or never was, is revoked already. Any token of a session
+/// ends all of it (§2.1).
 async fn revoke(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response, Refusal> {
     let text = form.needed("token")?;
-    let presented = Presented::find(headers, form)?;
-    let caller = presented.authenticate(edge).await?;
+    let client = Presented::find(headers, form)?.client(edge).await?;
     let id = match edge.tokens.proven(text) {
         Some((id, _)) => id,
         None => match edge.tokens.verify(text).map(|bearer| bearer.of) {
@@ -169,9 +167,7 @@ async fn revoke(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Respons
         },
     };
     if let Some(held) = edge.tokens.find(id).await? {
-        let client = caller.as_ref().map(|caller| &*caller.principal().client);
-        let client = client.or(presented.client_id());
-        if client.is_some_and(|client| *client != *held.session().client) {
+        if client.is_some_and(|client| client != held.session().client) {
             return Err(Code::UnauthorizedClient.into());
         }
         edge.tokens.revoke(held.session()).await?;
@@ -179,88 +175,9 @@ async fn revoke(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Respons
     Ok(no_store(json!({})))
 }
 
-/// RFC 7662: what is not good is not active, and nothing else is said of it.
-async fn introspect(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response, Refusal> {
-    let caller = Presented::find(headers, form)?.authenticate(edge).await?;
-    let caller = caller.ok_or(Code::MissingCredential)?;
-    // A key without scopes is not narrowed by them, but this right must be given.
-    if !caller.principal().scopes.iter().any(|scope| &**scope == MAY_INTROSPECT) {
-        return Err(Code::InsufficientScope.into());
-    }
-    let text = form.needed("token")?;
-    let told = match edge.tokens.proven(text) {
-        Some((id, generation)) => of_refresh_token(edge, id, generation).await?,
-        None => of_access_token(edge, text).await?,
-    };
-    Ok(no_store(told.unwrap_or_else(|| json!({ "active": false }))))
-}
-
-async fn of_refresh_token(
-    edge: &Edge,
-    id: uuid::Uuid,
-    generation: u64,
-) -> Result<Option<Value>, Refusal> {
-    let Some(held) = edge.tokens.find(id).await? else { return Ok(None) };
-    let session = held.session();
-    let active = held.client_enabled() && edge.tokens.is_active(&held, generation);
-    Ok(active.then(|| {
-        json!({
-            "active": true,
-            "scope": session.scopes.join(" "),
-            "client_id": session.client,
-            "sub": session.subject,
-            "exp": session.expires_at.0.div_euclid(1_000_000),
-            "iat": session.advance.at.0.div_euclid(1_000_000),
-            "iss": edge.tokens.config().issuer,
-            "token_type": "refresh_token",
-            "sid": session.id,
-        })
-    }))
-}
-
-async fn of_access_token(edge: &Edge, text: &str) -> Result<Option<Value>, Refusal> {
-    let caller = match edge.identify(text).await {
-        Ok(caller) => caller,
-        Err(undecidable @ AuthnError::Undecidable { .. }) => return Err(undecidable.into()),
-        Err(_) => return Ok(None),
-    };
-    let (Caller::Session(bearer, _) | Caller::Exchanged(bearer, ..)) = &caller else {
-        // An API key is no token.
-        return Ok(None);
-    };
-    let standing = caller.standing(&edge.tokens, edge.now());
-    let active = matches!(
-        standing,
-        Standing::Key(KeyState::Active) | Standing::Session(SessionState::Active)
-    );
-    let (sid, key_id) = match bearer.of {
-        Holder::Session(id) => (Some(id), None),
-        Holder::Key(id) => (None, Some(id)),
-    };
-    let mut told = json!({
-        "active": true,
-        "scope": bearer.principal.scopes.join(" "),
-        "client_id": bearer.principal.client,
-        "sub": bearer.subject,
-        "exp": bearer.expires_at.0.div_euclid(1_000_000),
-        "iat": bearer.issued_at,
-        "nbf": bearer.issued_at,
-        "iss": edge.tokens.config().issuer,
-        "aud": edge.tokens.config().audience(),
-        "jti": bearer.id,
-        "token_type": "Bearer",
-        "sid": sid,
-        "key_id": key_id,
-    });
-    if let Some(fields) = told.as_object_mut() {
-        fields.retain(|_, value| !value.is_null());
-    }
-    Ok(Some(told).filter(|_| active && caller.client_enabled()))
-}
-
 fn discovery(edge: &Edge, parts: &Parts) -> Result<Response, Refusal> {
     if parts.method != Method::GET && parts.method != Method::HEAD {
-        return Err(Code::MethodNotAllowed.into());
+        return Err(Code::ReadOnly.into());
     }
     let told = if parts.uri.path() == JWKS { edge.tokens.keys().jwks() } else { metadata(edge) };
     Ok(([(CACHE_CONTROL, KEPT)], Json(told)).into_response())

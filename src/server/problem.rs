@@ -4,12 +4,14 @@
 //! cannot be told apart, nor a valid session from an invalid one. The request's id is in its header
 //! only. The OAuth endpoints say the same in the words of RFC 6749 §5.2.
 
+mod oauth;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
+    ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -69,8 +71,10 @@ pub enum Code {
     ClientDisabled,
     /// No route.
     NotFound,
-    /// The endpoint wants another method.
+    /// The endpoint wants POST.
     MethodNotAllowed,
+    /// The endpoint wants GET.
+    ReadOnly,
     /// The request's body stood still.
     RequestTimeout,
     /// The request's body is too large.
@@ -131,10 +135,11 @@ impl Code {
             Self::InsufficientScope => ("insufficient_scope", 403, "Insufficient scope",
                 "The API key lacks a scope that this needs."),
             Self::ClientDisabled => ("client_disabled", 403, "Client disabled",
-                "The client that owns the API key is disabled."),
+                "The client is disabled."),
             Self::NotFound => ("not_found", 404, "Not found", "No route leads there."),
             Self::MethodNotAllowed => ("method_not_allowed", 405, "Method not allowed",
                 "Use POST."),
+            Self::ReadOnly => ("method_not_allowed", 405, "Method not allowed", "Use GET."),
             Self::RequestTimeout => ("request_timeout", 408, "Request timeout",
                 "The request body stood still for too long."),
             Self::BodyTooLarge => ("body_too_large", 413, "Body too large",
@@ -190,6 +195,15 @@ impl Code {
         };
         Some(HeaderValue::from_static(challenge))
     }
+
+    /// The methods that a 405 names (RFC 9110 §15.5.6).
+    fn allowed(self) -> Option<HeaderValue> {
+        match self {
+            Self::MethodNotAllowed => Some(HeaderValue::from_static("POST")),
+            Self::ReadOnly => Some(HeaderValue::from_static("GET, HEAD")),
+            _ => None,
+        }
+    }
 }
 
 /// A refusal on its way out.
@@ -234,6 +248,9 @@ impl Refusal {
         if let Some(challenge) = self.code.challenge() {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
+        if let Some(methods) = self.code.allowed() {
+            headers.insert(ALLOW, methods);
+        }
         self.retry_after(headers, RETRY_AFTER);
         response
     }
@@ -249,41 +266,6 @@ impl Refusal {
         if !matches!(self.status(), 401 | 403 | 500) {
             *response.status_mut() = StatusCode::FORBIDDEN;
         }
-        response
-    }
-
-    /// The same by RFC 6749 §5.2, for the endpoints that OAuth libraries call.
-    pub fn render_for_oauth(&self) -> Response {
-        let (word, status) = match (self.code, self.code.kind()) {
-            (Code::InvalidGrant, (word, ..)) => (word, 400),
-            (Code::ClientDisabled, _) => ("unauthorized_client", 400),
-            (Code::MissingCredential, _) => ("invalid_client", 401),
-            (Code::InsufficientScope, (word, status, ..)) => (word, status),
-            (_, (_, 401, ..)) => ("invalid_client", 401),
-            (_, (_, 503, ..)) => ("temporarily_unavailable", 503),
-            (Code::Internal, _) => ("server_error", 500),
-            (
-                Code::UnsupportedTokenType
-                | Code::UnsupportedGrantType
-                | Code::InvalidScope
-                | Code::UnauthorizedClient,
-                (word, status, ..),
-            ) => (word, status),
-            (_, (_, status, ..)) => ("invalid_request", status),
-        };
-        let (.., detail) = self.code.kind();
-        let detail = self.detail.as_deref().unwrap_or(detail);
-        let document = serde_json::json!({ "error": word, "error_description": detail });
-        let mut response = Response::new(Body::from(document.to_string()));
-        *response.status_mut() =
-            StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE_CONTROL, NO_STORE);
-        if status == 401 {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"gatepost\""));
-        }
-        self.retry_after(headers, RETRY_AFTER);
         response
     }
 
@@ -350,12 +332,18 @@ impl From<TokenError> for Refusal {
             TokenError::Undecidable { retry_after } => {
                 Self { retry_after: Some(retry_after), ..Code::SessionUnavailable.into() }
             }
-            TokenError::Stale => Code::PolicyUnavailable.into(),
+            TokenError::Stale => {
+                let detail = "What is known of the session is too old to decide by. Try again.";
+                Self { detail: Some(detail.into()), ..Code::PolicyUnavailable.into() }
+            }
             TokenError::Elsewhere(node) => {
                 let detail = format!("The session belongs to the gateway `{node}`. Ask it there.");
                 Self { detail: Some(detail.into()), ..Code::SessionElsewhere.into() }
             }
-            TokenError::Unrecorded(_) => Code::AccountingUnavailable.into(),
+            TokenError::Unrecorded(_) => {
+                let detail = "It could not be recorded, so it was not done. Try again.";
+                Self { detail: Some(detail.into()), ..Code::AccountingUnavailable.into() }
+            }
         }
     }
 }

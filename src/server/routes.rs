@@ -11,6 +11,7 @@ use std::sync::Arc;
 use axum::http::Method;
 use serde::{Deserialize, Serialize};
 
+use super::oauth;
 use super::path::{self, PathError};
 use super::pattern::Pattern;
 use crate::model::{Name, Target, is_name};
@@ -220,6 +221,7 @@ fn is_reserved(pattern: &Pattern) -> bool {
         |path: &str| !pattern.is_open() && pattern.matches(path[1..].split('/')).is_some();
     pattern.starts_with("authz")
         || ["/livez", "/readyz", "/v1/keys/verify"].into_iter().any(answered)
+        || oauth::PATHS.into_iter().any(|(path, _)| answered(path))
 }
 
 fn named(path: &str, field: &'static str, value: Option<&str>) -> Result<Option<Name>, RouteError> {

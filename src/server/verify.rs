@@ -93,13 +93,7 @@ async fn may_ask(edge: &Edge, parts: &Parts) -> Result<(), Refusal> {
         return Ok(());
     }
     let caller = edge.identify(authn::presented(&parts.headers)?).await?;
-    let permit = edge.permit(&caller)?;
-    // A key without scopes is not narrowed by them, but this right must be given.
-    if permit.principal().scopes.iter().any(|scope| &**scope == MAY_VERIFY) {
-        Ok(())
-    } else {
-        Err(Code::InsufficientScope.into())
-    }
+    Ok(edge.entitled(&caller, MAY_VERIFY)?)
 }
 
 impl Question {

@@ -250,15 +250,27 @@ impl Tokens {
     }
 
     /// Whether a refresh token of this generation would be answered now.
-    pub fn is_active(&self, held: &HeldSession, generation: u64) -> bool {
-        let now = self.clock.now();
-        let current = held.session().advance;
-        let in_grace = self.grace.holds(current.at, now);
-        let answered = matches!(
-            judge(generation, current, in_grace, now),
-            Verdict::Advance(_) | Verdict::Again
-        );
-        answered && held.state(self.config.session_idle, now) == SessionState::Active
+    ///
+    /// # Errors
+    /// When another gateway knows how far the session has come, and when this one has lost it.
+    pub fn is_active(&self, held: &HeldSession, generation: u64) -> Result<bool, TokenError> {
+        let (session, now) = (held.session(), self.clock.now());
+        if session.node != self.node {
+            return Err(TokenError::Elsewhere(session.node.clone()));
+        }
+        if held.state(self.config.session_idle, now) != SessionState::Active {
+            return Ok(false);
+        }
+        let unanswered = self.unanswered.peek(&session.id).is_some();
+        let in_grace = unanswered || self.grace.holds(session.advance.at, now);
+        match judge(generation, session.advance, in_grace, now) {
+            Verdict::Advance(_) | Verdict::Again => Ok(held.client_enabled()),
+            Verdict::Reuse => Ok(false),
+            Verdict::Beyond if self.recovery.until(now).is_none() => {
+                Err(TokenError::Undecidable { retry_after: NOT_HERE_YET })
+            }
+            Verdict::Beyond => Ok(session.recovered_at.is_none() && held.client_enabled()),
+        }
     }
 
     /// The proof of a refresh token: which session and generation.

@@ -99,6 +99,19 @@ impl Edge {
         self.decide(caller, &self.access, &[], self.clock.now())
     }
 
+    /// Whether a caller may do what its API key must be given the right to, by name: a key without
+    /// scopes is not narrowed by them, but has none of these rights. Nor has an access token,
+    /// which such a key could ask for with any scope.
+    pub(in crate::server) fn entitled(&self, caller: &Caller, right: &str) -> Result<(), Denial> {
+        let permit = self.permit(caller)?;
+        let given = permit.principal().scopes.iter().any(|scope| &**scope == right);
+        if given && matches!(caller, Caller::Key(_)) {
+            Ok(())
+        } else {
+            Err(Denial::InsufficientScope)
+        }
+    }
+
     fn decide<'a>(
         &self,
         caller: &'a Caller,

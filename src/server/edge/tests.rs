@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::*;
-use crate::cache::Declared;
+use crate::cache::{Declared, Source};
 use crate::clock::SystemClock;
 use crate::entropy::SystemEntropy;
 use crate::journal::Journal;
@@ -47,7 +47,7 @@ struct Gateway {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 fn key(seed: u8) -> ApiKey {
@@ -71,12 +71,12 @@ fn stored(seed: u8, client: &str, scopes: &[&str]) -> Key {
 }
 
 /// Key 1 is good, 2 is disabled, 3 has expired, 4 belongs to a disabled client, 5 may verify, 6 may
-/// introspect.
+/// introspect, 7 has no scopes, 8 is another client's.
 fn declared() -> Declared {
     let owner = |name: &str, enabled| Owner { name: name.into(), policy: None, enabled };
     Declared {
         node: "gw".into(),
-        clients: vec![owner("acme", true), owner("shut", false)],
+        clients: vec![owner("acme", true), owner("shut", false), owner("my web/app", true)],
         keys: vec![
             stored(1, "acme", &["orders.read"]),
             Key { enabled: false, ..stored(2, "acme", &[]) },
@@ -84,6 +84,8 @@ fn declared() -> Declared {
             stored(4, "shut", &[]),
             stored(5, "acme", &["keys.verify"]),
             stored(6, "acme", &["tokens.introspect"]),
+            stored(7, "acme", &[]),
+            stored(8, "my web/app", &[]),
         ],
         policies: Vec::new(),
     }
@@ -91,6 +93,15 @@ fn declared() -> Declared {
 
 impl Gateway {
     fn start(config: Config, upstreams: &[UpstreamConfig], routes: &[RouteConfig]) -> Self {
+        Self::with(config, upstreams, routes, None)
+    }
+
+    fn with(
+        config: Config,
+        upstreams: &[UpstreamConfig],
+        routes: &[RouteConfig],
+        source: Option<Arc<dyn Source>>,
+    ) -> Self {
         let dir = TempDir::new().expect("a directory");
         let clock: SharedClock = Arc::new(SystemClock::new());
         let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
@@ -107,7 +118,7 @@ impl Gateway {
             &dir.path().join("cache"),
             crate::cache::Config::default(),
             declared(),
-            None,
+            source,
             Arc::clone(&clock),
             Arc::clone(&metrics),
             tasks.clone(),
@@ -134,7 +145,7 @@ impl Gateway {
         let counters = Arc::clone(&metrics);
         tasks.spawn(async move { serve(listener, plane, &config, counters, shutdown).await });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, journal, cache, tokens, client, readiness, metrics, tasks, stop, _dir: dir }
+        Self { address, journal, cache, tokens, client, readiness, metrics, tasks, stop, dir }
     }
 
     async fn send(&self, request: HttpRequest<Body>) -> Answer {

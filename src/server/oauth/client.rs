@@ -7,11 +7,13 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::form::Form;
 use crate::authn::{self, AuthnError, Caller};
+use crate::model::Name;
 use crate::server::edge::Edge;
 use crate::server::problem::{Code, Refusal};
 
 /// What a client presents of itself, in one of the ways there are.
-#[derive(Debug, Default, PartialEq, Eq)]
+// It holds a secret: only tests can show it.
+#[cfg_attr(test, derive(Debug, Default, PartialEq, Eq))]
 pub struct Presented {
     client_id: Option<String>,
     key: Option<String>,
@@ -47,28 +49,34 @@ impl Presented {
         Ok(Self { client_id: some(id), key: some(secret) })
     }
 
-    /// Which client it says it is.
-    pub fn client_id(&self) -> Option<&str> {
-        self.client_id.as_deref()
-    }
-
-    /// Who it is, if it presents a key.
+    /// Who it is, if it presents a key; whether the key is still good is another question.
     ///
     /// # Errors
-    /// When the key is not good, or not that of the client that is named.
-    pub async fn authenticate(&self, edge: &Edge) -> Result<Option<Caller>, Refusal> {
+    /// When there is no such key, or it is not that of the client that is named.
+    pub async fn identify(&self, edge: &Edge) -> Result<Option<Caller>, Refusal> {
         let Some(key) = &self.key else { return Ok(None) };
         let caller = edge.identify(key).await?;
         // An access token must not be exchanged for another, which would live longer.
         if !matches!(caller, Caller::Key(_)) {
             return Err(Code::InvalidClient.into());
         }
-        let permit = edge.permit(&caller)?;
-        let client = &permit.principal().client;
+        let client = &caller.principal().client;
         if self.client_id.as_deref().is_some_and(|id| *id != **client) {
             return Err(Code::InvalidClient.into());
         }
         Ok(Some(caller))
+    }
+
+    /// Which client calls, if it says so; proven if it presents a key.
+    ///
+    /// # Errors
+    /// When the key is not good, or not that of the client that is named.
+    pub async fn client(&self, edge: &Edge) -> Result<Option<Name>, Refusal> {
+        let Some(caller) = self.identify(edge).await? else {
+            return Ok(self.client_id.as_deref().map(Name::from));
+        };
+        let permit = edge.permit(&caller)?;
+        Ok(Some(permit.principal().client.clone()))
     }
 }
 

@@ -10,8 +10,7 @@ use crate::server::problem::Refusal;
 /// Parameters that a request may carry; more are none of ours.
 const PARAMETERS_MAX: usize = 32;
 
-/// The parameters of a request.
-#[derive(Debug)]
+/// The parameters of a request, secrets among them.
 pub struct Form(HashMap<String, String>);
 
 impl Form {

@@ -2,11 +2,17 @@
 
 use super::*;
 
-const ALL: [(Code, &str, u16, &str); 21] = [
+const ALL: [(Code, &str, u16, &str); 30] = [
     (Code::AmbiguousCredential, "ambiguous_credential", 400, "Ambiguous credential"),
     (Code::BadRequest, "bad_request", 400, "Bad request"),
     (Code::MissingCredential, "missing_credential", 401, "Missing credential"),
     (Code::InvalidCredential, "invalid_credential", 401, "Invalid credential"),
+    (Code::InvalidGrant, "invalid_grant", 401, "Invalid grant"),
+    (Code::InvalidClient, "invalid_client", 401, "Invalid client"),
+    (Code::UnsupportedTokenType, "unsupported_token_type", 400, "Unsupported token type"),
+    (Code::UnsupportedGrantType, "unsupported_grant_type", 400, "Unsupported grant type"),
+    (Code::InvalidScope, "invalid_scope", 400, "Invalid scope"),
+    (Code::UnauthorizedClient, "unauthorized_client", 400, "Unauthorized client"),
     (Code::KeyExpired, "key_expired", 401, "Key expired"),
     (Code::KeyRevoked, "key_revoked", 401, "Key revoked"),
     (Code::KeyDisabled, "key_disabled", 401, "Key disabled"),
@@ -14,6 +20,7 @@ const ALL: [(Code, &str, u16, &str); 21] = [
     (Code::ClientDisabled, "client_disabled", 403, "Client disabled"),
     (Code::NotFound, "not_found", 404, "Not found"),
     (Code::MethodNotAllowed, "method_not_allowed", 405, "Method not allowed"),
+    (Code::ReadOnly, "method_not_allowed", 405, "Method not allowed"),
     (Code::RequestTimeout, "request_timeout", 408, "Request timeout"),
     (Code::BodyTooLarge, "body_too_large", 413, "Body too large"),
     (Code::Internal, "internal", 500, "Internal error"),
@@ -25,6 +32,13 @@ const ALL: [(Code, &str, u16, &str); 21] = [
         503,
         "API key validation unavailable",
     ),
+    (
+        Code::SessionUnavailable,
+        "session_validation_unavailable",
+        503,
+        "Session validation unavailable",
+    ),
+    (Code::SessionElsewhere, "session_elsewhere", 503, "Session elsewhere"),
     (Code::PolicyUnavailable, "api_key_policy_unavailable", 503, "API key policy unavailable"),
     (Code::AccountingUnavailable, "accounting_unavailable", 503, "Accounting unavailable"),
     (Code::NotReady, "not_ready", 503, "Not ready"),
@@ -51,6 +65,38 @@ fn every_code_has_its_status_and_title() {
             header(&response, "www-authenticate").is_some(),
             matches!(status, 401) || word == "insufficient_scope"
         );
+        assert_eq!(header(&response, "retry-after").is_some(), status == 503, "{word}");
+        assert_eq!(header(&response, "allow").is_some(), status == 405, "{word}");
+    }
+}
+
+#[test]
+fn oauth_libraries_see_the_words_of_their_specifications() {
+    let own = [
+        Code::UnsupportedTokenType,
+        Code::UnsupportedGrantType,
+        Code::InvalidScope,
+        Code::UnauthorizedClient,
+        Code::InsufficientScope,
+    ];
+    for (code, word, status, _) in ALL {
+        let (error, status) = match (code, status) {
+            (Code::InvalidGrant, _) => ("invalid_grant", 400),
+            (Code::ClientDisabled, _) => ("unauthorized_client", 400),
+            _ if own.contains(&code) => (word, status),
+            (_, 401) => ("invalid_client", 401),
+            (_, 503) => ("temporarily_unavailable", 503),
+            (Code::Internal, _) => ("server_error", 500),
+            _ => ("invalid_request", status),
+        };
+        let refusal = Refusal::from(code);
+        assert_eq!(refusal.oauth(), (error, status), "{word}");
+        let response = refusal.render_for_oauth();
+        assert_eq!(response.status().as_u16(), status, "{word}");
+        assert_eq!(header(&response, "content-type"), Some("application/json"));
+        assert_eq!(header(&response, "cache-control"), Some("no-store"));
+        let challenged = header(&response, "www-authenticate").is_some();
+        assert_eq!(challenged, matches!(status, 401 | 403), "{word}");
         assert_eq!(header(&response, "retry-after").is_some(), status == 503, "{word}");
     }
 }

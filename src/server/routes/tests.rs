@@ -108,7 +108,7 @@ fn routes_that_match_the_same_requests_are_refused() {
 fn wrong_routes_are_refused() {
     let both = RouteConfig { table: Some("t".into()), ..route("/{table}") };
     assert!(matches!(table(&[both]), Err(RouteError::TwoTables(_))));
-    for path in ["/livez", "/authz/x", "/v1/keys/verify"] {
+    for path in ["/livez", "/authz/x", "/v1/keys/verify", "/oauth/token", "/api/auth/refresh"] {
         assert!(matches!(table(&[route(path)]), Err(RouteError::Reserved(_))), "{path}");
     }
     assert!(table(&[route("/v1/{*rest}"), route("/{*rest}")]).is_ok());

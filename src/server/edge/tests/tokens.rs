@@ -1,8 +1,12 @@
 //! The token endpoints: what is refused, how, and that the answer tells nothing more.
 
-use serde_json::{Value, json};
+mod forged;
+mod undecided;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::model::Session;
@@ -12,14 +16,20 @@ use crate::tokens::{Issued, NewSession};
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 impl Gateway {
-    async fn session(&self) -> (Session, Issued) {
+    /// A session of alice's at acme, and its pair; nobody has recorded it.
+    fn begin(&self) -> (Session, Issued) {
         let (subject, client) = ("alice".into(), "acme".into());
         let scopes = vec!["orders.read".into()];
         let session = self.tokens.begin(NewSession { subject, client, scopes, ttl: None });
+        let issued = self.tokens.issue(&session);
+        (session, issued)
+    }
+
+    async fn session(&self) -> (Session, Issued) {
+        let (session, issued) = self.begin();
         let fact = StateFact::Session(session.clone());
         self.cache.pin(&fact);
         self.journal.append(vec![fact]).expect("room").durable().await.expect("a disk");
-        let issued = self.tokens.issue(&session);
         (session, issued)
     }
 
@@ -35,9 +45,46 @@ impl Gateway {
     }
 
     async fn grant(&self, token: &str) -> Answer {
-        let parameters = [("grant_type", "refresh_token"), ("refresh_token", token)];
-        self.form("/oauth/token", &parameters).await
+        self.grant_to(token, &[]).await
     }
+
+    async fn grant_to(&self, token: &str, more: &[(&str, &str)]) -> Answer {
+        let parameters = [("grant_type", "refresh_token"), ("refresh_token", token)];
+        self.form("/oauth/token", &[&parameters, more].concat()).await
+    }
+
+    async fn introspect(&self, token: &str) -> Answer {
+        let may = key(6);
+        let parameters = [("client_secret", may.reveal()), ("token", token)];
+        self.form("/oauth/introspect", &parameters).await
+    }
+
+    async fn revoke(&self, token: &str) -> Answer {
+        self.form("/oauth/revoke", &[("token", token)]).await
+    }
+
+    async fn with_bearer(&self, token: &str) -> Answer {
+        let bearer = format!("Bearer {token}");
+        self.get("/authz/forward-auth", &[("authorization", &bearer)]).await
+    }
+
+    /// The sessions that are revoked.
+    fn revoked(&self) -> usize {
+        self.cache.sessions(None, 1000, &|session| session.revoked_at.is_some()).len()
+    }
+}
+
+fn access_token(issued: &Issued) -> String {
+    issued.access_token.expose_secret().to_owned()
+}
+
+/// What a caller can tell one answer from another by.
+fn told(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
+    let own = ["x-request-id", "date"];
+    let headers = answer.headers.iter().filter(|(name, _)| !own.contains(&name.as_str()));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let headers = headers.map(|(name, value)| (name.to_string(), text(value.as_bytes())));
+    (answer.status.as_u16(), headers.collect(), text(&answer.body))
 }
 
 fn refresh_token(issued: &Issued) -> String {
@@ -80,10 +127,10 @@ async fn whatever_is_wrong_with_a_refresh_token_the_answer_is_the_same() {
     assert_eq!(in_form.header("cache-control"), Some("no-store"));
     for token in &bad {
         let answer = gateway.refresh(token).await;
-        assert_eq!((answer.status, &answer.body), (first.status, &first.body), "{token}");
+        assert_eq!(told(&answer), told(&first), "{token}");
         if !token.is_empty() {
             let answer = gateway.grant(token).await;
-            assert_eq!((answer.status, &answer.body), (in_form.status, &in_form.body), "{token}");
+            assert_eq!(told(&answer), told(&in_form), "{token}");
         }
     }
     // And none of them has touched the session that is good.
@@ -120,13 +167,16 @@ async fn requests_that_cannot_be_understood_are_told_so() {
     assert_eq!(error(&gateway.form("/oauth/token", &password).await), unsupported);
     assert_eq!(error(&gateway.form("/oauth/revoke", &[]).await), invalid);
     for path in ["/oauth/token", "/oauth/revoke", "/oauth/introspect"] {
-        assert_eq!(error(&gateway.get(path, &[]).await), (405, "invalid_request".into()));
+        let answer = gateway.get(path, &[]).await;
+        assert_eq!(error(&answer), (405, "invalid_request".into()));
+        assert_eq!(answer.header("allow"), Some("POST"));
     }
     let answer = gateway.get("/api/auth/refresh", &[]).await;
     assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
     for path in ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server"] {
         assert_eq!(gateway.get(path, &[]).await.status, StatusCode::OK);
-        assert_eq!(gateway.ask("POST", path, &[], "").await.status.as_u16(), 405);
+        let answer = gateway.ask("POST", path, &[], "").await;
+        assert_eq!((answer.status.as_u16(), answer.header("allow")), (405, Some("GET, HEAD")));
         assert!(gateway.ask("HEAD", path, &[], "").await.body.is_empty());
     }
 }
@@ -162,13 +212,82 @@ async fn a_key_is_exchanged_by_its_own_client_only() {
         let refused = exchange(&[("client_secret", good.reveal()), ("scope", scope)]).await;
         assert_eq!(error(&refused), (400, "invalid_scope".into()), "{scope}");
     }
-    // It is counted as a use of the key, and the token's own uses are the key's.
-    let bearer = format!("Bearer {token}");
-    let used = gateway.get("/authz/forward-auth", &[("authorization", &bearer)]).await;
+    // It is counted as a use of the key, denials too, and the token's own uses are the key's.
+    let used = gateway.with_bearer(&token).await;
     assert_eq!(used.header("x-gatepost-client"), Some("acme"));
     assert_eq!(used.header("x-gatepost-key-id"), Some(&*Uuid::from_u128(1).to_string()));
     assert_eq!(used.header("x-gatepost-subject"), Some(""));
-    assert_eq!(gateway.counted().await[":access"][..2], [2, 2]);
+    assert_eq!(gateway.counted().await[":access"][..4], [5, 2, 0, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_has_a_right_that_its_key_was_not_given() {
+    let gateway = Gateway::start(Config::default(), &[], &[]);
+    let ask = async |credential: &str| {
+        let stranger = ("x-forwarded-for", "203.0.113.9");
+        let body = json!({ "key": key(1).reveal() }).to_string();
+        let headers = [stranger, ("x-api-key", credential)];
+        gateway.ask("POST", "/v1/keys/verify", &headers, &body).await.status.as_u16()
+    };
+    // Nothing narrows key 7, and so it may ask for a token of any scope.
+    for (seed, verifies) in [(7, 403), (5, 200)] {
+        let secret = key(seed);
+        let exchange = [
+            ("grant_type", "client_credentials"),
+            ("client_secret", secret.reveal()),
+            ("scope", "keys.verify"),
+        ];
+        let issued = gateway.form("/oauth/token", &exchange).await.json();
+        assert_eq!(issued["scope"], "keys.verify");
+        let token = issued["access_token"].as_str().expect("a token").to_owned();
+        assert_eq!(ask(secret.reveal()).await, verifies);
+        assert_eq!(ask(&token).await, 403, "of key {seed}");
+    }
+    let (own, of_session) = (key(7), access_token(&gateway.session().await.1));
+    for credential in [own.reveal(), &of_session] {
+        let answer = gateway.form("/oauth/introspect", &[("client_secret", credential)]).await;
+        assert!([401, 403].contains(&answer.status.as_u16()), "{}", answer.status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_may_say_who_it_is_and_then_it_must_be_the_sessions() {
+    let gateway = Gateway::start(Config::default(), &[], &[]);
+    let (_, issued) = gateway.session().await;
+    let first = refresh_token(&issued);
+    let grant = (400, "invalid_grant".to_owned());
+    let other = gateway.grant_to(&first, &[("client_secret", key(8).reveal())]).await;
+    assert_eq!(error(&other), grant, "a stranger's key");
+    assert_eq!(error(&gateway.grant_to(&first, &[("client_id", "other")]).await), grant);
+    let client = (401, "invalid_client".to_owned());
+    for wrong in [key(9).reveal(), key(2).reveal(), "x"] {
+        let refused = gateway.grant_to(&first, &[("client_secret", wrong)]).await;
+        assert_eq!(error(&refused), client, "{wrong}");
+    }
+    assert_eq!(error(&gateway.grant_to(&first, &[("scope", "admin")]).await).1, "invalid_scope");
+    // None of it has used the token up.
+    let (good, body) = (key(1), format!("grant_type=refresh_token&refresh_token={first}"));
+    let basic = |pair: String| format!("Basic {}", STANDARD.encode(pair));
+    let as_acme = basic(format!("acme:{}", good.reveal()));
+    let headers = [FORM, ("authorization", as_acme.as_str())];
+    let answer = gateway.ask("POST", "/oauth/token", &headers, &body).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.json()["scope"], "orders.read");
+    assert!(gateway.metrics.tokens.repeated.get() == 0, "it was the first");
+
+    // Names are form-urlencoded in Basic, and no key is taken in two ways.
+    let exchange = "grant_type=client_credentials";
+    let (web, with_key) = (key(8), ("x-api-key", good.reveal()));
+    let as_web = basic(format!("my+web%2Fapp:{}", web.reveal()));
+    let headers = [FORM, ("authorization", as_web.as_str())];
+    let answer = gateway.ask("POST", "/oauth/token", &headers, exchange).await;
+    assert_eq!((answer.status, answer.json()["scope"].as_str()), (StatusCode::OK, None));
+    let headers = [headers[0], headers[1], with_key];
+    let twice = gateway.ask("POST", "/oauth/token", &headers, exchange).await;
+    assert_eq!(error(&twice), (400, "invalid_request".into()));
+    let answer = gateway.ask("POST", "/oauth/token", &[FORM, with_key], exchange).await;
+    assert_eq!(answer.json()["scope"], "orders.read");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,8 +318,7 @@ async fn introspection_needs_a_right_and_tells_nothing_of_what_is_over() {
         let again = gateway.form("/oauth/revoke", &[("token", token)]).await;
         assert_eq!(again.status, StatusCode::OK, "what is not good is revoked already");
     }
-    let bearer = format!("Bearer {access}");
-    let denied = gateway.get("/authz/forward-auth", &[("authorization", &bearer)]).await;
+    let denied = gateway.with_bearer(access).await;
     assert_eq!((denied.status.as_u16(), denied.code().as_str()), (401, "invalid_credential"));
     let exchange = [("grant_type", "client_credentials"), ("client_secret", may_not.reveal())];
     let of_key = gateway.form("/oauth/token", &exchange).await;
