@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use secrecy::SecretString;
+use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -99,6 +100,8 @@ pub struct PostgresFacts {
     pub connections_wanted: u32,
     /// The server's clock minus ours, half of the round trip taken off.
     pub clock_skew_seconds: f64,
+    /// Whether sessions of this gateway are there.
+    pub has_sessions: bool,
 }
 
 /// Asks Postgres, with a deadline of a few seconds.
@@ -122,5 +125,12 @@ pub async fn postgres_facts(config: &Config) -> Result<PostgresFacts, Error> {
         connections_max: directory.max_connections().await?,
         connections_wanted: postgres.connections_at_most(),
         clock_skew_seconds: skew,
+        has_sessions: match data::known_node(&config.data.dir, config.data.node.as_deref()) {
+            // (Without the migrations there is no table, and nothing in it.)
+            Some(node) => {
+                directory.sessions(&node, Uuid::nil(), 1).await.is_ok_and(|s| !s.is_empty())
+            }
+            None => false,
+        },
     })
 }

@@ -133,6 +133,7 @@ impl Steward {
             }
             let rows = self.directory.sessions(&self.node, after, STEP).await?;
             // Beyond the last page there may be sessions that only this disk knows.
+            self.metrics.tokens.compared.inc_by(rows.len() as u64);
             let last = if rows.len() < STEP { Uuid::max() } else { rows[rows.len() - 1].id };
             again += self.compare_page(after, last, rows).await?;
             if last == Uuid::max() {

@@ -34,7 +34,7 @@ find_nginx() {
 }
 
 dnf_names() {
-  printf '%s\n' "$@" | sed 's/^postgresql$/postgresql-server/; s/^libc6-dev$/glibc-devel/'
+  printf '%s\n' "$@" | sed 's/^postgresql$/postgresql-server/; s/^libc6-dev$/glibc-devel/; s/^python3-venv$/python3/'
 }
 
 # The package manager's words for what is missing. Names differ from one to the next.
@@ -55,7 +55,8 @@ install() {
     *) false ;;
   esac || {
     echo "cannot install: $*" >&2
-    echo "install the Postgres server binaries (initdb), nginx and a C compiler, then run this again" >&2
+    echo "install the Postgres server binaries (initdb), nginx, Python 3 and a C compiler, then run" \
+      "this again" >&2
     exit 1
   }
 }
@@ -64,6 +65,8 @@ needs() {
   local missing=()
   { find_initdb && command -v psql; } >/dev/null || missing+=(postgresql)
   find_nginx >/dev/null || missing+=(nginx)
+  # For the OAuth client of another language.
+  python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
   # For the shim between the gateway and its disk.
   [ "$(uname)" != Linux ] || command -v cc >/dev/null || missing+=(gcc libc6-dev)
   [ ${#missing[@]} = 0 ] || install "${missing[@]}"

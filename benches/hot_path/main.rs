@@ -14,6 +14,7 @@
 mod choice;
 mod drain;
 mod failure;
+#[path = "../common/gateway.rs"]
 mod gateway;
 mod keys;
 mod load;

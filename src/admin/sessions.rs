@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::extract::{Body, Id, Params, name};
 use super::keys::scopes;
 use super::{Control, LIST_MAX, Problem, clients};
-use crate::cache::HeldSession;
+use crate::cache::{HeldSession, Undecidable};
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
 use crate::model::units::Span;
 use crate::model::{Name, Session, SessionState, Timestamp};
@@ -120,7 +120,7 @@ impl From<TokenError> for Problem {
             TokenError::Unrecorded(full) => full.into(),
             error => Self::unavailable(
                 "session_validation_unavailable",
-                format!("{error}; try again when Postgres is back"),
+                format!("{error}: Postgres is away, or has not heard of it yet; try again"),
             ),
         }
     }
@@ -173,17 +173,16 @@ pub(super) async fn list(
         let wanted = |s: &Session| is(&page.subject, &s.subject) && is(&page.client, &s.client);
         let found = control.cache.sessions(page.after, limit, &wanted);
         let shown = |session: Session| {
-            let not_before = |kind, name: &str| control.cache.not_before(kind, name).ok();
-            let subject = not_before(RevocationKind::Subject, &session.subject);
-            let client = not_before(RevocationKind::Client, &session.client);
-            let not_before = subject.max(client).unwrap_or(Timestamp::NEG_INFINITY);
-            let state = session.state(not_before, idle, now);
-            Shown::new(session, state)
+            let subject = control.cache.not_before(RevocationKind::Subject, &session.subject)?;
+            let client = control.cache.not_before(RevocationKind::Client, &session.client)?;
+            let state = session.state(subject.max(client), idle, now);
+            Ok(Shown::new(session, state))
         };
-        found.into_iter().map(shown).collect::<Vec<_>>()
+        found.into_iter().map(shown).collect::<Result<Vec<_>, Undecidable>>()
     };
-    let shown = tasks.spawn_blocking(read).await;
-    shown.map(Json).map_err(|_| Problem::internal("the cache could not be read"))
+    let unreadable = || Problem::internal("the cache could not be read");
+    let shown = tasks.spawn_blocking(read).await.map_err(|_| unreadable())?;
+    shown.map(Json).map_err(|_| unreadable())
 }
 
 pub(super) async fn show(
@@ -195,7 +194,9 @@ pub(super) async fn show(
 }
 
 async fn find(control: &Control, id: Uuid) -> Result<Arc<HeldSession>, Problem> {
-    let missing = || Problem::missing(format!("there is no session {id}"));
+    let missing = || {
+        Problem::missing(format!("there is no session {id}; `gatepost session list` shows them"))
+    };
     control.tokens.find(id).await?.ok_or_else(missing)
 }
 
@@ -251,14 +252,20 @@ pub(super) async fn recover(
         return Err(Problem::bad_request(format!("`for` must be at most {most}")));
     }
     let until = control.clock.now().plus(span);
-    let (tokens, tasks) = (Arc::clone(&control.tokens), control.tasks.clone());
-    let set = tasks.spawn_blocking(move || tokens.recovery().set(until)).await;
-    let failed = || Problem::internal("the data directory cannot be written");
-    set.map_err(|_| failed())?.map_err(|_| failed())?;
     let action = match span {
         Duration::ZERO => "session.recovery.close",
         _ => "session.recovery.open",
     };
-    control.note(action, until.to_string().into());
+    let all = Arc::clone(&control);
+    // To its end, and noted, whether or not somebody waits for the answer.
+    let set = move || {
+        let set = all.tokens.recovery().set(until);
+        if set.is_ok() {
+            all.note(action, until.to_string().into());
+        }
+        set
+    };
+    let failed = || Problem::internal("the data directory cannot be written");
+    control.tasks.spawn_blocking(set).await.map_err(|_| failed())?.map_err(|_| failed())?;
     Ok(Json(serde_json::json!({ "until": until })))
 }

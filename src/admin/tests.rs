@@ -1,5 +1,7 @@
 //! The control plane through its router, over a real journal and a real cache.
 
+mod sessions;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex as StdMutex;
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
+use axum::response::Response;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -52,6 +55,7 @@ impl Directory for Told {
 }
 
 struct Plane {
+    control: Arc<Control>,
     router: Router,
     clock: Arc<ManualClock>,
     told: Arc<Told>,
@@ -97,7 +101,7 @@ fn control(dir: &Path, clock: Arc<ManualClock>, directory: Option<Arc<dyn Direct
         stopping: CancellationToken::new(),
         token: TOKEN.into(),
         open: true,
-        node: "gw-1".into(),
+        node: "gw".into(),
         actor: "admin".into(),
         turn: Arc::default(),
     }
@@ -116,21 +120,26 @@ impl Plane {
     fn with(directory: Option<Arc<dyn Directory>>) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let clock = Arc::new(ManualClock::new(Timestamp::from_hour(500_000)));
-        let router = router(Arc::new(control(dir.path(), Arc::clone(&clock), directory)));
-        Self { router, clock, told: Arc::default(), _dir: dir }
+        let control = Arc::new(control(dir.path(), Arc::clone(&clock), directory));
+        let router = router(Arc::clone(&control));
+        Self { control, router, clock, told: Arc::default(), _dir: dir }
     }
 
     async fn send(&self, method: Method, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
+        let response = self.response(method, path, body).await;
+        let status = response.status();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+    }
+
+    async fn response(&self, method: Method, path: &str, body: impl Into<Body>) -> Response {
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::AUTHORIZATION, format!("Bearer {TOKEN}"))
             .body(body.into())
             .expect("a request");
-        let response = self.router.clone().oneshot(request).await.expect("infallible");
-        let status = response.status();
-        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-        (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+        self.router.clone().oneshot(request).await.expect("infallible")
     }
 
     async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
@@ -287,7 +296,7 @@ async fn what_is_known_is_shown_without_postgres() {
     assert_eq!(problem["code"], "postgres_required");
     plane.clock.advance(Duration::from_secs(3));
     let (_, status) = plane.get("/status").await;
-    assert_eq!((&status["mode"], &status["node"]), (&json!("embedded"), &json!("gw-1")));
+    assert_eq!((&status["mode"], &status["node"]), (&json!("embedded"), &json!("gw")));
     assert_eq!(status["uptime_seconds"], json!(3.0));
     assert_eq!(status["journal"]["lanes"].as_array().map(Vec::len), Some(3));
 }

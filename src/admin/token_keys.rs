@@ -15,22 +15,25 @@ pub(super) async fn list(State(control): State<Arc<Control>>) -> Json<Vec<KeyInf
 pub(super) async fn rotate(
     State(control): State<Arc<Control>>,
 ) -> Result<Json<Vec<KeyInfo>>, Problem> {
-    let turn = control.turn().await;
-    let (tokens, entropy) = (Arc::clone(&control.tokens), Arc::clone(&control.entropy));
-    let now = control.clock.now();
-    let rotated = move || tokens.keys().rotate(&entropy, now);
-    let rotated = control.tasks.spawn_blocking(rotated).await;
-    drop(turn);
-    match rotated {
-        Ok(Ok(())) => control.note("token_keys.rotate", "token-keys".into()),
+    let (turn, all) = (control.turn().await, Arc::clone(&control));
+    // To its end, and noted, whether or not somebody waits for the answer.
+    let rotate = move || {
+        let rotated = all.tokens.keys().rotate(&all.entropy, all.clock.now());
+        if rotated.is_ok() {
+            all.note("token_keys.rotate", "token-keys".into());
+        }
+        drop(turn);
+        rotated
+    };
+    match control.tasks.spawn_blocking(rotate).await {
+        Ok(Ok(())) => Ok(list(State(control)).await),
         Ok(Err(error @ KeysError::Configured)) => {
-            return Err(Problem::conflict("keys_configured", error.to_string()));
+            Err(Problem::conflict("keys_configured", error.to_string()))
         }
         Ok(Err(error @ KeysError::Full(_))) => {
-            return Err(Problem::conflict("keys_full", error.to_string()));
+            Err(Problem::conflict("keys_full", error.to_string()))
         }
-        Ok(Err(error)) => return Err(Problem::internal(error.to_string())),
-        Err(_) => return Err(Problem::internal("the token keys could not be rotated")),
+        Ok(Err(error)) => Err(Problem::internal(error.to_string())),
+        Err(_) => Err(Problem::internal("the token keys could not be rotated")),
     }
-    Ok(list(State(control)).await)
 }

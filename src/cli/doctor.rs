@@ -98,7 +98,10 @@ async fn postgres(config: &Config) -> Vec<Check> {
         return vec![Check::ok("postgres", "none is configured: embedded")];
     }
     match gateway::postgres_facts(config).await {
-        Ok(facts) => judge(&facts),
+        Ok(facts) => {
+            let kept = config.data.node.is_some() && config.tokens.keys.is_some();
+            judge(&facts).into_iter().chain([sessions(facts.has_sessions, kept)]).collect()
+        }
         Err(error) => {
             let hint = "known keys keep working and counts wait in the journal";
             vec![Check::fail("postgres", format!("{error} ({hint})"))]
@@ -145,6 +148,16 @@ fn judge(facts: &PostgresFacts) -> Vec<Check> {
     vec![Check::ok("postgres", &*facts.version), migrations, connections, clock]
 }
 
+/// `kept`: name and token keys of the gateway do not stand on its disk alone.
+fn sessions(exist: bool, kept: bool) -> Check {
+    if exist && !kept {
+        let hint = "set data.node, and hand over the token keys with GATEPOST_TOKEN_KEYS_FILE";
+        let message = format!("they end with the data directory; so that they outlive it, {hint}");
+        return Check::warn("sessions", message);
+    }
+    Check::ok("sessions", if exist { "they outlive the data directory" } else { "none yet" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,12 +173,20 @@ mod tests {
             connections_wanted: 14,
             migrations: MigrationState::Current,
             clock_skew_seconds: 0.0,
+            has_sessions: false,
         }
     }
 
     #[test]
     fn a_fitting_database_is_fine() {
         assert!(levels(&fine()).iter().all(|(_, level)| *level == Level::Ok));
+    }
+
+    #[test]
+    fn sessions_that_would_end_with_the_disk_are_told() {
+        assert_eq!(sessions(true, false).status, Level::Warn);
+        assert_eq!(sessions(true, true).status, Level::Ok);
+        assert_eq!(sessions(false, false).status, Level::Ok);
     }
 
     #[test]

@@ -44,6 +44,18 @@ fn every_command_of_the_contract_is_there() {
         &format!("key disable {id}"),
         &format!("key enable {id}"),
         &format!("key rotate {id} --overlap 24h"),
+        "session create --subject alice --client acme --scope a --scope b --ttl 30d",
+        "session list",
+        &format!("session list --subject alice --client acme --after {id} --limit 5"),
+        &format!("session show {id}"),
+        &format!("session revoke {id}"),
+        "session revoke --subject alice",
+        "session revoke --client acme",
+        "session recover --for 24h",
+        "token keys list",
+        "token keys rotate",
+        "token keys generate",
+        "token keys generate --from keys.json",
         "usage",
         "usage --client acme --period month",
         "usage --period all",
@@ -67,6 +79,16 @@ fn what_cannot_be_meant_is_a_usage_error() {
         "key create",
         "key show not-an-id",
         "key create --client a --expires-in soon",
+        "session create --subject alice",
+        "session create --client acme",
+        "session create --subject alice --client acme --ttl long",
+        "session revoke",
+        "session revoke --subject alice --client acme",
+        "session revoke 0190e2a0-0000-7000-8000-000000000001 --subject alice",
+        "session revoke not-an-id",
+        "session recover",
+        "session recover --for ever",
+        "token keys",
         "usage --period week",
         "key list --limit 0",
         "key list --limit 1001",
@@ -105,6 +127,21 @@ fn commands_are_requests() {
     let rotated = asked(&format!("key rotate {id}"));
     assert_eq!(rotated.0, format!("POST /admin/v1/keys/{id}/rotate"));
     assert_eq!(rotated.1, Some(json!({"overlap": "24h"})));
+    let created = asked("session create --subject alice --client acme --ttl 30d");
+    assert_eq!(created.0, "POST /admin/v1/sessions");
+    let body = json!({"subject": "alice", "client": "acme", "scopes": [], "ttl": "30d"});
+    assert_eq!(created.1, Some(body));
+    let listed = asked(&format!("session list --subject a&b --after {id}"));
+    assert_eq!(listed.0, format!("GET /admin/v1/sessions?limit=1000&subject=a%26b&after={id}"));
+    assert_eq!(asked(&format!("session show {id}")).0, format!("GET /admin/v1/sessions/{id}"));
+    let revoked = asked(&format!("session revoke {id}"));
+    assert_eq!(revoked.0, format!("POST /admin/v1/sessions/{id}/revoke"));
+    let everywhere = ("POST /admin/v1/sessions/revoke".to_owned(), Some(json!({"client": "acme"})));
+    assert_eq!(asked("session revoke --client acme"), everywhere);
+    let recovery = ("POST /admin/v1/sessions/recover".to_owned(), Some(json!({"for": "24h"})));
+    assert_eq!(asked("session recover --for 24h"), recovery);
+    assert_eq!(asked("token keys list").0, "GET /admin/v1/token-keys");
+    assert_eq!(asked("token keys rotate").0, "POST /admin/v1/token-keys/rotate");
     assert_eq!(asked("usage").0, "GET /admin/v1/usage?period=month");
     assert_eq!(asked("log drain").0, "POST /admin/v1/log/drain");
     assert_eq!(asked("log status").0, "GET /admin/v1/log");

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use ::config::{ConfigError, File, FileFormat, Value, ValueKind};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::known::{Known, Node};
 use super::{Config, Environment, Error, Problem, validate};
+use crate::tokens::KeySet;
 
 /// The largest file that is read, configuration or secret.
 const FILE_MAX_BYTES: u64 = 1 << 20;
@@ -15,6 +16,9 @@ const FILE_MAX_BYTES: u64 = 1 << 20;
 const USUAL_PLACES: [&str; 2] = ["config/gatepost.toml", "/etc/gatepost/gatepost.toml"];
 
 const PREFIX: &str = "GATEPOST__";
+
+/// The token keys' document.
+const TOKEN_KEYS: &str = "GATEPOST_TOKEN_KEYS";
 
 /// Variables that everybody knows, and the keys that they stand for.
 const WELL_KNOWN: [(&str, &str); 3] = [
@@ -75,10 +79,18 @@ pub(super) fn load_from(
         policy.spec.values_mut().for_each(serde_json::Value::sort_all_objects);
     }
     config.admin.token = secret(environment, "GATEPOST_ADMIN_TOKEN")?.map(SecretString::from);
-    config.tokens.keys = secret(environment, "GATEPOST_TOKEN_KEYS")?.map(SecretString::from);
+    config.tokens.keys = secret(environment, TOKEN_KEYS)?.map(SecretString::from);
 
-    let problems = validate::problems(&config, |key| origin_of(key, &overrides, &origin));
+    let mut problems = validate::problems(&config, |key| origin_of(key, &overrides, &origin));
+    problems.extend(bad_keys(&config));
     if problems.is_empty() { Ok(Loaded { config, file }) } else { Err(Error::Invalid(problems)) }
+}
+
+/// What is wrong with the token keys; never what they are.
+fn bad_keys(config: &Config) -> Option<Problem> {
+    let error = KeySet::parse(config.tokens.keys.as_ref()?.expose_secret()).err()?;
+    let (origin, key) = ("environment".into(), TOKEN_KEYS.into());
+    Some(Problem { origin, key, message: error.to_string() })
 }
 
 /// One key that the environment sets.

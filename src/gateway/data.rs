@@ -11,6 +11,8 @@ use crate::model::{Name, Timestamp};
 
 /// The format of everything below the data directory. A later version that changes it counts up.
 const FORMAT: u32 = 1;
+/// The file that keeps a name that was made.
+const NODE: &str = "node";
 /// The mark of [`DataDir::served`].
 const SERVED: &str = "served";
 
@@ -91,7 +93,7 @@ impl DataDir {
         if let Some(node) = configured {
             return Ok(node.into());
         }
-        let file = self.path.join("node");
+        let file = self.path.join(NODE);
         let unusable =
             |error: io::Error| Error::Config(format!("{} cannot be used: {error}", file.display()));
         match read_text(&file) {
@@ -120,6 +122,13 @@ impl DataDir {
     pub fn served(&self) -> io::Result<()> {
         disk::write_whole(&self.path.join(SERVED), b"")
     }
+}
+
+/// The name of the gateway that a data directory belongs to, for who only looks; none before its
+/// first start.
+pub fn known_node(path: &Path, configured: Option<&str>) -> Option<Name> {
+    let kept = || read_text(&path.join(NODE)).ok().map(|text| text.trim().to_owned());
+    configured.map(str::to_owned).or_else(kept).map(Name::from)
 }
 
 /// What is no text is damaged: it is left to whoever looks for a name or a number in it.

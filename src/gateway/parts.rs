@@ -83,33 +83,22 @@ impl Parts {
         let tasks = TaskTracker::new();
         let node = data.node(config.data.node.as_deref(), &entropy, clock.now())?;
         let token = token(config, data.path(), &entropy)?;
-        let postgres = match &config.postgres {
-            Some(section) => Some(Postgres::new(
-                section.clone(),
-                clock.clone(),
-                entropy.clone(),
-                metrics.clone(),
-            )?),
-            None => None,
-        };
+        let make =
+            |section| Postgres::new(section, clock.clone(), entropy.clone(), metrics.clone());
+        let postgres = config.postgres.clone().map(make).transpose()?;
         let source = postgres.as_ref().map(|postgres| postgres.source() as Arc<dyn Source>);
         let keys = Keys::open(data.path(), &config.tokens, &entropy, clock.now())?;
-        let (journal, cache, left_at) = {
-            let storage = Storage {
-                config: config.clone(),
-                node: node.clone(),
-                reader,
-                source,
-                clock: clock.clone(),
-                entropy: entropy.clone(),
-                metrics: metrics.clone(),
-                tasks: tasks.clone(),
-            };
-            let dir = data.path().to_owned();
-            // sled blocks while it opens.
-            let opened = tokio::task::spawn_blocking(move || storage.open(&dir));
-            opened.await.map_err(|error| Error::Failed(error.to_string()))??
+        let storage = Storage {
+            config: config.clone(),
+            node: node.clone(),
+            reader,
+            source,
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
         };
+        let (journal, cache, left_at) = storage.open(data.path()).await?;
         let tokens = tokens::Parts {
             config: config.tokens.clone(),
             node: node.clone(),
@@ -135,10 +124,8 @@ impl Parts {
             };
             Linked::new(postgres, drainer, &tasks, &closing)
         });
-        let started = clock.monotonic();
         Ok(Self {
             stopping: CancellationToken::new(),
-            clock,
             entropy,
             metrics,
             tasks,
@@ -150,7 +137,8 @@ impl Parts {
             tokens,
             linked,
             token,
-            started,
+            started: clock.monotonic(),
+            clock,
         })
     }
 

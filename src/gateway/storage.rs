@@ -36,7 +36,14 @@ impl Storage {
     /// answer.
     ///
     /// On a full disk once more with the room of the ballast, which is kept for that.
-    pub fn open(self, dir: &Path) -> Result<Opened, Error> {
+    pub async fn open(self, dir: &Path) -> Result<Opened, Error> {
+        let dir = dir.to_owned();
+        // sled blocks while it opens.
+        let opened = tokio::task::spawn_blocking(move || self.open_blocking(&dir));
+        opened.await.map_err(|error| Error::Failed(error.to_string()))?
+    }
+
+    fn open_blocking(self, dir: &Path) -> Result<Opened, Error> {
         let full = |error: Error| match error {
             Error::Config(why) if journal::is_disk_full(dir) => Error::DiskFull(format!(
                 "the disk of the data directory {} is full: make room and start again ({why})",

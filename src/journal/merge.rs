@@ -23,8 +23,8 @@
 //! - In a data directory that was ever attached to Postgres ([`Scope::Own`]): usage that this
 //!   process wrote. What others wrote may be a copy of what Postgres has.
 //! - In one that never was ([`Scope::All`]): every lane, whoever wrote it; hours older than
-//!   [`HOURS_KEPT`] are folded into totals, and old audit entries drop out. So an embedded gateway
-//!   runs for years and starts at once.
+//!   [`HOURS_KEPT`] are folded into totals, and old audit entries and sessions that expired
+//!   [`SESSIONS_KEPT`] ago drop out. So an embedded gateway runs for years and starts at once.
 //!
 //! The transaction that takes a merged segment from 0 retires its sources in the ledger.
 
@@ -44,7 +44,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use laws::EVENTS_MAX;
+use laws::{EVENTS_MAX, SESSIONS_KEPT};
 use part::Claim;
 use pick::{Candidate, FRESH_MIN, pick};
 use run::{Fold, Merged};
@@ -262,7 +262,10 @@ impl Merge<'_> {
                 let mut merged = Merged::new(&segments, fold, pace)?;
                 while write_batch(&mut writer, &mut merged, pace)? {}
             }
-            Lane::State => write_all(&mut writer, laws::state(&segments, pace)?)?,
+            Lane::State => {
+                let over = all.then(|| self.journal.clock.0.now().minus(SESSIONS_KEPT));
+                write_all(&mut writer, laws::state(&segments, over, pace)?)?;
+            }
             Lane::Events => {
                 let (kept, dropped) = laws::events(&segments, pace)?;
                 write_all(&mut writer, kept)?;

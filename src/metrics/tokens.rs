@@ -19,6 +19,8 @@ metrics! {
         pub refused: Counter = Counter::default() => "token_refreshes_refused",
         /// Refreshes that nobody could decide or record.
         pub undecided: Counter = Counter::default() => "token_refreshes_undecided",
+        /// Sessions compared with Postgres after a full resync.
+        pub compared: Counter = Counter::default() => "token_sessions_compared",
         /// Sessions removed from Postgres that had been over for a while.
         pub removed: Counter = Counter::default() => "token_sessions_removed",
         /// Sessions removed from the cache's disk tier for the same reason.

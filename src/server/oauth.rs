@@ -143,12 +143,12 @@ async fn token(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response
             let caller = presented.authenticate(edge).await?.ok_or(Code::InvalidClient)?;
             // It is a use of the key, and counted as one.
             let permit = edge.admit(&caller, edge.access(), &[]).await?;
-            let room = edge.meter.reserve()?;
-            edge.meter.allowed(room, &permit).settled().await?;
             let principal = permit.principal();
             let (id, asked) = (principal.key_id, scopes.as_deref());
             let exchanged =
                 edge.tokens.exchange(id, &principal.client, &principal.scopes, asked)?;
+            let room = edge.meter.reserve()?;
+            edge.meter.allowed(room, &permit).settled().await?;
             Ok(issued(&exchanged, true))
         }
         _ => Err(Code::UnsupportedGrantType.into()),

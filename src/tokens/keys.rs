@@ -163,23 +163,38 @@ impl Keys {
         entropy: &SharedEntropy,
         now: Timestamp,
     ) -> Result<Self, KeysError> {
+        if let Some(keys) = Self::find(data, config)? {
+            return Ok(keys);
+        }
+        let (set, file) = (KeySet::generate(entropy, now), data.join(FILE));
+        write(&file, &set)?;
+        Self::new(set, Some(file), config)
+    }
+
+    /// The configured keys, or those in the data directory; none before its first start. Blocks.
+    ///
+    /// # Errors
+    /// See [`KeysError`].
+    pub fn find(data: &Path, config: &Config) -> Result<Option<Self>, KeysError> {
         let (set, file) = match &config.keys {
             Some(document) => (parsed(document.expose_secret())?, None),
             None => {
                 let file = data.join(FILE);
-                let set = match read(&file)? {
-                    Some(set) => set,
-                    None => {
-                        let set = KeySet::generate(entropy, now);
-                        write(&file, &set)?;
-                        set
-                    }
-                };
+                let Some(set) = read(&file)? else { return Ok(None) };
                 (set, Some(file))
             }
         };
+        Self::new(set, file, config).map(Some)
+    }
+
+    fn new(set: KeySet, file: Option<PathBuf>, config: &Config) -> Result<Self, KeysError> {
         let ring = ArcSwap::from_pointee(Ring::new(set)?);
         Ok(Self { ring, file, config: config.clone() })
+    }
+
+    /// Where they are kept; none: they come from the configuration.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// Adds a new secret and a new signing key, in use from now on. Blocks.

@@ -24,6 +24,7 @@ mod outage;
 mod power;
 mod reader;
 mod sessions;
+mod sessions_admin;
 mod sink;
 mod source;
 mod stream;

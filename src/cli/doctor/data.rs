@@ -10,6 +10,7 @@ use crate::admin::TOKEN_FILE;
 use crate::config::Config;
 use crate::disk;
 use crate::model::units::Size;
+use crate::tokens::Keys;
 
 /// Less than this, and the next segment may not fit.
 const FREE_MIN: Size = Size::mib(64);
@@ -34,8 +35,24 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
             checks.push(Check::fail("data directory", format!("{}: {error}", dir.display())));
         }
     }
+    checks.push(token_keys(config));
     checks.push(space(dir, config.journal.max_bytes));
     checks
+}
+
+fn token_keys(config: &Config) -> Check {
+    const NAME: &str = "token keys";
+    match Keys::find(&config.data.dir, &config.tokens) {
+        Ok(Some(keys)) => Check::ok(
+            NAME,
+            match keys.file() {
+                Some(file) => format!("{}; back it up", file.display()),
+                None => "from the configuration".into(),
+            },
+        ),
+        Ok(None) => Check::ok(NAME, "not there yet; the first start makes them"),
+        Err(error) => Check::fail(NAME, error.to_string()),
+    }
 }
 
 fn writable(dir: &Path) -> Check {
@@ -118,8 +135,13 @@ fn existing(dir: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::Level;
     use super::*;
+    use crate::entropy::{SeededEntropy, SharedEntropy};
+    use crate::model::Timestamp;
+    use crate::tokens::KeySet;
 
     fn level_of(checks: &[Check], name: &str) -> Level {
         checks.iter().find(|check| check.check == name).expect("checked").status
@@ -157,6 +179,27 @@ mod tests {
         let check = modes(dir.path());
         assert_eq!(check.status, Level::Fail);
         assert!(check.message.contains("is 0644; `chmod 600 "), "{}", check.message);
+    }
+
+    #[test]
+    fn token_keys_that_cannot_be_used_are_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = config(dir.path());
+        assert_eq!(token_keys(&config).message, "not there yet; the first start makes them");
+        let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
+        let made = Keys::open(dir.path(), &config.tokens, &entropy, Timestamp::EPOCH);
+        let file = made.expect("made").file().expect("kept").to_owned();
+        assert_eq!(token_keys(&config).status, Level::Ok);
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&file, open).expect("changed");
+        let check = token_keys(&config);
+        assert_eq!(check.status, Level::Fail);
+        assert!(check.message.contains("`chmod 600` it"), "{}", check.message);
+        // Those of the configuration stand in no file of ours.
+        config.tokens.keys = Some(KeySet::generate(&entropy, Timestamp::EPOCH).to_json());
+        assert_eq!(token_keys(&config).message, "from the configuration");
+        config.tokens.keys = Some("{}".into());
+        assert_eq!(token_keys(&config).status, Level::Fail);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -11,16 +12,20 @@ use super::run::Reading;
 use super::{MergeError, Pace};
 use crate::journal::Segment;
 use crate::model::fact::{AuditEntry, Fact, Revocation, RevocationKind, StateFact};
-use crate::model::{Name, Session};
+use crate::model::{Name, Session, Timestamp};
 
 /// Audit entries that are kept; the oldest beyond drop out.
 pub(super) const EVENTS_MAX: usize = if cfg!(test) { 20 } else { 100_000 };
 
+/// How long a session that has expired is kept where nothing was ever sent.
+pub const SESSIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// The first creation by name or id, the revocation that denies most, and sessions as far as they
-/// have come. `segments` come in the order in
-/// which they were written.
+/// have come; those that expired before `over` drop out. `segments` come in the order in which they
+/// were written.
 pub(super) fn state(
     segments: &[Arc<Segment>],
+    over: Option<Timestamp>,
     pace: &mut Pace<'_>,
 ) -> Result<Vec<Fact>, MergeError> {
     let (mut created, mut clients, mut keys) = (Vec::new(), HashSet::new(), HashSet::new());
@@ -31,6 +36,8 @@ pub(super) fn state(
             let known = revoked.entry((fact.kind, fact.id.clone())).or_insert(fact.clone());
             known.at = fact.kind.merge(known.at, fact.at);
         }
+        Fact::State(StateFact::Session(session))
+            if over.is_some_and(|o| session.expires_at < o) => {}
         Fact::State(StateFact::Session(session)) => match sessions.entry(session.id) {
             Entry::Occupied(mut known) => known.get_mut().merge(&session),
             Entry::Vacant(new) => drop(new.insert(session)),

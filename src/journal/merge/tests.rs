@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::entropy::SystemEntropy;
 use crate::journal::LogError;
 use crate::journal::{Config, StateFact};

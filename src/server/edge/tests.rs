@@ -2,6 +2,7 @@
 
 mod decisions;
 mod forwarding;
+mod tokens;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -39,6 +40,8 @@ use crate::server::{Footing, RouteConfig, serve};
 struct Gateway {
     address: SocketAddr,
     journal: Journal,
+    cache: Arc<Cache>,
+    tokens: Arc<Tokens>,
     client: Client<HttpConnector, Body>,
     readiness: Arc<Readiness>,
     metrics: Arc<Metrics>,
@@ -67,7 +70,8 @@ fn stored(seed: u8, client: &str, scopes: &[&str]) -> Key {
     }
 }
 
-/// Key 1 is good, 2 is disabled, 3 has expired, 4 belongs to a disabled client, 5 may verify.
+/// Key 1 is good, 2 is disabled, 3 has expired, 4 belongs to a disabled client, 5 may verify, 6 may
+/// introspect.
 fn declared() -> Declared {
     let owner = |name: &str, enabled| Owner { name: name.into(), policy: None, enabled };
     Declared {
@@ -79,6 +83,7 @@ fn declared() -> Declared {
             Key { expires_at: Some(Timestamp(1)), ..stored(3, "acme", &[]) },
             stored(4, "shut", &[]),
             stored(5, "acme", &["keys.verify"]),
+            stored(6, "acme", &["tokens.introspect"]),
         ],
         policies: Vec::new(),
     }
@@ -109,11 +114,12 @@ impl Gateway {
         )
         .expect("a cache");
         let readiness = Arc::new(Readiness::new(|| Footing::Firm));
+        let tokens = Tokens::of_test(dir.path(), &cache, &journal, &clock, &entropy, &metrics);
         let parts = ServerParts {
             routes: RouteTable::build(upstreams, routes, config.echo).expect("routes"),
             config: config.clone(),
-            tokens: Tokens::of_test(dir.path(), &cache, &journal, &clock, &entropy, &metrics),
-            cache,
+            tokens: Arc::clone(&tokens),
+            cache: Arc::clone(&cache),
             meter: Arc::new(Meter::new(journal.clone(), Arc::clone(&clock))),
             clock,
             entropy,
@@ -128,7 +134,7 @@ impl Gateway {
         let counters = Arc::clone(&metrics);
         tasks.spawn(async move { serve(listener, plane, &config, counters, shutdown).await });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, journal, client, readiness, metrics, tasks, stop, _dir: dir }
+        Self { address, journal, cache, tokens, client, readiness, metrics, tasks, stop, _dir: dir }
     }
 
     async fn send(&self, request: HttpRequest<Body>) -> Answer {

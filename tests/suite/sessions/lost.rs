@@ -98,8 +98,10 @@ async fn what_a_restored_postgres_lacks_stands_here_and_is_sent_again() {
     let (ended, ended_pair) = begin(&gateway, "bob").await;
     gateway.drain().await;
     db.execute(
-        "CREATE TABLE s AS TABLE gatepost.sessions; CREATE TABLE l AS TABLE gatepost.stream_ledger; \
-         CREATE TABLE c AS TABLE gatepost.change_log; CREATE TABLE n AS TABLE gatepost.change_counter",
+        "CREATE TABLE s AS TABLE gatepost.sessions; \
+         CREATE TABLE l AS TABLE gatepost.stream_ledger; \
+         CREATE TABLE c AS TABLE gatepost.change_log; \
+         CREATE TABLE n AS TABLE gatepost.change_counter",
     )
     .await;
     let pair = refresh(&gateway, &pair.refresh).await.expect("current");
@@ -112,8 +114,8 @@ async fn what_a_restored_postgres_lacks_stands_here_and_is_sent_again() {
     assert_eq!(row(&db, &kept).await, Some((2, false)));
     until("the feed has seen it", || async {
         let status = gateway.control(Method::GET, "/status", "").await.unwrap().json();
-        status["cache"]["revision"]
-            == db.number("SELECT revision FROM gatepost.change_counter").await
+        let revision = db.number("SELECT revision FROM gatepost.change_counter").await;
+        status["cache"]["revision"] == revision
     })
     .await;
     db.execute(

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::fact::{AuditEntry, Revocation, RevocationKind};
+use crate::model::{Advance, Session};
 
 #[tokio::test]
 async fn what_another_process_wrote_is_merged_only_where_nothing_was_ever_sent() {
@@ -66,6 +67,53 @@ async fn an_embedded_gateway_that_starts_often_does_not_keep_a_segment_for_each(
     let events = journal.segments(Lane::Events);
     let read: usize = events.iter().map(|segment| segment.facts() as usize).sum();
     assert!(read < EVENTS_MAX + 5, "{read} entries");
+}
+
+#[tokio::test]
+async fn sessions_that_are_long_over_drop_out_only_where_nothing_was_ever_sent() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let now = SystemClock::new().now();
+    let ends = [now.minus(8 * DAY), now.minus(6 * DAY), now.plus(DAY)];
+    for attached in [false, true] {
+        let data = TempDir::new().expect("temporary directory");
+        let (journal, _) = open(data.path());
+        for id in 0..6 {
+            let session = session(id, ends[id as usize % ends.len()]);
+            let ticket = journal.append(vec![StateFact::Session(session)]).expect("room");
+            ticket.durable().await.expect("a working disk");
+            // Segments are closed after a commit, and before the next one.
+            commit(&journal).await;
+        }
+        if attached {
+            journal.attach().expect("writable");
+        }
+        assert!(merge(&journal, Scope::All));
+        assert_eq!(journal.segments(Lane::State).len(), 1);
+        journal.shutdown().expect("a working disk");
+        drop(journal);
+        let (_journal, state) = open(data.path());
+        let left = |end| {
+            let is =
+                |fact: &&StateFact| matches!(fact, StateFact::Session(s) if s.expires_at == end);
+            state.iter().filter(is).count()
+        };
+        assert_eq!(ends.map(left), if attached { [2, 2, 2] } else { [0, 2, 2] });
+    }
+}
+
+fn session(id: u128, expires_at: Timestamp) -> Session {
+    Session {
+        id: Uuid::from_u128(id),
+        node: "gw".into(),
+        subject: "alice".into(),
+        client: "web".into(),
+        scopes: Vec::new(),
+        created_at: Timestamp::EPOCH,
+        expires_at,
+        advance: Advance { generation: 0, at: Timestamp::EPOCH },
+        revoked_at: None,
+        recovered_at: None,
+    }
 }
 
 fn earliest(state: Vec<StateFact>) -> BTreeMap<Arc<str>, Timestamp> {

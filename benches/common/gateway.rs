@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Settings<'a> {
     pub commit: Option<&'a str>,
     pub database_url: Option<&'a str>,
+    /// The document of the token keys.
+    pub token_keys: Option<&'a str>,
 }
 
 /// A running gateway; dropping it kills it.
@@ -47,6 +49,9 @@ impl Gateway {
         command.env_remove("DATABASE_URL").env_remove("RUST_LOG");
         if let Some(url) = settings.database_url {
             command.env("DATABASE_URL", url);
+        }
+        if let Some(keys) = settings.token_keys {
+            command.env("GATEPOST_TOKEN_KEYS", keys);
         }
         let mut child = command.stderr(Stdio::piped()).spawn().context("the gateway starts")?;
         let mut said = BufReader::new(child.stderr.take().context("its stderr")?);
