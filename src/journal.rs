@@ -77,7 +77,7 @@ pub use config::{Commit, Config, OnFull};
 pub use error::{Full, JournalError};
 pub use foreign::{Foreign, LogError};
 pub use merge::part::Claim;
-pub use merge::sources::Source;
+pub use merge::sources::{SOURCES_MAX, Source};
 pub use merge::{MergeError, Scope};
 pub use quarantine::Report;
 pub use reader::{Reader, ReaderError, SILENCE_MAX, serve_frames};

@@ -278,6 +278,26 @@ async fn a_damaged_segment_is_set_aside_and_does_not_keep_the_journal_from_openi
 }
 
 #[tokio::test]
+async fn of_a_segment_that_breaks_half_way_what_is_not_applied_is_missing() {
+    // Where it is known how many facts were applied, and where it is not.
+    for (applied, facts, exact) in [(0, 4, true), (1, 3, true), (2, 0, false)] {
+        let data = TempDir::new().expect("temporary directory");
+        let (journal, _) = open(&data, Config::default());
+        for n in 0..4 {
+            journal.count(journal.reserve().expect("room"), counter(n), ONE);
+            journal.flush().durable().await.expect("a working disk");
+        }
+        journal.shutdown().expect("a working disk");
+        let segment = journal.segments(Lane::Usage)[0].clone();
+        segment.counted(0, 1, 1);
+        segment.set_applied(applied);
+        journal.quarantine(&segment, &crate::codec::CodecError::Damaged.into());
+        let missing = journal.quarantined()[0].missing;
+        assert_eq!(missing, Missing { chunks: 4 - applied, facts, exact });
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_end_does_not_bring_a_revoked_key_back() {
     let data = TempDir::new().expect("temporary directory");
     let (journal, _) = open(&data, Config::default());

@@ -27,3 +27,4 @@ mod sink;
 mod source;
 mod stream;
 mod support;
+mod usage;
