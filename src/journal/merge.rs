@@ -18,7 +18,8 @@
 //! # What may be merged
 //!
 //! Only what no transaction can have carried, in whose numbers nothing is missing, and what nobody
-//! is about to send: the drain and a merge take each segment in hand first ([`Claim`]).
+//! is about to send: the drain and a merge take each segment in hand first ([`Claim`]). And no two
+//! that stand for one stream: copies of a directory may have merged it apart.
 //!
 //! - In a data directory that was ever attached to Postgres ([`Scope::Own`]): usage that this
 //!   process wrote. What others wrote may be a copy of what Postgres has.
