@@ -46,7 +46,7 @@ impl Journal {
                     segment.lane,
                     segment.stream,
                     segment.dir(),
-                    segment.applied_seq(),
+                    segment.applied(),
                     &SegmentError::Missing(segment.missing()),
                 );
             } else if let Err(error) = disk::remove_dir(segment.dir()) {
