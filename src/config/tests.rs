@@ -193,7 +193,6 @@ fn a_remote_admin_plane_needs_the_explicit_word() {
 
 #[test]
 fn secrets_come_from_variables_or_files_but_not_from_both() {
-    use secrecy::ExposeSecret;
     let files = Files::new();
     let url = files.write("url", "postgres://u:p@h/db\n");
     let token = files.write("token", "s3cret\r\n");
