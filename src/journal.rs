@@ -43,6 +43,7 @@ mod merge;
 mod quarantine;
 mod reader;
 mod reclaim;
+mod removed;
 mod replay;
 mod segment;
 mod status;

@@ -232,14 +232,14 @@ async fn settled_segments_go_after_their_retention_and_not_before() {
 
     let (journal, _) = open(&data, config);
     journal.examine(&|| false);
-    assert!(journal.reclaim(&|segment| segment.is_finished()).is_empty());
+    journal.reclaim(&|segment| segment.is_finished(), &mut |gone| panic!("{gone:?}"));
     assert_eq!(journal.segments(Lane::Usage).len(), 1, "not applied yet");
     let segment = journal.segments(Lane::Usage)[0].clone();
     segment.mark_sent().expect("writable");
     segment.set_applied(segment.durable_seq());
     let lane_dir = segment.dir().parent().expect("a lane").to_owned();
     fs::create_dir(lane_dir.join(".gone-half")).expect("writable");
-    journal.reclaim(&|segment| segment.is_finished());
+    journal.reclaim(&|segment| segment.is_finished(), &mut |_| ());
     assert!(journal.segments(Lane::Usage).is_empty());
     assert!(!segment.dir().exists());
     journal.shutdown().expect("a working disk");
