@@ -48,6 +48,8 @@ pub enum Kind {
     End = 0xE1,
     /// A part of the list of streams that a segment was merged from.
     Sources = 0xE2,
+    /// What is remembered of a removed segment.
+    Removed = 0xE3,
     /// A row of the cache.
     Row = 0xA1,
     /// The cache's position and age.

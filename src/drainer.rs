@@ -192,6 +192,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         requests: sender,
     };
     let batch_rows = config.batch_rows;
+    let remembered = Remembered::new(journal.remembered());
     let worker = Worker {
         journal,
         cache,
@@ -204,7 +205,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         requests,
         awaiting: Vec::new(),
         sessions: Vec::new(),
-        remembered: Remembered::default(),
+        remembered,
         certain_since: None,
         batch_rows,
         held: false,

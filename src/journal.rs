@@ -43,6 +43,7 @@ mod merge;
 mod quarantine;
 mod reader;
 mod reclaim;
+mod removed;
 mod replay;
 mod segment;
 mod status;
@@ -77,7 +78,7 @@ pub use config::{Commit, Config, OnFull};
 pub use error::{Full, JournalError};
 pub use foreign::{Foreign, LogError};
 pub use merge::part::Claim;
-pub use merge::sources::Source;
+pub use merge::sources::{SOURCES_MAX, Source};
 pub use merge::{MergeError, Scope};
 pub use quarantine::Report;
 pub use reader::{Reader, ReaderError, SILENCE_MAX, serve_frames};
@@ -92,7 +93,7 @@ pub use ticket::Ticket;
 /// Room that the state lane has beyond `max_bytes`: revoking must work on a full journal.
 const STATE_RESERVE: u64 = 16 << 20;
 
-/// State facts that may wait in memory while the disk fails; beyond, they are refused.
+/// State facts that may wait in memory, while the disk fails or hangs; beyond, they are refused.
 const STATE_WAITING_MAX: usize = 1024;
 
 /// Proof that there was room for a request's facts when it was admitted.
@@ -236,10 +237,9 @@ impl Journal {
     /// Records state facts, all in one commit. They are in force once the ticket is durable.
     pub fn append(&self, facts: Vec<StateFact>) -> Result<Ticket<'_>, Full> {
         let bytes = self.shared.disk_bytes.load(Ordering::Relaxed);
-        let fit = facts.iter().all(|fact| chunk::fits(FactRef::State(fact)));
-        let waiting = self.shared.state_waiting.load(Ordering::Relaxed);
-        let fit = fit && waiting < STATE_WAITING_MAX;
-        if !fit || bytes >= self.config.max_bytes.0.saturating_add(STATE_RESERVE) {
+        let fit = facts.iter().all(|fact| chunk::fits(FactRef::State(fact)))
+            && bytes < self.config.max_bytes.0.saturating_add(STATE_RESERVE);
+        if !fit || !self.shared.state_may_wait(facts.len(), STATE_WAITING_MAX) {
             self.metrics.journal.rejected.get_or_create(&LaneLabel::of(Lane::State)).inc();
             return Err(Full);
         }

@@ -60,7 +60,8 @@ impl From<Counts> for Shown {
     }
 }
 
-/// One client's counts. While Postgres cannot be asked, `settled` and `sum` are null, and
+/// One client's counts. Of all time, bytes and time spent that have settled are those of the hours
+/// that Postgres has. While Postgres cannot be asked, `settled` and `sum` are null, and
 /// `unsettled` is what is on disk and not known to be settled.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Row {

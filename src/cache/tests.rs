@@ -5,6 +5,7 @@ mod disk;
 mod misses;
 mod resync;
 mod revoking;
+mod sessions;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,12 +28,19 @@ struct Hand {
     asking: mpsc::UnboundedSender<oneshot::Sender<Answer>>,
     asked: Mutex<mpsc::UnboundedReceiver<oneshot::Sender<Answer>>>,
     lookups: AtomicUsize,
+    /// Sessions that it knows; none: it is away.
+    sessions: std::sync::Mutex<Option<Vec<crate::model::Session>>>,
 }
 
 impl Hand {
     fn new() -> Arc<Self> {
         let (asking, asked) = mpsc::unbounded_channel();
-        Arc::new(Self { asking, asked: Mutex::new(asked), lookups: AtomicUsize::new(0) })
+        Arc::new(Self {
+            asking,
+            asked: Mutex::new(asked),
+            lookups: AtomicUsize::new(0),
+            sessions: std::sync::Mutex::default(),
+        })
     }
 
     /// The next lookup, to be answered.
@@ -41,6 +49,11 @@ impl Hand {
         let mut asked = self.asked.lock().await;
         let next = tokio::time::timeout(patience, asked.recv()).await.expect("Postgres is asked");
         next.expect("the sender lives as long")
+    }
+
+    /// From now on it answers for sessions, with these.
+    fn knows(&self, sessions: Vec<crate::model::Session>) {
+        *self.sessions.lock().expect("no panic") = Some(sessions);
     }
 
     fn lookups(&self) -> usize {
@@ -56,8 +69,12 @@ impl Source for Hand {
         Box::pin(async { answered.await.unwrap_or(Err(SourceError::Deadline)) })
     }
 
-    fn session(&self, _id: Uuid) -> AskedSession<'_> {
-        Box::pin(async { Err(SourceError::Deadline) })
+    fn session(&self, id: Uuid) -> AskedSession<'_> {
+        let known = self.sessions.lock().expect("no panic").clone();
+        Box::pin(async move {
+            let known = known.ok_or(SourceError::Deadline)?;
+            Ok(known.into_iter().find(|session| session.id == id))
+        })
     }
 }
 

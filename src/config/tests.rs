@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use secrecy::ExposeSecret;
+
 use super::load::load_from;
 use super::*;
 use crate::journal::Commit;
@@ -191,7 +193,6 @@ fn a_remote_admin_plane_needs_the_explicit_word() {
 
 #[test]
 fn secrets_come_from_variables_or_files_but_not_from_both() {
-    use secrecy::ExposeSecret;
     let files = Files::new();
     let url = files.write("url", "postgres://u:p@h/db\n");
     let token = files.write("token", "s3cret\r\n");
@@ -206,6 +207,31 @@ fn secrets_come_from_variables_or_files_but_not_from_both() {
     assert!(error.contains("DATABASE_URL_FILE too; unset one of them"), "{error}");
     let error = refused("", &[("DATABASE_URL_FILE", "/nonexistent")]);
     assert!(error.starts_with("/nonexistent: cannot be read"), "{error}");
+}
+
+#[test]
+fn token_keys_come_from_the_environment_and_are_checked_without_being_shown() {
+    let bytes = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
+    let at = "2026-01-01T00:00:00Z";
+    let document = serde_json::json!({
+        "version": 1,
+        "secrets": [{ "id": "s1", "created_at": at, "secret": bytes }],
+        "signing_keys": [{ "id": "k1", "created_at": at, "seed": bytes }],
+    });
+    let (files, document) = (Files::new(), document.to_string());
+    let file = files.write("keys", &format!("{document}\n"));
+    let named = [("GATEPOST_TOKEN_KEYS_FILE", file.to_str().expect("UTF-8"))];
+    let config = loaded("", &named).expect("valid");
+    assert_eq!(config.tokens.keys.as_ref().expect("set").expose_secret(), document);
+    assert!(!redacted_toml(&config).contains(bytes));
+    assert!(!format!("{config:?}").contains(bytes));
+
+    let error = refused("", &[("GATEPOST_TOKEN_KEYS", &document.replace("\"s1\"", "\"s_1\""))]);
+    assert!(error.contains("token key's id") && !error.contains(bytes), "{error}");
+    let error = refused("[tokens]\nkeys = \"{}\"", &[]);
+    assert!(error.contains("tokens.keys: unknown key"), "{error}");
+    let error = refused("[tokens]\ngrace = \"11m\"", &[]);
+    assert!(error.contains("tokens.grace` is 11m; it must lie between 0s and 10m"), "{error}");
 }
 
 #[test]

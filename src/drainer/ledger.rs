@@ -23,7 +23,9 @@ impl Worker {
         for segment in segments {
             self.take_over(&segment, ledger.get(&segment.stream));
         }
-        self.report_lost(&ledger);
+        if self.report_lost(&ledger) {
+            self.keep_remembered().await;
+        }
         self.certain_since = Some(self.clock.monotonic());
         Ok(())
     }
@@ -58,8 +60,8 @@ impl Worker {
         segment.set_applied(applied);
     }
 
-    /// Says exactly what neither Postgres nor this journal has any more.
-    fn report_lost(&mut self, ledger: &HashMap<Uuid, Ledger>) {
+    /// Says exactly what neither Postgres nor this journal has any more; whether there was any.
+    fn report_lost(&mut self, ledger: &HashMap<Uuid, Ledger>) -> bool {
         let lost = self.remembered.lost(ledger);
         for lost in &lost {
             self.metrics.drain.regressions.inc();
@@ -74,5 +76,6 @@ impl Worker {
         }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         lost::show(&mut told.lost, &lost);
+        !lost.is_empty()
     }
 }

@@ -37,10 +37,22 @@ impl Lost {
 }
 
 /// Streams that were removed here, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Remembered(VecDeque<Removed>);
 
 impl Remembered {
+    /// What earlier processes remembered.
+    pub(super) fn new(removed: Vec<Removed>) -> Self {
+        let mut remembered = Self::default();
+        remembered.add(removed);
+        remembered
+    }
+
+    /// Oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Removed> {
+        self.0.iter()
+    }
+
     /// Remembers what was removed just now.
     pub(super) fn add(&mut self, removed: Vec<Removed>) {
         self.0.extend(removed);

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 use super::Worker;
 use super::gather::Gathered;
-use crate::journal::SegmentError;
+use super::lost::Remembered;
+use crate::journal::{Journal, Segment, SegmentError};
 use crate::metrics::LaneLabel;
 use crate::model::Session;
 use crate::model::fact::{Fact, StateFact};
@@ -35,6 +36,13 @@ fn session(fact: &StateFact) -> Option<&Session> {
     match fact {
         StateFact::Session(session) => Some(session),
         _ => None,
+    }
+}
+
+/// A disk that fails is no reason to keep what is settled: it may be full.
+fn remember(journal: &Journal, remembered: &Remembered) {
+    if let Err(error) = journal.remember(remembered.iter()) {
+        tracing::warn!(%error, "what is removed now is forgotten at the next start");
     }
 }
 
@@ -112,12 +120,28 @@ impl Worker {
         let awaited = self.awaiting.iter().flat_map(|awaiting| &awaiting.streams);
         let awaited: HashSet<Uuid> = awaited.chain(sessions).copied().collect();
         let journal = self.journal.clone();
+        let mut remembered = self.remembered.clone();
         let reclaimed = tokio::task::spawn_blocking(move || {
-            journal.reclaim(&|segment| segment.is_finished() && !awaited.contains(&segment.stream))
+            let settled =
+                |segment: &Segment| segment.is_finished() && !awaited.contains(&segment.stream);
+            journal.reclaim(&settled, &mut |removed| {
+                remembered.add(removed);
+                remember(&journal, &remembered);
+            });
+            remembered
         });
         match reclaimed.await {
-            Ok(removed) => self.remembered.add(removed),
+            Ok(remembered) => self.remembered = remembered,
             Err(error) => tracing::error!(%error, "settled segments cannot be removed"),
+        }
+    }
+
+    /// Brings to the disk what is remembered of removed segments, after something was lost of them.
+    pub(super) async fn keep_remembered(&self) {
+        let (journal, remembered) = (self.journal.clone(), self.remembered.clone());
+        let kept = tokio::task::spawn_blocking(move || remember(&journal, &remembered));
+        if let Err(error) = kept.await {
+            tracing::error!(%error, "what was removed cannot be remembered");
         }
     }
 

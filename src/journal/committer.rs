@@ -103,7 +103,6 @@ impl Committer {
                     self.shared.give_up();
                 }
             }
-            self.shared.state_waiting.store(carried.state.len(), Ordering::Relaxed);
             round += 1;
             self.tidy(!carried.is_empty());
             if stopping {
@@ -144,6 +143,7 @@ impl Committer {
         let started = self.clock.monotonic();
         if !collected.state.is_empty() {
             self.commit_lane(Lane::State, || collected.state_facts())?;
+            self.shared.state_committed(collected.state.len());
             collected.state.clear();
         }
         if !collected.usage.is_empty() {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::foreign::READING;
+use super::quarantine::Applied;
 use super::replay::NEW;
 use super::writer::Writer;
 use super::{Chunk, FactRef, Journal, JournalError, Missing, Segment, SegmentError, merge};
@@ -42,7 +43,7 @@ impl Journal {
                     Err(SegmentError::Codec(error @ CodecError::Newer(_))) => {
                         return Err(JournalError::Newer(error));
                     }
-                    Err(error) => self.set_aside(lane, stream, &dir, 0, &error),
+                    Err(error) => self.set_aside(lane, stream, &dir, Applied::NONE, &error),
                 }
             }
         }

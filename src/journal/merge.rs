@@ -18,7 +18,8 @@
 //! # What may be merged
 //!
 //! Only what no transaction can have carried, in whose numbers nothing is missing, and what nobody
-//! is about to send: the drain and a merge take each segment in hand first ([`Claim`]).
+//! is about to send: the drain and a merge take each segment in hand first ([`Claim`]). And no two
+//! that stand for one stream: copies of a directory may have merged it apart.
 //!
 //! - In a data directory that was ever attached to Postgres ([`Scope::Own`]): usage that this
 //!   process wrote. What others wrote may be a copy of what Postgres has.
@@ -37,6 +38,7 @@ pub(super) mod sources;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -198,12 +200,12 @@ impl Journal {
             .collect();
         let used = self.shared.disk_bytes.load(Ordering::Relaxed);
         let picked = pick(&candidates, self.config.max_bytes.0.saturating_sub(used));
-        let mut place = 0;
-        free.retain(|_| {
+        let (mut place, mut named) = (0, HashSet::new());
+        free.retain(|(segment, _)| {
             place += 1;
-            picked.contains(&(place - 1))
+            picked.contains(&(place - 1)) && is_disjoint(segment, &mut named)
         });
-        free
+        if free.len() < 2 { Vec::new() } else { free }
     }
 }
 
@@ -316,6 +318,17 @@ impl Merge<'_> {
             }
         }
     }
+}
+
+/// Whether a segment stands for none of the streams that are `named` already; then its own are. Two
+/// copies of a directory may have merged the same streams: to add those up would count them twice.
+fn is_disjoint(segment: &Arc<Segment>, named: &mut HashSet<Uuid>) -> bool {
+    let streams = transitive(std::slice::from_ref(segment));
+    let disjoint = streams.iter().all(|source| !named.contains(&source.stream));
+    if disjoint {
+        named.extend(streams.iter().map(|source| source.stream));
+    }
+    disjoint
 }
 
 /// What the segments stand for, and they themselves.

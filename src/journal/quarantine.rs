@@ -78,7 +78,8 @@ impl Journal {
     pub fn quarantine(&self, segment: &Segment, error: &SegmentError) {
         self.shared.streams().retain(|known| known.stream != segment.stream);
         segment.release();
-        self.set_aside(segment.lane, segment.stream, segment.dir(), segment.applied_seq(), error);
+        let applied = segment.applied();
+        self.set_aside(segment.lane, segment.stream, segment.dir(), applied, error);
     }
 
     /// Moves a segment's directory out of the way, and reports what is missing with it.
@@ -87,7 +88,7 @@ impl Journal {
         lane: Lane,
         stream: Uuid,
         dir: &Path,
-        applied_seq: u64,
+        applied: Applied,
         error: &SegmentError,
     ) {
         let quarantine = self.quarantine_dir();
@@ -101,8 +102,8 @@ impl Journal {
             set_aside_at: self.clock.0.now().to_string(),
             reason: error.to_string(),
             last_seq: end.map(|end| end.last_seq),
-            applied_seq,
-            missing: not_counted(end, applied_seq, error),
+            applied_seq: applied.seq,
+            missing: not_counted(end, applied, error),
         };
         let moved = disk::make_private_dir(&quarantine).and_then(|()| fs::rename(dir, &to));
         let moved = moved.and_then(|()| disk::sync_dir(&quarantine));
@@ -131,16 +132,39 @@ impl Journal {
     }
 }
 
+/// How far a segment is applied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Applied {
+    /// Up to this sequence number.
+    seq: u64,
+    /// Facts up to there, where they were counted and none was missing.
+    facts: Option<u64>,
+}
+
+impl Applied {
+    /// Nothing is, as far as is known.
+    pub(super) const NONE: Self = Self { seq: 0, facts: Some(0) };
+}
+
+impl Segment {
+    /// How far it is applied.
+    pub(super) fn applied(&self) -> Applied {
+        let seq = self.applied_seq();
+        let counted = self.tally().at(seq);
+        Applied { seq, facts: counted.filter(|_| seq == 0 || self.missing().chunks == 0) }
+    }
+}
+
 /// What is not known to be counted of a segment that is set aside because of `error`.
-fn not_counted(end: Option<End>, applied_seq: u64, error: &SegmentError) -> Missing {
+fn not_counted(end: Option<End>, applied: Applied, error: &SegmentError) -> Missing {
     let Some(end) = end else { return Missing::default() };
     match error {
         // The rest of it is in Postgres.
         SegmentError::Missing(missing) => *missing,
         _ => Missing {
-            chunks: end.last_seq.saturating_sub(applied_seq),
-            facts: if applied_seq == 0 { end.facts } else { 0 },
-            exact: end.sealed,
+            chunks: end.last_seq.saturating_sub(applied.seq),
+            facts: applied.facts.map_or(0, |facts| end.facts.saturating_sub(facts)),
+            exact: end.sealed && applied.facts.is_some(),
         },
     }
 }

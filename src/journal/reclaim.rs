@@ -23,10 +23,9 @@ pub struct Removed {
 }
 
 impl Journal {
-    /// Removes segments that are settled and past their retention, and returns what was removed;
-    /// `settled` says which are. Blocks.
-    pub fn reclaim(&self, settled: &dyn Fn(&Segment) -> bool) -> Vec<Removed> {
-        let mut removed = Vec::new();
+    /// Removes segments that are settled and past their retention; `settled` says which are. What
+    /// is about to go is told before. Blocks.
+    pub fn reclaim(&self, settled: &dyn Fn(&Segment) -> bool, told: &mut dyn FnMut(Vec<Removed>)) {
         let now = self.clock.0.monotonic();
         let due = |segment: &&Arc<Segment>| {
             if !settled(segment) {
@@ -37,7 +36,20 @@ impl Journal {
         };
         // A copy: the journal thread must not wait for the list while segments are looked at.
         let known = self.shared.streams().clone();
-        for segment in known.iter().filter(due) {
+        let due: Vec<_> = known.iter().filter(due).collect();
+        let whole = due.iter().filter(|segment| segment.missing().chunks == 0);
+        let removed: Vec<_> = whole
+            .map(|segment| Removed {
+                lane: segment.lane,
+                stream: segment.stream,
+                last_seq: segment.durable_seq(),
+                tally: segment.tally(),
+            })
+            .collect();
+        if !removed.is_empty() {
+            told(removed);
+        }
+        for segment in due {
             self.shared.streams().retain(|known| known.stream != segment.stream);
             segment.release();
             if segment.missing().chunks > 0 {
@@ -46,22 +58,14 @@ impl Journal {
                     segment.lane,
                     segment.stream,
                     segment.dir(),
-                    segment.applied_seq(),
+                    segment.applied(),
                     &SegmentError::Missing(segment.missing()),
                 );
             } else if let Err(error) = disk::remove_dir(segment.dir()) {
                 let stream = segment.stream;
                 tracing::warn!(%error, %stream, "settled segment cannot be removed");
-            } else {
-                removed.push(Removed {
-                    lane: segment.lane,
-                    stream: segment.stream,
-                    last_seq: segment.durable_seq(),
-                    tally: segment.tally(),
-                });
             }
         }
         self.reader.rest();
-        removed
     }
 }

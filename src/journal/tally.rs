@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 const MARKS_MAX: usize = 4096;
 
 /// Facts by the last sequence number of what holds them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, bincode::Encode, bincode::Decode)]
 pub struct Tally(BTreeMap<u64, u64>);
 
 impl Tally {

@@ -157,6 +157,36 @@ async fn a_full_journal_refuses_before_anything_is_done_but_still_revokes() {
     journal.reserve().expect("the commit made room");
 }
 
+/// The state lane's directory is a file for a while.
+#[tokio::test]
+async fn while_the_disk_fails_a_bounded_number_of_state_facts_waits_and_all_of_them_land() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
+    let lane_dir = data.path().join("journal/state");
+    fs::remove_dir(&lane_dir).expect("nothing is in it");
+    fs::write(&lane_dir, b"in the way").expect("writable");
+    let fact = |n: usize| vec![revocation(&n.to_string())];
+    for n in 0..STATE_WAITING_MAX {
+        assert!(journal.append(fact(n)).expect("it may wait").durable().await.is_err());
+    }
+    for _ in 0..3 {
+        assert_eq!(journal.append(fact(0)).expect_err("enough of them wait"), Full);
+    }
+    assert_eq!(journal.segments(Lane::State).len(), 0);
+
+    fs::remove_file(&lane_dir).expect("there");
+    while journal.flush().durable().await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let ticket = journal.append(fact(STATE_WAITING_MAX)).expect("nothing waits any more");
+    ticket.durable().await.expect("a working disk");
+    journal.shutdown().expect("a working disk");
+    drop(journal);
+    let (_, state) = open(&data, Config::default());
+    let all: Vec<_> = (0..=STATE_WAITING_MAX).flat_map(fact).collect();
+    assert_eq!(state, all, "each of them once");
+}
+
 #[tokio::test]
 async fn drop_and_count_passes_and_counts_what_it_drops() {
     let data = TempDir::new().expect("temporary directory");
@@ -202,14 +232,14 @@ async fn settled_segments_go_after_their_retention_and_not_before() {
 
     let (journal, _) = open(&data, config);
     journal.examine(&|| false);
-    assert!(journal.reclaim(&|segment| segment.is_finished()).is_empty());
+    journal.reclaim(&|segment| segment.is_finished(), &mut |gone| panic!("{gone:?}"));
     assert_eq!(journal.segments(Lane::Usage).len(), 1, "not applied yet");
     let segment = journal.segments(Lane::Usage)[0].clone();
     segment.mark_sent().expect("writable");
     segment.set_applied(segment.durable_seq());
     let lane_dir = segment.dir().parent().expect("a lane").to_owned();
     fs::create_dir(lane_dir.join(".gone-half")).expect("writable");
-    journal.reclaim(&|segment| segment.is_finished());
+    journal.reclaim(&|segment| segment.is_finished(), &mut |_| ());
     assert!(journal.segments(Lane::Usage).is_empty());
     assert!(!segment.dir().exists());
     journal.shutdown().expect("a working disk");
@@ -245,6 +275,26 @@ async fn a_damaged_segment_is_set_aside_and_does_not_keep_the_journal_from_openi
     let reports = journal.quarantined();
     assert_eq!(reports.len(), 1);
     assert!(data.path().join("quarantine").join(&reports[0].name).join("db").exists());
+}
+
+#[tokio::test]
+async fn of_a_segment_that_breaks_half_way_what_is_not_applied_is_missing() {
+    // Where it is known how many facts were applied, and where it is not.
+    for (applied, facts, exact) in [(0, 4, true), (1, 3, true), (2, 0, false)] {
+        let data = TempDir::new().expect("temporary directory");
+        let (journal, _) = open(&data, Config::default());
+        for n in 0..4 {
+            journal.count(journal.reserve().expect("room"), counter(n), ONE);
+            journal.flush().durable().await.expect("a working disk");
+        }
+        journal.shutdown().expect("a working disk");
+        let segment = journal.segments(Lane::Usage)[0].clone();
+        segment.counted(0, 1, 1);
+        segment.set_applied(applied);
+        journal.quarantine(&segment, &crate::codec::CodecError::Damaged.into());
+        let missing = journal.quarantined()[0].missing;
+        assert_eq!(missing, Missing { chunks: 4 - applied, facts, exact });
+    }
 }
 
 #[tokio::test]

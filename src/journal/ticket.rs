@@ -46,8 +46,8 @@ pub(super) struct Shared {
     /// Signed: a commit may take a counter away a moment before it is added here.
     pub pending: AtomicI64,
     pub disk_bytes: AtomicU64,
-    /// State facts that a failing disk keeps in memory.
-    pub state_waiting: AtomicUsize,
+    /// State facts that were recorded and are not on disk.
+    state_waiting: AtomicUsize,
     pub segments: Mutex<Vec<Arc<Segment>>>,
     pub merging: Merging,
 }
@@ -75,6 +75,20 @@ impl Shared {
 
     pub fn streams(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
         lock(&self.segments)
+    }
+
+    /// Whether so many state facts may wait for the disk: with fewer than `bound` before them.
+    pub fn state_may_wait(&self, facts: usize, bound: usize) -> bool {
+        let waiting = self.state_waiting.fetch_add(facts, Ordering::Relaxed);
+        if waiting >= bound {
+            self.state_committed(facts);
+        }
+        waiting < bound
+    }
+
+    /// So many state facts wait no more.
+    pub fn state_committed(&self, facts: usize) {
+        self.state_waiting.fetch_sub(facts, Ordering::Relaxed);
     }
 
     /// So many pending counters are on disk, or were merged with others.

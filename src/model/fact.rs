@@ -11,6 +11,8 @@
 //!
 //! A state fact never needs its parent row: any order of arrival ends in the same state.
 
+mod shown;
+
 use std::hash::{Hash, Hasher};
 
 use bincode::{Decode, Encode};

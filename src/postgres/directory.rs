@@ -82,8 +82,12 @@ impl Directory {
         self.with(async |conn| Ok(ledger::read(conn, streams).await?)).await
     }
 
-    /// Settled totals of one client or all, from the hour of `since` on, and how far `streams` are
-    /// applied in the same snapshot: what lies beyond is not in these totals, and all before it is.
+    /// Settled totals of one client or all, from the hour of `since` on or of all time, and how far
+    /// `streams` are applied in the same snapshot: what lies beyond is not in these totals, and all
+    /// before it is.
+    ///
+    /// Of all time are the lifetime totals, so that they agree with the views: also of hours that
+    /// were folded or dropped. Bytes and time spent are known of the hours that are there.
     ///
     /// # Errors
     /// When Postgres cannot be asked.
@@ -93,11 +97,13 @@ impl Directory {
         since: Option<Timestamp>,
         streams: &[Uuid],
     ) -> Result<UsageReport, PostgresError> {
-        let since = since.map_or(Timestamp::NEG_INFINITY, |at| Timestamp::from_hour(at.hour()));
         self.with(async |conn| {
             let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
             sqlx::raw_sql(begin).execute(&mut *conn).await?;
-            let rows = totals(&mut *conn, client, since).await?;
+            let rows = match since {
+                Some(since) => totals_since(&mut *conn, client, since).await?,
+                None => lifetime_totals(&mut *conn, client).await?,
+            };
             let ledger = positions(&mut *conn, streams).await?;
             sqlx::raw_sql("COMMIT").execute(conn).await?;
             Ok(UsageReport { rows, ledger })
@@ -170,12 +176,41 @@ impl Directory {
     }
 }
 
-async fn totals(
+struct Total {
+    client_name: String,
+    requests: i64,
+    succeeded: i64,
+    errors: i64,
+    denied: i64,
+    bytes_in: i64,
+    bytes_out: i64,
+    duration_us: i64,
+    last_seen: i64,
+}
+
+impl From<Total> for (Name, Counts) {
+    fn from(total: Total) -> Self {
+        let counts = Counts {
+            requests: count(total.requests),
+            succeeded: count(total.succeeded),
+            failed: count(total.errors),
+            denied: count(total.denied),
+            bytes_in: count(total.bytes_in),
+            bytes_out: count(total.bytes_out),
+            duration_us: count(total.duration_us),
+            last_seen: Timestamp(total.last_seen),
+        };
+        (total.client_name.into(), counts)
+    }
+}
+
+async fn totals_since(
     conn: &mut PgConnection,
     client: Option<&str>,
     since: Timestamp,
 ) -> Result<Vec<(Name, Counts)>, PostgresError> {
-    let rows = sqlx::query!(
+    let totals = sqlx::query_as!(
+        Total,
         r#"
         SELECT h.client_name AS "client_name!", sum(h.requests)::bigint AS "requests!",
                sum(h.succeeded)::bigint AS "succeeded!", sum(h.errors)::bigint AS "errors!",
@@ -190,24 +225,36 @@ async fn totals(
         GROUP BY h.client_name ORDER BY h.client_name
         "#,
         client,
-        since.0
-    )
-    .fetch_all(conn)
-    .await?;
-    let rows = rows.into_iter().map(|row| {
-        let counts = Counts {
-            requests: count(row.requests),
-            succeeded: count(row.succeeded),
-            failed: count(row.errors),
-            denied: count(row.denied),
-            bytes_in: count(row.bytes_in),
-            bytes_out: count(row.bytes_out),
-            duration_us: count(row.duration_us),
-            last_seen: Timestamp(row.last_seen),
-        };
-        (Name::from(row.client_name), counts)
-    });
-    Ok(rows.collect())
+        Timestamp::from_hour(since.hour()).0
+    );
+    Ok(totals.fetch_all(conn).await?.into_iter().map(Into::into).collect())
+}
+
+async fn lifetime_totals(
+    conn: &mut PgConnection,
+    client: Option<&str>,
+) -> Result<Vec<(Name, Counts)>, PostgresError> {
+    let totals = sqlx::query_as!(
+        Total,
+        r#"
+        SELECT s.client_name AS "client_name!", s.total_requests AS "requests!",
+               s.successful_requests AS "succeeded!", s.failed_requests AS "errors!",
+               s.denied_requests AS "denied!", coalesce(h.bytes_in, 0) AS "bytes_in!",
+               coalesce(h.bytes_out, 0) AS "bytes_out!",
+               coalesce(h.duration_us, 0) AS "duration_us!",
+               coalesce(gatepost.to_micros(s.last_seen_at), -9223372036854775808) AS "last_seen!"
+        FROM gatepost.client_statistics AS s
+        LEFT JOIN (
+          SELECT client_name, sum(bytes_in)::bigint AS bytes_in,
+                 sum(bytes_out)::bigint AS bytes_out, sum(duration_us)::bigint AS duration_us
+          FROM gatepost.hourly_totals
+          WHERE $1::text IS NULL OR client_name = $1 GROUP BY client_name
+        ) AS h USING (client_name)
+        WHERE $1::text IS NULL OR s.client_name = $1 ORDER BY s.client_name
+        "#,
+        client
+    );
+    Ok(totals.fetch_all(conn).await?.into_iter().map(Into::into).collect())
 }
 
 async fn positions(

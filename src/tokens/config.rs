@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+use super::keyset::{KeySet, KeySetError};
 use crate::model::units::Span;
 
 /// The longest issuer, and the longest audience, in bytes: they stand in every access token.
@@ -71,6 +72,9 @@ pub enum ConfigError {
          out to use the issuer"
     )]
     Audience,
+    /// What the environment gives is no key set.
+    #[error("{0}; GATEPOST_TOKEN_KEYS takes what `gatepost token keys generate` prints")]
+    Keys(KeySetError),
     /// A span outside of what makes sense.
     #[error("`tokens.{key}` is {span}; it must lie between {min} and {max}")]
     Span {
@@ -104,6 +108,9 @@ impl Config {
         let audience = self.audience();
         if !(1..=ISSUER_MAX).contains(&audience.len()) || audience.contains(char::is_control) {
             return Err(ConfigError::Audience);
+        }
+        if let Some(document) = &self.keys {
+            KeySet::parse(document.expose_secret()).map_err(ConfigError::Keys)?;
         }
         let within = |key, span: Span, min: Span, max: Span| {
             let fits = (min..=max).contains(&span);

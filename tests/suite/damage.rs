@@ -6,6 +6,7 @@
 mod good;
 mod harm;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +16,13 @@ use gatepost::clock::SystemClock;
 use gatepost::entropy::SystemEntropy;
 use gatepost::journal::{Journal, Missing, Reader, Report};
 use gatepost::metrics::Metrics;
-use gatepost::model::fact::{Lane, StateFact};
+use gatepost::model::fact::{Fact, Lane, StateFact, UsageFact};
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use self::good::Good;
-use self::harm::{Harm, JOURNAL, PROGRAM};
+use self::harm::{Harm, JOURNAL, PROGRAM, USAGE};
+use crate::support::database::Database;
 use crate::support::dice::long;
 use crate::support::gateway;
 use crate::support::in_process::{self, Gateway, config};
@@ -78,7 +80,7 @@ fn account(good: &Good, journal: &Journal, harm: &Harm) {
             let here = journal.segments(*lane).iter().any(|s| s.stream == *stream);
             let report = aside.iter().find(|report| report.stream == Some(*stream));
             assert!(here || report.is_some(), "{stream} is gone without a word");
-            report.inspect(|report| set_aside(report, *issued));
+            report.inspect(|report| set_aside(good, report, *stream));
             assert!(harm.dir.contains(&stream.to_string()), "{stream} was not damaged: {report:?}");
             continue;
         };
@@ -92,9 +94,16 @@ fn account(good: &Good, journal: &Journal, harm: &Harm) {
     }
 }
 
-fn set_aside(report: &Report, issued: u64) {
+fn set_aside(good: &Good, report: &Report, stream: Uuid) {
+    let (lane, issued) = good.streams[&stream];
     assert!(!report.reason.is_empty(), "{report:?}");
     assert!(report.missing.facts <= issued, "{report:?}");
+    // (Of state facts what can be read is logged again.)
+    if lane == Lane::Usage && report.missing.exact {
+        let chunks = good.chunks.keys().filter(|(of, _)| *of == stream).count() as u64;
+        let missing = (report.missing.chunks, report.missing.facts);
+        assert_eq!(missing, (chunks, issued), "nothing of it is applied: {report:?}");
+    }
 }
 
 fn look_at(good: &Good, reader: &Reader, seed: u64) -> String {
@@ -175,6 +184,75 @@ async fn what_is_drained_of_damaged_journals_is_never_more_than_was_issued() {
     }
     let total = db.number("SELECT coalesce(sum(requests), 0)::bigint FROM gatepost.usage_hourly");
     assert!(total.await > 0, "something was drained");
+}
+
+/// What is applied of one stream: whole chunks, and facts.
+fn applied(good: &Good, stream: Uuid, counted: &HashMap<Uuid, i64>) -> (u64, u64) {
+    let (mut chunks, mut facts) = (0, 0);
+    for (_, chunk) in good.chunks.iter().filter(|((of, _), _)| *of == stream) {
+        let is_counted = |fact: &&Fact| match fact {
+            Fact::Usage(UsageFact { counter, counts }) => {
+                let found = counted.get(&counter.key_id).copied().unwrap_or(0);
+                assert!([0, counts.requests as i64].contains(&found), "{found} of {counts:?}");
+                found > 0
+            }
+            other => panic!("{other:?}"),
+        };
+        let of_chunk = chunk.iter().filter(is_counted).count();
+        chunks += u64::from(of_chunk == chunk.len());
+        facts += of_chunk as u64;
+    }
+    (chunks, facts)
+}
+
+/// Each image into a Postgres of its own: what is counted there, and what is reported missing, is
+/// all that was durable. Returns whether a loss was reported.
+async fn is_all_there_is(good: &Good, gateway: &Gateway, db: &Database) -> bool {
+    const COUNTED: &str =
+        "SELECT key_id, sum(requests)::bigint FROM gatepost.usage_hourly GROUP BY 1";
+    let rows = sqlx::query_as(COUNTED).fetch_all(&mut db.connect().await).await.unwrap();
+    let counted: HashMap<Uuid, i64> = rows.into_iter().collect();
+    let reports = gateway.journal.quarantined();
+    let mut lost = false;
+    for (stream, (_, issued)) in good.streams.iter().filter(|(_, (lane, _))| *lane == Lane::Usage) {
+        let applied = applied(good, *stream, &counted);
+        let chunks = good.chunks.keys().filter(|(of, _)| of == stream).count() as u64;
+        let missing = match reports.iter().find(|report| report.stream == Some(*stream)) {
+            Some(report) => report.missing,
+            None => Missing::NONE,
+        };
+        let both = (applied.0 + missing.chunks, applied.1 + missing.facts);
+        if missing.exact {
+            assert_eq!(both, (chunks, *issued), "{stream}: {applied:?} {missing:?}");
+        } else {
+            assert!(both.0 <= chunks && both.1 <= *issued, "{stream}: {applied:?} {missing:?}");
+        }
+        lost |= missing.exact && missing.facts > 0;
+    }
+    lost
+}
+
+#[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]
+#[tokio::test]
+async fn what_is_reported_as_exact_and_what_is_applied_is_all_that_was_durable() {
+    let (good, _db) = good::make().await;
+    let mut lost = 0;
+    for seed in seeds(24) {
+        let (data, harm) = (TempDir::new().unwrap(), Harm::of(seed, good.path(), USAGE));
+        in_process::copy(&good.path().join("journal"), &data.path().join("journal"));
+        harm.apply(data.path());
+        let db = Database::new().await;
+        let reader = Reader::patient_child(Path::new(journal::PROGRAM), SILENCE);
+        let gateway = Gateway::read_by(reader, data, &db.url, None, config());
+        gateway.journal.examine(&|| false);
+        // What is damaged is set aside, and the next pass goes on.
+        while gateway.drainer.drain_now().await.is_err() {}
+        let told = is_all_there_is(&good, &gateway, &db).await;
+        eprintln!("GATEPOST_SEED={seed} {harm:?}: {told}");
+        lost += u64::from(told);
+        drop(gateway.shut_down().await);
+    }
+    assert!(lost > 0, "no image has lost anything");
 }
 
 #[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]

@@ -1,6 +1,8 @@
 //! A disk that fails, fills up, or takes its time, under the real program: what was promised is
 //! kept, nothing is counted twice, and it goes on by itself.
 
+mod merging;
+
 use axum::http::Method;
 use futures_util::future::join_all;
 use serde_json::Value;

@@ -156,8 +156,17 @@ async fn what_a_lagging_replica_lost_is_sent_again_and_counted_once() {
 
 #[tokio::test]
 async fn what_was_removed_here_and_lost_there_is_reported_to_the_last_fact() {
+    removed_and_lost(false).await;
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_removed_is_reported_too_and_once() {
+    removed_and_lost(true).await;
+}
+
+async fn removed_and_lost(restarted: bool) {
     let db = Database::new().await;
-    let gateway = Gateway::new(&db.url);
+    let mut gateway = Gateway::new(&db.url);
     count(&gateway, 100).await;
     drain(&gateway).await;
     let first = gateway.journal.segments(Lane::Usage)[0].stream;
@@ -186,9 +195,14 @@ async fn what_was_removed_here_and_lost_there_is_reported_to_the_last_fact() {
          DELETE FROM gatepost.stream_ledger; INSERT INTO gatepost.stream_ledger SELECT * FROM l",
     )
     .await;
-    // What the ledger refuses makes the drainer look.
-    count(&gateway, 1).await;
-    assert!(gateway.drainer.drain_now().await.is_err());
+    if restarted {
+        gateway = Gateway::open(gateway.shut_down().await, &db.url, None);
+        count(&gateway, 1).await;
+    } else {
+        // What the ledger refuses makes the drainer look.
+        count(&gateway, 1).await;
+        assert!(gateway.drainer.drain_now().await.is_err());
+    }
     drain(&gateway).await;
     let lost = Lost { stream: first, lane: "usage", from: 2, to: end, facts: Some(end - 1) };
     assert_eq!(gateway.drainer.status().lost, [lost]);
@@ -196,7 +210,10 @@ async fn what_was_removed_here_and_lost_there_is_reported_to_the_last_fact() {
     assert_eq!(gateway.metrics.drain.lost_facts.get(), end - 1);
     // And everything but that was sent again, once.
     assert_eq!(db.number(TOTAL).await, issued + 1 - (end as i64 - 1));
-    drop(gateway.shut_down().await);
+    let again = Gateway::open(gateway.shut_down().await, &db.url, None);
+    drain(&again).await;
+    assert_eq!(again.drainer.status().lost, [], "it was told");
+    drop(again.shut_down().await);
 }
 
 #[tokio::test]

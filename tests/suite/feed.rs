@@ -130,8 +130,9 @@ const FILL: &str = "INSERT INTO gatepost.clients (name) VALUES ('acme'), ('zeta'
     INSERT INTO gatepost.policies VALUES ('gold', '{}'); \
     INSERT INTO gatepost.api_keys (digest, client_name, last4) \
       VALUES (sha256('k'), 'acme', 'kkkk'); \
+    ALTER TABLE gatepost.revocations DROP CONSTRAINT revocations_kind_check; \
     INSERT INTO gatepost.revocations (kind, id) \
-      VALUES ('key', 'some'), ('subject', 'of a later version')";
+      VALUES ('key', 'some'), ('later', 'of a later version')";
 
 #[tokio::test]
 async fn an_empty_follower_is_told_everything_and_then_only_changes() {

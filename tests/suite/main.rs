@@ -29,3 +29,4 @@ mod sink;
 mod source;
 mod stream;
 mod support;
+mod usage;

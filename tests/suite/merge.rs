@@ -6,9 +6,11 @@ mod embedded;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Instant;
 
 use gatepost::codec;
-use gatepost::journal::{Config, End, MergeError, Scope};
+use gatepost::drainer;
+use gatepost::journal::{Config, End, MergeError, SOURCES_MAX, Scope};
 use gatepost::model::fact::Lane;
 use gatepost::model::units::Size;
 use gatepost::postgres::sink::{Batch, Retirement, SinkError};
@@ -18,7 +20,7 @@ use uuid::Uuid;
 use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::in_process::{Gateway, NEVER, clone, config, drain};
-use crate::support::postgres::{id, range, sink, usage};
+use crate::support::postgres::{at, id, range, sink, usage};
 
 const TOTAL: &str =
     "SELECT coalesce(sum(total_requests), 0)::bigint FROM gatepost.client_statistics";
@@ -269,6 +271,37 @@ async fn a_source_is_retired_once_and_by_one_only() {
     let mut positions: Vec<_> = report.ledger.into_iter().collect();
     positions.sort();
     assert_eq!(positions, [(id(1), 5), (id(10), 2)]);
+}
+
+/// As many as one merged segment may stand for, within the deadline of a drain.
+#[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]
+#[tokio::test]
+async fn the_most_sources_are_retired_in_one_transaction() {
+    let db = Database::new().await;
+    let deadline = drainer::Config::default().deadline.0;
+    let mut sink = at(&db.url).sink("gw-1".into(), deadline);
+    let sources: Vec<_> = (0..SOURCES_MAX as u128).map(|n| (id(1000 + n), 5)).collect();
+    let mut batch = Batch {
+        ranges: vec![range(id(1), Lane::Usage, 0, 1)],
+        retires: vec![Retirement { by: id(1), sources: sources.clone() }],
+        usage: vec![usage("acme", 1, "orders", 1)],
+        ..Batch::default()
+    };
+    // Its rows made, and changed, as after a ledger that lost half of them.
+    for requests in 1..=2 {
+        let began = Instant::now();
+        sink.apply(&batch).await.unwrap();
+        eprintln!("{SOURCES_MAX} sources in {:?} of {deadline:?}", began.elapsed());
+        assert_eq!(db.number(RETIRED).await, SOURCES_MAX as i64);
+        assert_eq!(db.number(TOTAL).await, requests);
+        db.execute("UPDATE gatepost.stream_ledger SET last_seq = 0 WHERE retired_by IS NULL").await;
+    }
+    batch.ranges[0].closed = Some(1);
+    batch.retires.clear();
+    sink.apply(&batch).await.unwrap();
+    let streams: Vec<_> = sources.iter().map(|source| source.0).collect();
+    let ledger = sink.positions(&streams).await.unwrap();
+    assert_eq!(ledger.values().filter(|row| row.last_seq == 5).count(), SOURCES_MAX);
 }
 
 /// Schedule 7: a segment ended early, its last commit went to the next one, and what lies beyond

@@ -1,5 +1,5 @@
-//! `gatepost session` and `gatepost token keys`, through the real program: on the data directory, on
-//! a running gateway, and without Postgres.
+//! `gatepost session` and `gatepost token keys`, through the real program: on the data directory,
+//! on a running gateway, and without Postgres.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -149,7 +149,8 @@ async fn commands_do_what_they_can_without_postgres_and_say_what_they_cannot() {
     assert_eq!(db.number(sql).await, 1);
     refused(&gateway.run(&["session", "revoke", STRANGER]).await, 1, "there is no session");
     let far = "INSERT INTO gatepost.sessions (id, node_id, subject, client_name, expires_at) \
-               VALUES ('9f0c8f7e-5d0a-4c35-8f0e-0a3bb0c7a002', 'gw-far', 'a', 'web', now() + '1 day')";
+               VALUES ('9f0c8f7e-5d0a-4c35-8f0e-0a3bb0c7a002', 'gw-far', 'a', 'web', \
+                       now() + '1 day')";
     db.execute(far).await;
     assert_eq!(gateway.run(&["session", "show", FAR]).await.json()["node"], "gw-far");
     refused(&gateway.run(&["session", "revoke", FAR]).await, 69, "`gw-far`");

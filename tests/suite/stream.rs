@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use super::support::house::{House, connect, declared, key, read_head, server};
+use super::support::process::peak_kib;
 
 const PIECE: usize = 64 << 10;
 const PIECES: usize = 768;
@@ -78,13 +79,6 @@ fn answer_by_pieces(stream: TcpStream) {
         write_piece(&mut writing, b'd');
     }
     writing.write_all(b"0\r\n\r\n").expect("the gateway reads");
-}
-
-/// The most memory that a process ever had, in KiB, where the system tells.
-fn peak_kib(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.split_whitespace().next()?.parse().ok()
 }
 
 #[test]

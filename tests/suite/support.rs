@@ -12,7 +12,7 @@ pub mod image;
 pub mod in_process;
 pub mod journal;
 pub mod postgres;
-mod process;
+pub mod process;
 mod reaper;
 pub mod shim;
 mod wire;

@@ -1,6 +1,8 @@
 //! Merging: what a merged segment says is what its sources said, wherever it is interrupted.
 
+mod copies;
 mod embedded;
+mod failing;
 
 use std::collections::BTreeMap;
 use std::fs;

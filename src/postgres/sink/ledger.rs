@@ -1,7 +1,7 @@
 //! The ledger: one row per stream says how far it is applied. A compare-and-swap on it is what
 //! makes sums exactly once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -119,7 +119,8 @@ pub(super) async fn advance(
 }
 
 /// Says of every source that its facts are those of another stream. `false` when one of them was
-/// applied by itself or with a third; the caller must roll back then. (Two copies of a directory
+/// applied by itself or with a third, or is named twice, for then its facts are in these sums
+/// twice; the caller must roll back then. (Two copies of a directory
 /// may lock rows here in opposite order; Postgres ends one of them, and it is tried again.)
 pub(super) async fn retire(
     conn: &mut PgConnection,
@@ -127,6 +128,9 @@ pub(super) async fn retire(
     retirement: &Retirement,
 ) -> Result<bool, sqlx::Error> {
     let streams: Vec<Uuid> = retirement.sources.iter().map(|source| source.0).collect();
+    if streams.iter().collect::<HashSet<_>>().len() < streams.len() {
+        return Ok(false);
+    }
     let ends: Vec<i64> = retirement.sources.iter().map(|source| bigint(source.1)).collect();
     let retired = sqlx::query!(
         r#"

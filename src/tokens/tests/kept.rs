@@ -93,8 +93,8 @@ fn a_token_is_what_another_program_makes_of_the_same_key() {
     );
     assert_eq!(decoded(parts[1]).expect("text"), claims);
     // Made by `openssl pkeyutl -sign -rawin`: Ed25519 leaves nothing to chance.
-    let signature = "oGK26AEXUXVFA5uGcFHsAneXUu32F9MTD8t-vqghxmSu5Hfk1Z6pnYGZkskkWryk7FTKufPmGMxoHb8e\
-                     QJ7MBg";
+    let signature = "oGK26AEXUXVFA5uGcFHsAneXUu32F9MTD8t-vqghxmSu5Hfk1Z6pnYGZkskkWryk7FTKufPmGMxo\
+                     Hb8eQJ7MBg";
     assert_eq!(parts[2..], [signature]);
     let access = keys.verify(text, START).expect("one of ours");
     let grant = grant();

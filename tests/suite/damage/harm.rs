@@ -8,6 +8,8 @@ use gatepost::entropy::{Entropy, SeededEntropy};
 /// Files of the journal, by what they are; their turn comes by seed.
 pub const JOURNAL: &[&str] =
     &["/db", "/conf", "/snap.", "/end", "/db", "/sent", "/sources", "/attached", "/blobs", "/db"];
+/// What sums are read from.
+pub const USAGE: &[&str] = &["/journal/usage/"];
 /// Those that only the program reads, and some of the journal.
 pub const PROGRAM: &[&str] =
     &["/format", "/node", "/admin-token", "/lock", "cache/db", "cache/conf", "cache/"];

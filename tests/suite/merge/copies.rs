@@ -1,9 +1,9 @@
 //! Copies of the data directory, and old ones in its place, from before a merge.
 
-use gatepost::model::fact::Lane;
-use gatepost::postgres::sink::{Batch, Retirement};
+use std::path::Path;
 
 use super::*;
+use crate::support::in_process;
 
 /// Schedule 2.
 #[tokio::test]
@@ -95,4 +95,54 @@ async fn a_restored_directory_does_not_count_again_what_was_merged_since() {
     assert_eq!(db.number(TOTAL).await, BACKLOG + 5 + 9);
     nothing_set_aside(&restored);
     drop(restored.shut_down().await);
+}
+
+/// Two copies of a directory merged the same streams apart, and what they made met again.
+#[tokio::test]
+async fn two_merges_of_the_same_streams_are_counted_once_and_not_merged_into_one() {
+    let db = Database::new().await;
+    let original = new(&db.url);
+    backlog(&original).await;
+    count(&original, 0..0).await;
+    let copied = clone(original.data.path());
+    let merged = merge(&original);
+    let copy = open(copied, &db.url);
+    assert!(try_merge(&copy, Scope::All).unwrap());
+    let data = copy.shut_down().await;
+    let beside = |data: &Path| data.join("journal/usage").join(merged.to_string());
+    in_process::copy(&beside(original.data.path()), &beside(data.path()));
+    drop(original.shut_down().await);
+    let gateway = open(data, &db.url);
+    for _ in 0..4 {
+        count(&gateway, MUCH..MUCH + 1).await;
+    }
+    assert!(try_merge(&gateway, Scope::All).unwrap(), "what came after");
+    drain(&gateway).await;
+    let total = db.number(TOTAL).await;
+    // One of them has what came after, and the first to be sent is counted.
+    assert!([BACKLOG, BACKLOG + 4].contains(&total), "{total}");
+    assert_eq!(gateway.metrics.drain.conflicts.get(), 1);
+    assert_eq!(gateway.journal.status().quarantined.len(), 1, "it is told");
+    drop(gateway.shut_down().await);
+}
+
+/// Merged of such a pair, as could be made once: its sums hold the facts of one stream twice.
+#[tokio::test]
+async fn what_names_a_stream_twice_is_refused_and_harms_no_other() {
+    let db = Database::new().await;
+    let mut sink = sink(&db.url, "gw-1");
+    let merged = |by: u128, sources: &[u128]| Batch {
+        ranges: vec![range(id(by), Lane::Usage, 0, 1)],
+        retires: vec![Retirement {
+            by: id(by),
+            sources: sources.iter().map(|source| (id(*source), 5)).collect(),
+        }],
+        usage: vec![usage("acme", 1, "orders", 1)],
+        ..Batch::default()
+    };
+    let twice = sink.apply(&merged(10, &[1, 2, 1])).await;
+    assert!(matches!(twice, Err(SinkError::Cloned(by)) if by == id(10)), "{twice:?}");
+    assert!(sink.positions(&[id(1), id(10)]).await.unwrap().is_empty(), "nothing of it");
+    sink.apply(&merged(11, &[1, 2])).await.unwrap();
+    assert_eq!(db.number(TOTAL).await, 1);
 }

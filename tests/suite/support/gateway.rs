@@ -240,6 +240,11 @@ impl Gateway {
         self.running.as_ref().expect("it runs")
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.running().child.id()
+    }
+
     /// The data plane.
     pub fn http(&self) -> &Http {
         &self.running().data

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::dice::Dice;
@@ -97,7 +98,10 @@ impl Tree {
             match content {
                 Some(content) => {
                     fs::create_dir_all(path.parent().expect("below a root")).expect("writable");
-                    fs::write(path, content).expect("writable");
+                    fs::write(&path, content).expect("writable");
+                    // As the program makes them.
+                    let private = fs::Permissions::from_mode(0o600);
+                    fs::set_permissions(path, private).expect("writable");
                 }
                 None => fs::create_dir_all(path).expect("writable"),
             }

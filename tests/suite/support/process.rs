@@ -61,3 +61,10 @@ pub fn end(mut child: Child, with: &str) -> ExitStatus {
     reaper::ended(child.id());
     status
 }
+
+/// The most memory that a process ever had, in KiB, where the system tells.
+pub fn peak_kib(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
