@@ -10,13 +10,13 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use axum::http::header::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::response::Response;
 use prometheus_client::metrics::counter::Counter;
 
 use super::config::Config;
 use super::peers::Trusted;
-use super::problem::{Code, Refusal};
+use super::problem::{Code, NO_STORE, Refusal};
 use super::readiness::Readiness;
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use super::routes::RouteTable;
@@ -171,6 +171,11 @@ impl Edge {
                     Endpoint::AuthRequest => refusal.render_for_nginx(),
                     Endpoint::Token | Endpoint::Revoke | Endpoint::Introspect => {
                         refusal.render_for_oauth()
+                    }
+                    Endpoint::Refresh => {
+                        let mut response = refusal.render();
+                        response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+                        response
                     }
                     _ => refusal.render(),
                 }

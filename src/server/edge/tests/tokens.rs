@@ -122,6 +122,7 @@ async fn whatever_is_wrong_with_a_refresh_token_the_answer_is_the_same() {
 
     let first = gateway.refresh(&over).await;
     assert_eq!((first.status.as_u16(), first.code().as_str()), (401, "invalid_grant"));
+    assert_eq!(first.header("cache-control"), Some("no-store"));
     let in_form = gateway.grant(&over).await;
     assert_eq!(error(&in_form), (400, "invalid_grant".into()));
     assert_eq!(in_form.header("cache-control"), Some("no-store"));
