@@ -25,10 +25,13 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
+/// What is being written whole begins with this; what a kill leaves of it goes at the next start.
+pub const NEW: &str = ".new-";
+
 /// Writes a file whole: beside it, synced, renamed over it, directory synced.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
+    let mut file = tempfile::Builder::new().prefix(NEW).tempfile_in(dir)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -80,7 +83,7 @@ pub fn finish_removals(parent: &Path) -> io::Result<()> {
     remove_starting_with(parent, GONE)
 }
 
-/// Removes the directories in `parent`, if that is there, whose names start with `prefix`.
+/// Removes what is in `parent`, if that is there, and has a name that starts with `prefix`.
 pub fn remove_starting_with(parent: &Path, prefix: &str) -> io::Result<()> {
     let entries = match fs::read_dir(parent) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -89,7 +92,11 @@ pub fn remove_starting_with(parent: &Path, prefix: &str) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(prefix) {
-            fs::remove_dir_all(entry.path())?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
         }
     }
     Ok(())

@@ -42,7 +42,7 @@ impl DataDir {
         let lock = File::options().create(true).append(true).open(path.join("lock"));
         let lock = lock.map_err(unusable)?;
         match lock.try_lock() {
-            Ok(()) => {}
+            Ok(()) => disk::remove_starting_with(path, disk::NEW).map_err(unusable)?,
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::Locked(format!(
                     "the data directory {} is in use by another gatepost; stop it, or give this \
@@ -150,6 +150,14 @@ mod tests {
         assert!(matches!(DataDir::take(dir.path()), Err(Error::Locked(_))));
         drop(first);
         DataDir::take(dir.path()).expect("free again");
+    }
+
+    #[test]
+    fn what_a_kill_left_half_written_is_no_hindrance() {
+        let dir = tempfile::TempDir::new().expect("temporary directory");
+        fs::write(dir.path().join(".new-Ab3dE"), "half").expect("writable");
+        drop(DataDir::take(dir.path()).expect("free"));
+        assert!(!dir.path().join(".new-Ab3dE").exists());
     }
 
     #[test]

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::foreign::READING;
 use super::quarantine::Applied;
-use super::replay::NEW;
 use super::writer::Writer;
 use super::{Chunk, FactRef, Journal, JournalError, Missing, Segment, SegmentError, merge};
 use crate::codec::CodecError;
@@ -19,7 +18,7 @@ use crate::model::fact::{Fact, Lane, StateFact};
 impl Journal {
     /// Registers the segments of earlier processes.
     pub(super) fn inherit(&self) -> Result<(), JournalError> {
-        disk::remove_starting_with(&self.dir, NEW).map_err(self.io())?;
+        disk::remove_starting_with(&self.dir, disk::NEW).map_err(self.io())?;
         disk::remove_starting_with(&self.quarantine_dir(), READING).map_err(self.io())?;
         for lane in Lane::ALL {
             let lane_dir = self.dir.join(lane.as_str());

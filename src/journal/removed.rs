@@ -127,6 +127,8 @@ mod tests {
         assert!(journal.remembered().is_empty());
         journal.remember([removed(1), removed(2), removed(3)].iter()).expect("writable");
         journal.shutdown().expect("a working disk");
+        // A kill came while it was being written.
+        std::fs::write(data.path().join("journal/.new-Ab3dE"), "half").expect("writable");
         let journal = open();
         let streams = |journal: &Journal| {
             let all = journal.remembered().into_iter();

@@ -23,9 +23,6 @@ use super::{Full, Journal, Missing, Place, Segment};
 use crate::disk;
 use crate::model::fact::{Fact, Lane, StateFact};
 
-/// Before the names of copies that have not taken their place yet.
-pub(super) const NEW: &str = ".new-";
-
 /// A segment that was copied and looked through. Dropped, it leaves nothing behind.
 #[derive(Debug)]
 pub struct Replay {
@@ -69,7 +66,7 @@ impl Journal {
         if taken.saturating_add(bytes) > self.config.max_bytes.0 {
             return Err(Full.into());
         }
-        let copy = self.dir.join(format!("{NEW}{}", foreign.stream));
+        let copy = self.dir.join(format!("{}{}", disk::NEW, foreign.stream));
         drop(fs::remove_dir_all(&copy));
         disk::make_private_dir(&copy)?;
         // From here on the copy is removed with it.

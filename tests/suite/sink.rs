@@ -143,7 +143,9 @@ async fn last_seen_is_never_far_ahead_of_the_servers_clock() {
 #[tokio::test]
 async fn many_writers_of_the_same_counters_never_deadlock() {
     let db = Database::new().await;
-    let usage: Vec<_> = (0..200).map(|key| usage("acme", key, "orders", 1)).collect();
+    // Each of another client: on one client's row they would queue, whatever their order.
+    let of_client = |key: u128| usage(&format!("c{key}"), key, "orders", 1);
+    let usage: Vec<_> = (0..200).map(of_client).collect();
     let writers = (1..=4_u128).map(|writer| {
         let mut usage = usage.clone();
         usage.rotate_left(writer as usize * 40);

@@ -68,6 +68,8 @@ async fn fault(backlog: &Gateway, issued: u64, which: &str) -> Option<bool> {
     assert_eq!(gateway.counted().await, issued, "{which}");
     gateway.terminate().await;
     assert!(!gateway.data_dir().join("quarantine").exists(), "{which}");
+    // Nothing took the place of others before it was whole.
+    assert!(!gateway.said().contains("end of a merged segment was lost"), "{which}");
     Some(met)
 }
 

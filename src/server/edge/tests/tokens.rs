@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::model::Session;
-use crate::model::fact::StateFact;
+use crate::model::fact::{Revocation, RevocationKind, StateFact};
 use crate::tokens::{Issued, NewSession};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
@@ -218,7 +218,15 @@ async fn a_key_is_exchanged_by_its_own_client_only() {
     assert_eq!(used.header("x-gatepost-client"), Some("acme"));
     assert_eq!(used.header("x-gatepost-key-id"), Some(&*Uuid::from_u128(1).to_string()));
     assert_eq!(used.header("x-gatepost-subject"), Some(""));
-    assert_eq!(gateway.counted().await[":access"][..4], [5, 2, 0, 3]);
+    // It ends with its client's log-out; the key does not.
+    let bearer = format!("Bearer {token}");
+    let (kind, at) = (RevocationKind::Client, Timestamp(i64::MAX));
+    gateway.cache.pin(&StateFact::Revoked(Revocation { kind, id: "acme".into(), at }));
+    let over = gateway.get("/authz/forward-auth", &[("authorization", &bearer)]).await;
+    assert_eq!((over.status.as_u16(), over.code().as_str()), (401, "invalid_credential"));
+    let key = gateway.get("/authz/forward-auth", &[("x-api-key", good.reveal())]).await;
+    assert_eq!(key.status, StatusCode::OK);
+    assert_eq!(gateway.counted().await[":access"][..4], [7, 3, 0, 4]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
