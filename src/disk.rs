@@ -7,6 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+/// Says which file it was, which the system does not; the kind stays.
+pub fn at(path: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
+    |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
 /// Makes a directory, and its parents, that only its owner can enter. The names of those that it
 /// made are durable: what is synced inside is lost with the name of a directory above it.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {
@@ -16,13 +21,13 @@ pub fn make_private_dir(dir: &Path) -> io::Result<()> {
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     make_private_dir(parent)?;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at(dir))?;
     sync_dir(parent)
 }
 
 /// Makes the names in a directory durable.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at(dir))
 }
 
 /// What is being written whole begins with this; what a kill leaves of it goes at the next start.
@@ -31,37 +36,46 @@ pub const NEW: &str = ".new-";
 /// Writes a file whole: beside it, synced, renamed over it, directory synced.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(NEW).tempfile_in(dir)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    let write = || {
+        let mut file = tempfile::Builder::new().prefix(NEW).tempfile_in(dir)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    write().map_err(at(path))?;
     sync_dir(dir)
 }
 
 /// Makes an empty mark durable.
 pub fn make_mark(path: &Path) -> io::Result<()> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)?.sync_all()?;
+    let mark = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    mark.and_then(|mark| mark.sync_all()).map_err(at(path))?;
     sync_dir(path.parent().unwrap_or(Path::new(".")))
 }
 
 /// sled makes world-readable files: close them, and make them and their names durable.
 pub fn secure(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o600))?;
-            File::open(entry.path())?.sync_all()?;
-        }
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let entry = entry.map_err(at(dir))?;
+        let path = entry.path();
+        let close = || {
+            if entry.file_type()?.is_file() {
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+                File::open(&path)?.sync_all()?;
+            }
+            Ok(())
+        };
+        close().map_err(at(&path))?;
     }
     sync_dir(dir)
 }
 
 /// A kill while sled opens can leave a half-written snapshot that makes every later open fail.
 pub fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
         if path.extension().is_some_and(|extension| extension == "generating") {
-            fs::remove_file(path)?;
+            fs::remove_file(&path).map_err(at(&path))?;
         }
     }
     Ok(())
@@ -74,8 +88,8 @@ const GONE: &str = ".gone-";
 pub fn remove_dir(dir: &Path) -> io::Result<()> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let gone = dir.with_file_name(format!("{GONE}{name}"));
-    fs::rename(dir, &gone)?;
-    fs::remove_dir_all(gone)
+    fs::rename(dir, &gone).map_err(at(dir))?;
+    fs::remove_dir_all(&gone).map_err(at(&gone))
 }
 
 /// Finishes what a kill interrupted in [`remove_dir`].
@@ -87,16 +101,15 @@ pub fn finish_removals(parent: &Path) -> io::Result<()> {
 pub fn remove_starting_with(parent: &Path, prefix: &str) -> io::Result<()> {
     let entries = match fs::read_dir(parent) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
+        entries => entries.map_err(at(parent))?,
     };
     for entry in entries {
-        let entry = entry?;
+        let entry = entry.map_err(at(parent))?;
         if entry.file_name().to_string_lossy().starts_with(prefix) {
-            if entry.file_type()?.is_dir() {
-                fs::remove_dir_all(entry.path())?;
-            } else {
-                fs::remove_file(entry.path())?;
-            }
+            let path = entry.path();
+            let is_dir = entry.file_type().map_err(at(&path))?.is_dir();
+            let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(at(&path))?;
         }
     }
     Ok(())
@@ -105,14 +118,14 @@ pub fn remove_starting_with(parent: &Path, prefix: &str) -> io::Result<()> {
 /// Copies a directory of plain files and such directories into `to`, which is there, and makes the
 /// copies durable. What is neither is left out.
 pub fn copy_dir(from: &Path, to: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
+    for entry in fs::read_dir(from).map_err(at(from))? {
+        let entry = entry.map_err(at(from))?;
         let (kind, copy) = (entry.file_type()?, to.join(entry.file_name()));
         if kind.is_dir() {
             make_private_dir(&copy)?;
             copy_dir(&entry.path(), &copy)?;
         } else if kind.is_file() {
-            fs::copy(entry.path(), &copy)?;
+            fs::copy(entry.path(), &copy).map_err(at(&copy))?;
         }
     }
     secure(to)

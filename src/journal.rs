@@ -20,7 +20,7 @@
 //! drainer ◄── segments: chunks up to the published durable_seq ◄──────────────────────────┘
 //!
 //! journal/<lane>/<stream>/   one sled database per segment; the stream id is a uuid v7
-//!     sources                where others were merged into it: their streams, written first
+//!     sources, sources-copy  where others were merged into it: their streams, written first
 //!     end                    written and synced when the segment closes: last number, facts
 //!     sent                   written and synced before the first transaction that carries it
 //! ```
@@ -75,7 +75,7 @@ use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, Usa
 pub use ballast::{give_up_ballast, is_disk_full};
 pub use chunk::{CHUNK_MAX, CHUNK_VERSION, Chunk, FACT_MAX, FactRef};
 pub use config::{Commit, Config, OnFull};
-pub use error::{Full, JournalError};
+pub use error::{Full, JournalError, Unwritten};
 pub use foreign::{Foreign, LogError};
 pub use merge::part::Claim;
 pub use merge::sources::{SOURCES_MAX, Source};
@@ -110,7 +110,7 @@ pub struct Journal {
     clock: Handed<SharedClock>,
     entropy: Handed<SharedEntropy>,
     metrics: Arc<Metrics>,
-    thread: Arc<Mutex<Option<JoinHandle<()>>>>,
+    thread: Arc<Mutex<Option<JoinHandle<Unwritten>>>>,
 }
 
 /// What came in through the door, and cannot be printed.
@@ -172,7 +172,7 @@ impl Journal {
             .name("journal".into())
             .spawn(move || {
                 let _end = Ended(ending);
-                committer.run();
+                committer.run()
             })
             .map_err(|error| JournalError::Thread(error.to_string()))?;
         // What is wanted before the thread is known here waits one interval at most.
@@ -311,13 +311,18 @@ impl Journal {
         if let Some(thread) = self.shared.thread.get() {
             thread.unpark();
         }
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread {
-            thread.join().map_err(|_| JournalError::Thread("it panicked".into()))?;
-        }
-        match self.pending() {
-            0 => Ok(()),
-            lost => Err(JournalError::Unwritten(lost)),
+        let carried = match lock(&self.thread).take() {
+            Some(thread) => {
+                thread.join().map_err(|_| JournalError::Thread("it panicked".into()))?
+            }
+            None => Unwritten::default(),
+        };
+        // Counters that came after the thread had looked for the last time are lost as well.
+        let unwritten = Unwritten { counters: self.pending(), ..carried };
+        if unwritten == Unwritten::default() {
+            Ok(())
+        } else {
+            Err(JournalError::Unwritten(unwritten))
         }
     }
 }

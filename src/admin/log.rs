@@ -19,6 +19,9 @@ pub(super) use inspect::facts;
 pub(super) use replay::replay;
 pub(super) use verify::verify;
 
+/// What a reading says that a shutdown has ended.
+const STOPPING: &str = "the gateway is stopping: what was read so far is not all";
+
 /// The journal's lanes, and how far the drain has come; `drain` is null when embedded.
 #[derive(Serialize)]
 pub(super) struct Shown {
@@ -66,6 +69,7 @@ impl From<LogError> for Problem {
             LogError::NotFound(_) => Self::missing(detail),
             LogError::Unnamed(_) | LogError::Mixed => Self::bad_request(detail),
             LogError::Here(_) | LogError::Merged { .. } => Self::conflict("already_here", detail),
+            LogError::Several { .. } => Self::conflict("several", detail),
             LogError::NoEnd(_) => Self::conflict("no_end", detail),
             LogError::Sources(_) => Self::conflict("no_sources", detail),
             LogError::Unreadable(_) => Self::conflict("unreadable", detail),

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -21,6 +22,10 @@ const POLLS_MISSED_MAX: u32 = 2;
 
 /// Connections to the control plane at a time.
 const ADMIN_CONNECTIONS_MAX: usize = 256;
+
+/// How long who reads a long answer of the control plane (`gatepost log inspect`) may have stopped
+/// reading it once the gateway is stopping.
+const ADMIN_STALLED_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT, shuts down in order, and returns. A second signal ends it at once.
 /// Segments of earlier processes are read by `reader`.
@@ -58,9 +63,10 @@ pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
     let data = {
         let (config, metrics) = (config.server.clone(), parts.metrics.clone());
         let stop = parts.stopping.clone();
-        parts
-            .tasks
-            .spawn(async move { server::serve(data_listener, plane, &config, metrics, stop).await })
+        parts.tasks.spawn(async move {
+            let stalled_max = config.shutdown_deadline.0;
+            server::serve(data_listener, plane, &config, stalled_max, metrics, stop).await
+        })
     };
     let admin = {
         let config =
@@ -69,7 +75,7 @@ pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
         // Metrics of its own: the gauges are those of the data plane.
         let metrics = Arc::new(Metrics::new());
         parts.tasks.spawn(async move {
-            server::serve(admin_listener, router, &config, metrics, stop).await
+            server::serve(admin_listener, router, &config, ADMIN_STALLED_MAX, metrics, stop).await
         })
     };
     let (mut data, mut admin) = (data, admin);

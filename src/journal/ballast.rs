@@ -4,6 +4,9 @@
 //! a commit fails it is let go, so that open segments get their `end`, a revocation finds room, and
 //! a shutdown can finish. Until it can be made again, with room for new segments beside it, the
 //! disk counts as full.
+//!
+//! A disk is also full for whom a quota is used up. Nobody tells how much of it is left: that is
+//! known by writing.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,6 +19,10 @@ use crate::entropy::SharedEntropy;
 const BESIDE: u64 = 2 << 20;
 const FILE: &str = "ballast";
 const BLOCK: usize = 64 << 10;
+/// Calls to pass before the first attempt when a start needed the room: the cache is opened next.
+const PASSED_AT_START: u32 = 3;
+/// Calls to pass at most between two attempts that a quota ends.
+const PASSED_MAX: u32 = 31;
 
 /// See the module.
 pub(super) struct Ballast {
@@ -23,12 +30,19 @@ pub(super) struct Ballast {
     bytes: u64,
     entropy: SharedEntropy,
     held: bool,
+    /// Calls to pass before the next attempt, and after the next one that a quota ends. Each takes
+    /// all that is left for a moment, so they become rare.
+    to_pass: u32,
+    next_pass: u32,
 }
 
 impl Ballast {
     /// Of so many bytes in `data`; not made yet. Zero bytes are always held.
     pub fn new(data: &Path, bytes: u64, entropy: SharedEntropy) -> Self {
-        Self { file: data.join(FILE), bytes, entropy, held: bytes == 0 }
+        let (file, held) = (data.join(FILE), bytes == 0);
+        let given_up = file.metadata().is_ok_and(|known| known.len() == 0);
+        let to_pass = if given_up { PASSED_AT_START } else { 0 };
+        Self { file, bytes, entropy, held, to_pass, next_pass: 1 }
     }
 
     /// Whether it is there; if not, the disk counts as full.
@@ -49,24 +63,29 @@ impl Ballast {
         if disk::free_bytes(data)? < self.bytes.saturating_add(BESIDE) {
             return Ok(false);
         }
+        if self.to_pass > 0 {
+            self.to_pass -= 1;
+            return Ok(false);
+        }
         if let Err(error) = self.write() {
             drop(fs::remove_file(&self.file));
-            return if is_full(&error) { Ok(false) } else { Err(error) };
+            if !is_full(&error) {
+                return Err(error);
+            }
+            self.to_pass = self.next_pass;
+            self.next_pass = (2 * self.next_pass + 1).min(PASSED_MAX);
+            return Ok(false);
         }
+        self.next_pass = 1;
         self.held = true;
         Ok(true)
     }
 
     fn write(&self) -> io::Result<()> {
         let mut file = File::create(&self.file)?;
-        let mut block = vec![0; BLOCK];
-        let mut left = self.bytes;
-        while left > 0 {
-            let part = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
-            self.entropy.fill(&mut block[..part]);
-            file.write_all(&block[..part])?;
-            left -= part as u64;
-        }
+        write_bytes(&mut file, self.bytes + BESIDE, &|block| self.entropy.fill(block))?;
+        // So much has room beside it.
+        file.set_len(self.bytes)?;
         file.sync_all()
     }
 
@@ -80,15 +99,39 @@ impl Ballast {
     }
 }
 
-/// Whether the disk that `data` is on is full: a segment cannot be opened or made.
-pub fn is_disk_full(data: &Path) -> bool {
-    disk::free_bytes(data).is_ok_and(|free| free < BESIDE)
+fn write_bytes(file: &mut File, bytes: u64, fill: &dyn Fn(&mut [u8])) -> io::Result<()> {
+    let mut block = vec![0; BLOCK];
+    let mut left = bytes;
+    while left > 0 {
+        let part = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
+        fill(&mut block[..part]);
+        file.write_all(&block[..part])?;
+        left -= part as u64;
+    }
+    Ok(())
 }
 
-/// Gives the room of an earlier process's ballast back, for a start that has no journal thread yet.
-/// Returns whether there was any to give.
+/// Whether the disk that `data` is on is full, or our quota there used up: a segment cannot be
+/// opened or made. Writes, for a moment.
+pub fn is_disk_full(data: &Path) -> bool {
+    disk::free_bytes(data).is_ok_and(|free| free < BESIDE)
+        || try_room(data).is_err_and(|error| is_full(&error))
+}
+
+/// Writes so much as a start needs, to a file without a name.
+fn try_room(data: &Path) -> io::Result<()> {
+    let mut file = tempfile::tempfile_in(data)?;
+    write_bytes(&mut file, BESIDE, &|_zeros| ())?;
+    // Some file systems say it only now.
+    file.sync_all()
+}
+
+/// Gives the room of an earlier process's ballast back, for a start that has no journal thread yet;
+/// the empty file tells that thread. Returns whether there was any to give.
 pub fn give_up_ballast(data: &Path) -> bool {
-    fs::remove_file(data.join(FILE)).is_ok()
+    let file = data.join(FILE);
+    let any = file.metadata().is_ok_and(|known| known.len() > 0);
+    any && File::options().write(true).open(file).and_then(|file| file.set_len(0)).is_ok()
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -15,7 +15,7 @@ use super::segment::SegmentError;
 use super::ticket::Shared;
 use super::window::{Collected, EVENTS_MAX, Tally};
 use super::writer::Writer;
-use super::{Commit, Config};
+use super::{Commit, Config, Unwritten};
 use crate::clock::SharedClock;
 use crate::disk;
 use crate::entropy::SharedEntropy;
@@ -75,7 +75,8 @@ impl Committer {
     }
 
     /// The thread's body; returns when told to stop and everything is on disk, or the disk fails.
-    pub fn run(mut self) {
+    /// Returns what it could not write.
+    pub fn run(mut self) -> Unwritten {
         self.keep_ballast();
         let mut round = 1;
         let mut carried = Collected::default();
@@ -106,7 +107,12 @@ impl Committer {
             round += 1;
             self.tidy(!carried.is_empty());
             if stopping {
-                return self.stop();
+                self.stop();
+                return Unwritten {
+                    counters: carried.usage.len(),
+                    state: carried.state.len(),
+                    events: carried.events.len(),
+                };
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Why the journal cannot be opened, used or stopped.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use uuid::Uuid;
@@ -11,12 +12,12 @@ use crate::codec::CodecError;
 pub enum JournalError {
     /// The directory cannot be used.
     #[error(
-        "the journal directory {dir} cannot be used: {source}; check its owner, mode and free space"
+        "the journal directory {dir} cannot be used: {source}; check owners, modes and free space"
     )]
     Io {
         /// Which directory.
         dir: PathBuf,
-        /// Why.
+        /// Why, and which file in it.
         source: std::io::Error,
     },
     /// Written by a later version.
@@ -29,8 +30,27 @@ pub enum JournalError {
     #[error("the journal thread failed: {0}")]
     Thread(String),
     /// Facts remain in memory that could not be written.
-    #[error("the last {0} counters could not be written to disk and are lost")]
-    Unwritten(usize),
+    #[error("what could not be written to disk is lost: {0}")]
+    Unwritten(Unwritten),
+}
+
+/// What memory held when the journal ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwritten {
+    /// Counters of usage.
+    pub counters: usize,
+    /// State facts.
+    pub state: usize,
+    /// Audit entries.
+    pub events: usize,
+}
+
+impl fmt::Display for Unwritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { counters, state, events } = self;
+        write!(f, "{counters} counters, {state} changes of clients and keys, ")?;
+        write!(f, "{events} audit entries")
+    }
 }
 
 /// The journal is full or failing: nothing was recorded.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::quarantine::stream_of;
 use super::segment::{EachChunk, End, Found, look_through};
 use super::{Full, Journal, SegmentError};
 use crate::disk;
@@ -24,6 +25,17 @@ pub enum LogError {
          segment; `gatepost log inspect` lists the streams"
     )]
     NotFound(String),
+    /// Damaged more than once, by different copies.
+    #[error(
+        "several copies of stream {stream} are in quarantine: {names}; look at each by its name, \
+         and take the best one"
+    )]
+    Several {
+        /// Which stream.
+        stream: Uuid,
+        /// Their names below `quarantine/`.
+        names: String,
+    },
     /// A directory without a stream's id.
     #[error(
         "{0} does not end in the id of a stream; a copy keeps the name of its directory, \
@@ -81,14 +93,10 @@ pub struct Foreign {
 impl Foreign {
     /// The segment in `dir`.
     pub(super) fn of(dir: PathBuf) -> Result<Self, LogError> {
-        const UUID_LEN: usize = 36;
         if !dir.is_dir() {
             return Err(LogError::NotFound(dir.display().to_string()));
         }
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let start = name.len().saturating_sub(UUID_LEN);
-        let stream = name.get(start..).and_then(|id| id.parse().ok());
-        match stream {
+        match stream_of(&dir.file_name().unwrap_or_default().to_string_lossy()) {
             Some(stream) => Ok(Self { dir, stream }),
             None if dir.join("db").is_file() => Err(LogError::Unnamed(dir)),
             None => Err(LogError::NotFound(dir.display().to_string())),

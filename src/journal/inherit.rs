@@ -27,6 +27,7 @@ impl Journal {
             merge::finish(&lane_dir, lane).map_err(self.io())?;
             disk::sync_dir(&lane_dir).map_err(self.io())?;
             let mut streams: Vec<Uuid> = fs::read_dir(&lane_dir)
+                .map_err(disk::at(&lane_dir))
                 .map_err(self.io())?
                 .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
                 .collect();
@@ -74,7 +75,12 @@ impl Journal {
                     self.salvage(&facts[before..]);
                     self.quarantine(&segment, &error);
                 }
-                Err(error) => return Err(self.io()(std::io::Error::other(error))),
+                // It names the file.
+                Err(SegmentError::Io(error)) => return Err(self.io()(error)),
+                Err(error) => {
+                    let error = disk::at(segment.dir())(std::io::Error::other(error));
+                    return Err(self.io()(error));
+                }
             }
             segment.release();
         }

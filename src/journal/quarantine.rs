@@ -1,5 +1,8 @@
 //! Quarantine: segments that cannot be read are moved out of the way and never deleted. Beside each
 //! stands a report of what is missing with it.
+//!
+//! A name ends in the stream. Copies of one stream are told apart by a number before it:
+//! `usage-<stream>`, `usage-2-<stream>`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +16,7 @@ use crate::disk;
 use crate::metrics::LaneLabel;
 use crate::model::fact::Lane;
 
-/// What is known of a segment that was set aside; kept in `quarantine/<lane>-<stream>.json`.
+/// What is known of a segment that was set aside; kept beside it, in `quarantine/<name>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The directory's name below `quarantine/`.
@@ -52,11 +55,43 @@ impl Report {
     }
 }
 
-/// The lane and stream that a directory's name tells, `usage-<stream>`.
+/// The lane and stream that a directory's name tells, `usage-<stream>` or `usage-2-<stream>`.
 pub(super) fn lane_and_stream(name: &str) -> Option<(Lane, Uuid)> {
-    let (lane, stream) = name.strip_prefix(REPLAYED).unwrap_or(name).split_once('-')?;
+    let (lane, rest) = name.strip_prefix(REPLAYED).unwrap_or(name).split_once('-')?;
     let lane = Lane::ALL.into_iter().find(|known| known.as_str() == lane)?;
-    Some((lane, stream.parse().ok()?))
+    Some((lane, stream_of(rest)?))
+}
+
+/// The stream that a directory's name ends in.
+pub(super) fn stream_of(name: &str) -> Option<Uuid> {
+    name.get(stream_at(name)..)?.parse().ok()
+}
+
+/// Where the stream begins in a name that ends in one.
+fn stream_at(name: &str) -> usize {
+    const UUID_LEN: usize = 36;
+    name.len().saturating_sub(UUID_LEN)
+}
+
+/// `name`, or with the first number before its stream that makes it free: neither a directory nor
+/// a report may be written over.
+fn free_name(quarantine: &Path, name: &str) -> String {
+    let is_taken = |name: &str| {
+        let dir = quarantine.join(name);
+        report_of(&dir).exists() || dir.exists()
+    };
+    let (before, stream) = name.split_at_checked(stream_at(name)).unwrap_or((name, ""));
+    let (mut free, mut copies) = (name.to_owned(), 1);
+    while is_taken(&free) {
+        copies += 1;
+        free = format!("{before}{copies}-{stream}");
+    }
+    free
+}
+
+/// The report beside a directory.
+fn report_of(dir: &Path) -> PathBuf {
+    dir.with_added_extension("json")
 }
 
 /// Before the names of directories whose facts are in the journal again.
@@ -92,7 +127,7 @@ impl Journal {
         error: &SegmentError,
     ) {
         let quarantine = self.quarantine_dir();
-        let name = format!("{}-{stream}", lane.as_str());
+        let name = free_name(&quarantine, &format!("{}-{stream}", lane.as_str()));
         let to = quarantine.join(&name);
         let end = End::read(dir).ok().flatten();
         let report = Report {
@@ -122,13 +157,45 @@ impl Journal {
     /// What was set aside, the newest last.
     pub fn quarantined(&self) -> Vec<Report> {
         let dir = self.quarantine_dir();
-        let entries = fs::read_dir(&dir).into_iter().flatten().filter_map(Result::ok);
-        let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let names = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let seen = names.filter(|name| !name.starts_with('.') && !name.starts_with(REPLAYED));
-        let mut reports: Vec<_> = seen.map(|name| read_report(&dir, name)).collect();
+        let mut reports: Vec<_> =
+            self.names_aside().into_iter().map(|name| read_report(&dir, name)).collect();
         reports.sort_by(|a, b| (&a.set_aside_at, &a.name).cmp(&(&b.set_aside_at, &b.name)));
         reports
+    }
+
+    /// The names below `quarantine/`, without what was replayed, in order.
+    pub(super) fn names_aside(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.quarantine_dir()).into_iter().flatten();
+        let dirs = entries
+            .filter_map(Result::ok)
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let names = dirs.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let seen = names.filter(|name| !name.starts_with('.') && !name.starts_with(REPLAYED));
+        let mut names: Vec<_> = seen.collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// A segment in quarantine that was replayed gets a name that says so. Returns where it is now;
+    /// whatever stands elsewhere stays there.
+    pub(super) fn put_away(&self, source: &Path) -> PathBuf {
+        let quarantine = self.quarantine_dir();
+        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !self.is_in_quarantine(source) || name.starts_with(REPLAYED) {
+            return source.to_owned();
+        }
+        let to = quarantine.join(free_name(&quarantine, &format!("{REPLAYED}{name}")));
+        match fs::rename(source, &to) {
+            Ok(()) => {
+                // A report may be missing.
+                drop(fs::rename(report_of(source), report_of(&to)));
+                to
+            }
+            Err(error) => {
+                tracing::warn!(%error, dir = %source.display(), "it stays where it is");
+                source.to_owned()
+            }
+        }
     }
 }
 
@@ -171,12 +238,12 @@ fn not_counted(end: Option<End>, applied: Applied, error: &SegmentError) -> Miss
 
 fn write_report(quarantine: &Path, report: &Report) -> std::io::Result<()> {
     let text = serde_json::to_vec_pretty(report)?;
-    disk::write_whole(&quarantine.join(format!("{}.json", report.name)), &text)
+    disk::write_whole(&report_of(&quarantine.join(&report.name)), &text)
 }
 
 /// A report that is missing or damaged leaves the directory's name.
 fn read_report(quarantine: &Path, name: String) -> Report {
-    let text = fs::read(quarantine.join(format!("{name}.json")));
+    let text = fs::read(report_of(&quarantine.join(&name)));
     let report = text.ok().and_then(|text| serde_json::from_slice::<Report>(&text).ok());
     report.filter(|report| report.name == name).unwrap_or_else(|| Report::unknown(name))
 }

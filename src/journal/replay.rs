@@ -17,7 +17,6 @@ use uuid::Uuid;
 
 use super::foreign::{Foreign, LogError};
 use super::merge::sources::{self, Source};
-use super::quarantine::REPLAYED;
 use super::segment::End;
 use super::{Full, Journal, Missing, Place, Segment};
 use crate::disk;
@@ -39,6 +38,18 @@ pub struct Replay {
     stands_for: Arc<[Source]>,
     source: PathBuf,
     copy: PathBuf,
+}
+
+impl Replay {
+    /// It took its place in `dir`, and must not stay there: the next start would believe it, and
+    /// until then another attempt would find it in its way.
+    fn take_back(&self, dir: &Path) {
+        let taken = fs::rename(dir, &self.copy);
+        let taken = taken.and_then(|()| disk::sync_dir(dir.parent().unwrap_or(Path::new("."))));
+        if let Err(error) = taken {
+            tracing::error!(%error, dir = %dir.display(), "a failed replay cannot be taken back");
+        }
+    }
 }
 
 impl Drop for Replay {
@@ -142,43 +153,25 @@ impl Journal {
     /// Returns where the source is now. Blocks.
     ///
     /// # Errors
-    /// When its stream has come meanwhile, or the disk fails.
+    /// When its stream has come meanwhile, or the disk fails: then nothing of it is here, and it
+    /// can be tried again.
     pub fn replay(&self, replay: &Replay) -> Result<PathBuf, LogError> {
         self.refuse_counted(replay.stream, &replay.stands_for)?;
         let lane_dir = self.dir.join(replay.lane.as_str());
         let dir = lane_dir.join(replay.stream.to_string());
         disk::secure(&replay.copy)?;
-        fs::rename(&replay.copy, &dir)?;
-        disk::sync_dir(&lane_dir)?;
-        let segment = Segment::inherit(replay.lane, replay.stream, dir, self.reader.clone());
-        let segment = segment.map_err(LogError::Unreadable)?;
+        fs::rename(&replay.copy, &dir).map_err(disk::at(&dir))?;
+        let synced = disk::sync_dir(&lane_dir).map_err(LogError::from);
+        let inherited = synced.and_then(|()| {
+            Segment::inherit(replay.lane, replay.stream, dir.clone(), self.reader.clone())
+                .map_err(LogError::Unreadable)
+        });
+        let segment = inherited.inspect_err(|_| replay.take_back(&dir))?;
         self.shared.streams().push(Arc::new(segment));
         tracing::info!(
             stream = %replay.stream, lane = replay.lane.as_str(), facts = replay.end.facts,
             source = %replay.source.display(), "a segment is replayed"
         );
         Ok(self.put_away(&replay.source))
-    }
-
-    /// A source in quarantine gets a name that says what became of it.
-    fn put_away(&self, source: &Path) -> PathBuf {
-        let quarantine = self.quarantine_dir();
-        let name = source.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !self.is_in_quarantine(source) || name.starts_with(REPLAYED) {
-            return source.to_owned();
-        }
-        let to = quarantine.join(format!("{REPLAYED}{name}"));
-        let report = |dir: &Path| dir.with_added_extension("json");
-        match fs::rename(source, &to) {
-            Ok(()) => {
-                // A report may be missing.
-                drop(fs::rename(report(source), report(&to)));
-                to
-            }
-            Err(error) => {
-                tracing::warn!(%error, dir = %source.display(), "it stays where it is");
-                source.to_owned()
-            }
-        }
     }
 }

@@ -115,7 +115,8 @@ impl Segment {
 
     /// Removes what a kill or a power cut left of a segment that was only being made.
     pub(super) fn was_never_made(dir: &Path) -> io::Result<bool> {
-        let unmade = dir.join(MAKING).exists() || fs::read_dir(dir)?.next().is_none();
+        let unmade =
+            dir.join(MAKING).exists() || fs::read_dir(dir).map_err(disk::at(dir))?.next().is_none();
         if unmade {
             disk::remove_dir(dir)?;
         }

@@ -31,6 +31,8 @@ pub enum Place {
 pub struct Survey {
     /// `journal`, `quarantine`, or `elsewhere`.
     pub place: &'static str,
+    /// The name of its directory, where it is not in the journal: there may be several of a stream.
+    pub name: Option<String>,
     /// Its lane, where that is known.
     pub lane: Option<&'static str>,
     /// Its stream.
@@ -82,6 +84,7 @@ impl Watch {
         let tail = (missing.chunks > 0 && self.next <= end.last_seq).then_some(self.next);
         Survey {
             place,
+            name: None,
             lane: self.lane.map(Lane::as_str),
             stream,
             chunks: found.chunks,
@@ -117,10 +120,13 @@ impl Journal {
                 return Ok(Place::Journal(Arc::clone(segment)));
             }
             drop(streams);
-            let named = Lane::ALL.map(|lane| quarantine.join(format!("{}-{what}", lane.as_str())));
-            let found = named.into_iter().find(|dir| dir.is_dir());
-            let dir = found.ok_or_else(|| LogError::NotFound(what.into()))?;
-            return Foreign::of(dir).map(Place::Aside);
+            let is_of = |name: &String| lane_and_stream(name).is_some_and(|(_, of)| of == stream);
+            let names: Vec<_> = self.names_aside().into_iter().filter(is_of).collect();
+            return match &names[..] {
+                [] => Err(LogError::NotFound(what.into())),
+                [name] => Foreign::of(quarantine.join(name)).map(Place::Aside),
+                _ => Err(LogError::Several { stream, names: names.join(", ") }),
+            };
         }
         let aside = quarantine.join(what);
         let path = PathBuf::from(what);
@@ -150,6 +156,7 @@ impl Journal {
         let open = End { last_seq: found.last_seq, facts: found.facts, sealed: false };
         let place = if self.is_in_quarantine(&foreign.dir) { "quarantine" } else { "elsewhere" };
         let mut survey = watch.survey(place, foreign.stream, found, foreign.end().unwrap_or(open));
+        survey.name = Some(name.into_owned());
         survey.error = read.err().map(|error| error.to_string());
         Ok(survey)
     }

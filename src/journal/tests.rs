@@ -1,5 +1,7 @@
 //! The journal's promises, one test each; killing and cutting power need the real binary (tests/).
 
+mod aside;
+
 use tempfile::TempDir;
 
 use std::fs;
@@ -295,6 +297,47 @@ async fn of_a_segment_that_breaks_half_way_what_is_not_applied_is_missing() {
         let missing = journal.quarantined()[0].missing;
         assert_eq!(missing, Missing { chunks: 4 - applied, facts, exact });
     }
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_read_is_named() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
+    journal.count(journal.reserve().expect("room"), counter(1), ONE);
+    journal.shutdown().expect("a working disk");
+    let end = journal.segments(Lane::Usage)[0].dir().join("end");
+    drop(journal);
+    fs::remove_file(&end).expect("there");
+    fs::create_dir(&end).expect("writable");
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
+    let metrics = Arc::new(Metrics::new());
+    let refused = Journal::open(data.path(), Config::default(), clock, entropy, metrics);
+    let said = refused.expect_err("it is a directory").to_string();
+    assert!(said.contains(&format!("{}: ", end.display())), "{said}");
+}
+
+/// The lanes' directories are files.
+#[tokio::test]
+async fn all_that_could_not_be_written_is_told_at_the_end() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config { interval: Span::secs(3600), ..Config::default() });
+    for lane in Lane::ALL {
+        let lane_dir = data.path().join("journal").join(lane.as_str());
+        fs::remove_dir(&lane_dir).expect("nothing is in it");
+        fs::write(&lane_dir, b"in the way").expect("writable");
+    }
+    for n in 0..3 {
+        journal.count(journal.reserve().expect("room"), counter(n), ONE);
+    }
+    let _unawaited = journal.append(vec![revocation("a"), revocation("b")]).expect("room");
+    let word = || "a".into();
+    let (actor, action, subject) = (word(), word(), word());
+    journal.note(AuditEntry { event_id: Uuid::from_u128(1), actor, action, subject });
+    let error = journal.shutdown().expect_err("nothing can be written");
+    let lost = Unwritten { counters: 3, state: 2, events: 1 };
+    assert!(matches!(&error, JournalError::Unwritten(unwritten) if *unwritten == lost), "{error}");
+    let said = error.to_string();
+    assert!(said.ends_with("3 counters, 2 changes of clients and keys, 1 audit entries"), "{said}");
 }
 
 #[tokio::test]

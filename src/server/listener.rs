@@ -1,18 +1,20 @@
 //! The accept loop's bounds: connections at a time, slow heads, large heads, and a shutdown that
 //! ends.
 
+mod line;
+
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use axum::http::Request;
 use axum::response::Response;
 use axum_server::Handle;
-use axum_server::accept::NoDelayAcceptor;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioTimer;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -21,15 +23,18 @@ use tower::Service;
 
 use super::config::Config;
 use crate::metrics::Metrics;
+use line::Cutting;
 
 /// hyper panics on smaller buffers.
 const HEAD_MIN: u64 = 8 * 1024;
 
-/// Serves `service` until `shutdown`; then lets running requests end within `shutdown_deadline`.
+/// Serves `service` until `shutdown`; then lets running requests end within `shutdown_deadline`, or
+/// sooner: who takes nothing of an answer for `stalled_max` is cut off then.
 pub async fn serve<S>(
     listener: TcpListener,
     service: S,
     config: &Config,
+    stalled_max: Duration,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> io::Result<()>
@@ -42,7 +47,8 @@ where
     let handle = Handle::new();
     let slots = Arc::new(Semaphore::new(config.max_connections));
     let server = axum_server::from_tcp(listener)?.handle(handle.clone());
-    let mut server = server.acceptor(NoDelayAcceptor::new()).http1_only();
+    let cutting = Cutting { shutdown: shutdown.clone(), stalled_max };
+    let mut server = server.acceptor(cutting).http1_only();
     let head_max = config.head_max.0.max(HEAD_MIN);
     // hyper runs its timeouts only where it is given a timer. It takes at most 100 headers by
     // itself.
@@ -159,7 +165,6 @@ where
 #[cfg(test)]
 mod tests {
     use std::net::TcpStream;
-    use std::time::Duration;
 
     use axum::Router;
 
@@ -181,7 +186,10 @@ mod tests {
         let router = Router::new().route("/", axum::routing::get(whoami));
         let (counted, stop) = (Arc::clone(&metrics), shutdown.clone());
         let mut task = tokio::task::JoinSet::new();
-        task.spawn(async move { serve(listener, router, &config, counted, stop).await });
+        task.spawn(async move {
+            let stalled_max = config.shutdown_deadline.0;
+            serve(listener, router, &config, stalled_max, counted, stop).await
+        });
         Running { address, metrics, shutdown, task }
     }
 

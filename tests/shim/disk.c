@@ -11,7 +11,8 @@
  *   SHIM_DELAY    every sync takes so many milliseconds longer
  *   SHIM_FORGET   any value: fsync and fdatasync are done, but not recorded
  *   SHIM_CONTROL  a directory of switches that work while they exist: `hold` (syncs wait), `quota`
- *                 (holds a number: as many bytes have room below the root, beyond it is ENOSPC)
+ *                 (holds a number: as many bytes have room below the root, beyond it is ENOSPC;
+ *                 "N user": a user's quota, beyond it is EDQUOT, and free space does not tell)
  *
  * Not seen: memory maps, io_uring, copy_file_range, and system calls that do not go through libc. The
  * tests compare the directory with the record, so that nothing can be overlooked in silence.
@@ -202,7 +203,7 @@ static uint64_t bytes_below(const char *dir)
 	return sum;
 }
 
-/* Room below the root while there is a quota. */
+/* Room below the root while there is a quota, and what is said beyond it; 0: there is none. */
 static int is_bounded(uint64_t *room)
 {
 	char text[32];
@@ -210,13 +211,15 @@ static int is_bounded(uint64_t *room)
 		return 0;
 	uint64_t quota = strtoull(text, NULL, 10), used = bytes_below(root);
 	*room = used < quota ? quota - used : 0;
-	return 1;
+	return strstr(text, "user") ? EDQUOT : ENOSPC;
 }
 
-static int fits(uint64_t bytes)
+/* 0, or why so many bytes do not fit. */
+static int no_room(uint64_t bytes)
 {
 	uint64_t room;
-	return !bytes || !is_bounded(&room) || bytes <= room;
+	int error = bytes ? is_bounded(&room) : 0;
+	return error && bytes > room ? error : 0;
 }
 
 /* Files */
@@ -232,8 +235,8 @@ static long do_open(int dir, const char *name, int flags, mode_t mode)
 	long number = 0, fd = -1;
 	int changes = (flags & O_TRUNC) || !known;
 	int error = changes ? before(NAME, path, &number) : 0;
-	if (!error && !known && !fits(ENTRY_BYTES))
-		error = ENOSPC;
+	if (!error && !known)
+		error = no_room(ENTRY_BYTES);
 	if (!error)
 		fd = syscall(SYS_openat, dir, name, flags, mode);
 	if (fd >= 0 && !known)
@@ -291,8 +294,8 @@ static ssize_t do_write(int fd, const struct iovec *parts, int many, off_t at)
 		from = fcntl(fd, F_GETFL) & O_APPEND ? found.st_size : lseek(fd, 0, SEEK_CUR);
 	long number, wrote = -1;
 	int error = before(WRITE, path, &number);
-	if (!error && from + size > (uint64_t)found.st_size && !fits(from + size - found.st_size))
-		error = ENOSPC;
+	if (!error && from + size > (uint64_t)found.st_size)
+		error = no_room(from + size - found.st_size);
 	if (!error)
 		wrote = at < 0 ? syscall(SYS_writev, fd, parts, many)
 			       : syscall(SYS_pwritev, fd, parts, many, at, 0);
@@ -448,8 +451,8 @@ int mkdirat(int dir, const char *name, mode_t mode)
 	pthread_mutex_lock(&turn);
 	long number;
 	int done = -1, error = before(NAME, path, &number);
-	if (!error && !inode_at(path) && !fits(ENTRY_BYTES))
-		error = ENOSPC;
+	if (!error && !inode_at(path))
+		error = no_room(ENTRY_BYTES);
 	if (!error && !(done = syscall(SYS_mkdirat, dir, name, mode)))
 		note('M', parent_of(path), inode_at(path), 0, name_in(path), strlen(name_in(path)));
 	int saved = error ? error : errno;
@@ -499,7 +502,7 @@ int rename(const char *name, const char *to)
 static void bound(struct statvfs *found)
 {
 	uint64_t room;
-	if (is_bounded(&room))
+	if (is_bounded(&room) == ENOSPC)
 		found->f_bfree = found->f_bavail = room / (found->f_frsize ? found->f_frsize : 1);
 }
 

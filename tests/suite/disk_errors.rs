@@ -208,8 +208,7 @@ async fn a_full_disk_takes_an_orderly_end_and_a_start() {
 }
 
 /// Nobody could free the ballast before the end, and the start needs room to read what there is.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_takes_a_kill_and_a_start() {
+async fn a_kill_and_a_start(bound: fn(&Shim, Option<u64>)) {
     let settings = "interval = \"5ms\"\nsegment_max_bytes = \"1KiB\"\nballast = \"8MiB\"\n";
     let Some(mut gateway) = gateway(settings, |shim| shim) else { return };
     let key = started(&mut gateway).await;
@@ -218,15 +217,78 @@ async fn a_full_disk_takes_a_kill_and_a_start() {
     until("the ballast", || async { ballast.exists() }).await;
     assert!(gateway.allowed(&key).await);
     gateway.kill9();
-    gateway.shim().quota(Some(bytes_below(gateway.dir())));
+    bound(gateway.shim(), Some(bytes_below(gateway.dir())));
     gateway.start().await;
-    assert!(!ballast.exists(), "its room was given back");
+    assert_eq!(length(&ballast), 0, "its room was given back");
     assert!(!gateway.allowed(&key).await, "there is no room yet");
     gateway.revoke(&other).await;
-    gateway.shim().quota(None);
+    bound(gateway.shim(), None);
     until("room", || gateway.allowed(&key)).await;
-    assert!(ballast.exists());
+    assert_eq!(length(&ballast), 8 << 20);
+    assert!(!gateway.data_dir().join("quarantine").exists(), "a full disk is no damage");
     gateway.terminate().await;
+}
+
+fn length(file: &std::path::Path) -> u64 {
+    file.metadata().map_or(0, |meta| meta.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_takes_a_kill_and_a_start() {
+    a_kill_and_a_start(Shim::quota).await;
+}
+
+/// Free space does not tell: the disk has room, for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_used_up_quota_takes_a_kill_and_a_start() {
+    a_kill_and_a_start(Shim::user_quota).await;
+}
+
+/// A gateway that ended in order on a disk that is full now, and has lost its cache: its journal
+/// opens, and there is no room for a new cache.
+async fn without_a_cache(ballast: &str, bound: fn(&Shim, Option<u64>)) -> Option<(Gateway, Made)> {
+    let settings = format!("interval = \"5ms\"\nballast = \"{ballast}\"\n");
+    let mut gateway = gateway(&settings, |shim| shim)?;
+    let key = started(&mut gateway).await;
+    until("the ballast", || async { length(&gateway.data_dir().join("ballast")) > 0 }).await;
+    assert!(gateway.allowed(&key).await);
+    gateway.terminate().await;
+    std::fs::remove_dir_all(gateway.data_dir().join("cache")).expect("there");
+    bound(gateway.shim(), Some(bytes_below(gateway.dir())));
+    Some((gateway, key))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cache_that_finds_no_room_is_given_that_of_the_ballast() {
+    for bound in [Shim::quota, Shim::user_quota] {
+        let Some((mut gateway, key)) = without_a_cache("8MiB", bound).await else { return };
+        gateway.start().await;
+        let said = gateway.said();
+        assert!(said.contains("starting with the room of the ballast"), "{said}");
+        assert!(said.contains("cache directory cannot be used"), "the cache failed: {said}");
+        assert!(!gateway.allowed(&key).await, "there is no room yet");
+        bound(gateway.shim(), None);
+        until("room", || gateway.allowed(&key)).await;
+        gateway.terminate().await;
+    }
+}
+
+/// What the ballast gives is not enough: not a wrong configuration, but a matter of time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_on_a_disk_that_stays_full_says_try_again() {
+    for bound in [Shim::quota, Shim::user_quota] {
+        let Some((mut gateway, key)) = without_a_cache("64KiB", bound).await else { return };
+        for _ in 0..2 {
+            let ran = gateway.serve_in_vain().await;
+            assert_eq!(ran.code, Some(75), "{ran:?}");
+            assert!(ran.stderr.contains("make room and start again"), "{ran:?}");
+        }
+        bound(gateway.shim(), None);
+        gateway.start().await;
+        until("room", || gateway.allowed(&key)).await;
+        gateway.terminate().await;
+        assert_eq!(gateway.counted().await, 2);
+    }
 }
 
 /// When even the reserve is used up, changes are refused, attempts leave nothing behind, and what

@@ -2,6 +2,8 @@
 //! exactly once, through the real program.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 
 use gatepost::codec::{self, Kind};
@@ -85,6 +87,96 @@ async fn a_segment_in_quarantine_is_looked_at_mended_and_counted_once() {
     let verified = gateway.run(&["log", "verify"]).await.json();
     assert_eq!((&verified["ok"], &verified["ledger"]), (&json!(true), &json!("compared")));
     gateway.terminate().await;
+}
+
+/// The first copy and the next one are damaged: each stands by itself, and the one that can be
+/// mended is counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_copies_of_a_stream_in_quarantine_are_told_apart() {
+    let db = Database::new().await;
+    let mut gateway = Gateway::new(Some(&db.url), NO_RETENTION);
+    move_to(left(0, 500).await, &gateway.data_dir());
+    let dir = segment_dir(&gateway.data_dir(), Lane::Usage);
+    let stream = dir.file_name().unwrap().to_str().unwrap().to_owned();
+    let (_kept, whole) = copy_of(&dir);
+    let names = [format!("usage-{stream}"), format!("usage-2-{stream}")];
+    for copies in 1..=2 {
+        fs::write(dir.join("db"), vec![copies; 4096]).unwrap();
+        gateway.start_ready().await;
+        let last = usize::from(copies) - 1;
+        until("set aside", || async {
+            status(&gateway).await["quarantined"][last]["name"] == names[last].as_str()
+        })
+        .await;
+        gateway.terminate().await;
+        if copies == 1 {
+            fs::create_dir(&dir).unwrap();
+            gatepost::disk::copy_dir(&whole, &dir).unwrap();
+        }
+    }
+    gateway.start_ready().await;
+    for report in status(&gateway).await["quarantined"].as_array().unwrap() {
+        assert_eq!((&report["lane"], &report["stream"]), (&json!("usage"), &json!(stream)));
+        assert_eq!(report["missing"]["facts"], 500);
+    }
+    for command in ["inspect", "replay"] {
+        let which = gateway.run(&["log", command, &stream]).await;
+        assert_eq!(which.code, Some(1), "{which:?}");
+        assert!(names.iter().all(|name| which.stderr.contains(name.as_str())), "{which:?}");
+    }
+    let verified = gateway.run(&["log", "verify"]).await;
+    let streams: Value = serde_json::from_str(&verified.stdout).unwrap();
+    let read = streams["streams"].as_array().unwrap().iter();
+    let mut read: Vec<_> = read.filter_map(|row| row["name"].as_str()).collect();
+    read.sort_unstable();
+    assert_eq!(read, [names[1].as_str(), names[0].as_str()]);
+
+    let aside = gateway.data_dir().join("quarantine").join(&names[1]);
+    fs::remove_dir_all(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    gatepost::disk::copy_dir(&whole, &aside).unwrap();
+    let none = gateway.run(&["log", "inspect", &names[0]]).await;
+    assert!(none.code == Some(1) && none.stdout.is_empty(), "{none:?}");
+    assert_eq!(lines(&gateway.run(&["log", "inspect", &names[1]]).await).len(), 500);
+    let done = gateway.run(&["log", "replay", &names[1]]).await.json();
+    assert_eq!((&done["outcome"], &done["facts"]), (&json!("replayed"), &json!(500)), "{done}");
+    settled(&gateway).await;
+    assert_eq!(db.number(TOTAL).await, 500);
+    assert_eq!(status(&gateway).await["quarantined"].as_array().unwrap().len(), 1);
+    let replayed = gateway.data_dir().join("quarantine").join(format!("replayed-{}", names[1]));
+    assert!(replayed.is_dir() && replayed.with_added_extension("json").is_file());
+    gateway.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_stopped_reading_what_is_inspected_does_not_hold_up_the_end() {
+    let mut gateway = Gateway::new(None, "");
+    // Nothing else shall end it.
+    let file = gateway.dir().join("gatepost.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(file, text.replace("[server]\n", "[server]\nshutdown_deadline = \"1h\"\n")).unwrap();
+    // More than any buffer takes.
+    move_to(left(0, 60_000).await, &gateway.data_dir());
+    let stream = segment_dir(&gateway.data_dir(), Lane::Usage);
+    let stream = stream.file_name().unwrap().to_str().unwrap().to_owned();
+    gateway.start().await;
+    let said = gateway.said();
+    let (_, address) = said.split_once("control plane on http://").unwrap();
+    let mut reader = TcpStream::connect(address.lines().next().unwrap()).unwrap();
+    let token = fs::read_to_string(gateway.data_dir().join("admin-token")).unwrap();
+    let ask = format!(
+        "GET /admin/v1/log/facts?of={stream} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n",
+        token.trim()
+    );
+    reader.write_all(ask.as_bytes()).unwrap();
+    let mut begun = [0; 12];
+    reader.read_exact(&mut begun).unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200");
+    gateway.terminate().await;
+    let mut rest = Vec::new();
+    // A reset is as good an end as any.
+    drop(reader.read_to_end(&mut rest));
+    assert!(!String::from_utf8_lossy(&rest).contains("{\"end\""), "it was not all");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! `/admin/v1/log/facts`: what a segment holds, a line of JSON per fact, as it is read. The last
-//! line is `{"end": …}` with what was found, or `{"error": …}`.
+//! line is `{"end": …}` with what was found, or `{"error": …}`. A shutdown ends it: a reader that
+//! has stopped reading must not hold it up.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::super::extract::Params;
 use super::super::{Control, Problem};
-use super::fact;
+use super::{STOPPING, fact};
 use crate::journal::Chunk;
 
 /// Chunks on their way to a slow reader, each with its facts.
@@ -34,20 +36,27 @@ pub(in super::super) async fn facts(
 ) -> Result<Response, Problem> {
     let place = control.journal.find(&asked.of)?;
     let (sender, mut lines) = mpsc::channel::<Bytes>(CHUNKS_MAX);
-    let journal = control.journal.clone();
+    let (journal, stopping) = (control.journal.clone(), control.stopping.clone());
+    let runtime = Handle::current();
     control.tasks.spawn_blocking(move || {
-        let surveyed =
-            journal.survey(&place, &mut |chunk| match sender.blocking_send(text(&chunk)) {
-                Ok(()) => ControlFlow::Continue(()),
-                // Nobody reads on.
-                Err(_) => ControlFlow::Break(()),
-            });
+        // `None`: nobody shall, or will, read on.
+        let send = |lines| runtime.block_on(stopping.run_until_cancelled(sender.send(lines)));
+        let surveyed = journal.survey(&place, &mut |chunk| match send(text(&chunk)) {
+            Some(Ok(())) => ControlFlow::Continue(()),
+            Some(Err(_)) | None => ControlFlow::Break(()),
+        });
         let last = match surveyed {
+            _ if stopping.is_cancelled() => json!({ "error": STOPPING }),
             Ok(survey) => json!({ "end": survey }),
             Err(error) => json!({ "error": error.to_string() }),
         };
-        // As above.
-        drop(sender.blocking_send(line(&last).into()));
+        let last = line(&last).into();
+        if stopping.is_cancelled() {
+            // Who reads on has left room for it.
+            drop(sender.try_send(last));
+        } else {
+            drop(send(last));
+        }
     });
     let lines = stream::poll_fn(move |context| lines.poll_recv(context));
     let body = Body::from_stream(futures_util::StreamExt::map(lines, Ok::<_, std::io::Error>));

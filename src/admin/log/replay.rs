@@ -89,9 +89,15 @@ async fn run(control: &Arc<Control>, path: String) -> Result<Shown, Problem> {
         control.cache.pin(fact);
     }
     let shown = Shown::of(&replay, "replayed", "it drains like any other segment");
-    let (journal, stream) = (control.journal.clone(), replay.stream);
+    let (journal, stream, state) = (control.journal.clone(), replay.stream, replay.state.clone());
     let placed = control.tasks.spawn_blocking(move || journal.replay(&replay)).await;
-    let source = placed.map_err(|_| failed())?.map_err(|error: LogError| Problem::from(error))?;
+    let source = placed.map_err(|_| failed())?.map_err(|error: LogError| {
+        // Nothing of it is in the journal: nothing would ever let go of these.
+        for fact in &state {
+            control.cache.settle(fact);
+        }
+        Problem::from(error)
+    })?;
     control.note("log.replay", stream.to_string().into());
     Ok(Shown { source: Some(source.display().to_string()), ..shown })
 }

@@ -1,4 +1,5 @@
 //! `/admin/v1/log/verify`: reads every segment, quarantine included, and compares with the ledger.
+//! A shutdown ends it.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -10,6 +11,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::super::{Control, DirectoryError, LIST_MAX, LedgerRow, Problem};
+use super::STOPPING;
 use crate::journal::{Place, Survey};
 use crate::model::fact::Lane;
 
@@ -57,7 +59,7 @@ pub(in super::super) async fn verify(
             Err(error) => return Err(error.into()),
         },
     };
-    let journal = control.journal.clone();
+    let (journal, stopping) = (control.journal.clone(), control.stopping.clone());
     let read = control.tasks.spawn_blocking(move || {
         let here: HashSet<Uuid> = Lane::ALL
             .into_iter()
@@ -66,7 +68,14 @@ pub(in super::super) async fn verify(
             .collect();
         let mut rows = Vec::new();
         for place in &places {
-            let survey = journal.survey(place, &mut |_| ControlFlow::Continue(()))?;
+            let survey = journal.survey(place, &mut |_| match stopping.is_cancelled() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            });
+            let survey = survey.map_err(Problem::from)?;
+            if stopping.is_cancelled() {
+                return Err(Problem::unavailable("stopping", STOPPING));
+            }
             // Settled and removed while this ran.
             let gone = matches!(place, Place::Journal(segment) if !segment.dir().exists());
             if !gone {
@@ -77,8 +86,7 @@ pub(in super::super) async fn verify(
         Ok(rows)
     });
     let rows = read.await.map_err(|_| Problem::internal("the journal cannot be read"))?;
-    let rows = rows.map_err(|error: crate::journal::LogError| Problem::from(error))?;
-    Ok(Json(shown(told, rows)))
+    Ok(Json(shown(told, rows?)))
 }
 
 fn shown(ledger: String, mut rows: Vec<Row>) -> Shown {

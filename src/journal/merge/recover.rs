@@ -18,7 +18,7 @@ use crate::model::fact::Lane;
 /// the segment: it removes nothing.
 pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane) -> io::Result<()> {
     let mut gone = HashSet::new();
-    for entry in fs::read_dir(lane_dir)? {
+    for entry in fs::read_dir(lane_dir).map_err(disk::at(lane_dir))? {
         let dir = entry?.path();
         let name = dir.file_name().and_then(|name| name.to_str()?.parse::<Uuid>().ok());
         let Some(stream) = name else { continue };

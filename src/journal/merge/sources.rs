@@ -1,4 +1,6 @@
-//! `sources`: what a merged segment was merged from. The first file in its directory.
+//! `sources`: what a merged segment was merged from. The first file in its directory, and because
+//! nothing else tells what must not be counted again, twice: `sources-copy` is the same. One of
+//! them that is whole is enough.
 //!
 //! ```text
 //! parts: length (4, little-endian) · frame(Part)
@@ -20,8 +22,8 @@ use crate::disk;
 use crate::journal::SegmentError;
 
 const VERSION: u8 = 1;
-/// The file's name.
-const NAME: &str = "sources";
+/// The files' names, the one that earlier versions wrote alone first.
+const NAMES: [&str; 2] = ["sources", "sources-copy"];
 /// Streams named in one part: 24 bytes each leave room in a frame.
 const PART: usize = 2048;
 /// The most streams that one segment may stand for. All are retired in the transaction that takes
@@ -58,24 +60,45 @@ pub(super) fn write(dir: &Path, stream: Uuid, sources: &[Source]) -> Result<(), 
         bytes.extend(u32::try_from(frame.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend(frame);
     }
-    disk::write_whole(&dir.join(NAME), &bytes)?;
+    for name in NAMES {
+        disk::write_whole(&dir.join(name), &bytes)?;
+    }
     Ok(())
 }
 
 /// Whether `dir` belongs to a merged segment, whole or not.
 pub(super) fn exist(dir: &Path) -> bool {
-    dir.join(NAME).exists()
+    NAMES.iter().any(|name| dir.join(name).exists())
 }
 
-/// Reads the list in `dir`; `None` where nothing was merged. A list that is not whole is an error:
-/// what it does not name might be counted twice.
+/// Reads the list in `dir`; `None` where nothing was merged. That none is whole is an error: what
+/// it does not name might be counted twice.
 pub fn read(dir: &Path, stream: Uuid) -> Result<Option<Arc<[Source]>>, SegmentError> {
-    let path = dir.join(NAME);
-    match fs::metadata(&path) {
+    let mut first = None;
+    for name in NAMES {
+        match read_file(&dir.join(name), stream) {
+            Ok(Some(sources)) => {
+                if let Some(error) = first {
+                    tracing::warn!(%stream, %error, "a list of sources is read from its copy");
+                }
+                return Ok(Some(sources));
+            }
+            Ok(None) => {}
+            Err(error) => first = first.or(Some(error)),
+        }
+    }
+    first.map_or(Ok(None), Err)
+}
+
+fn read_file(path: &Path, stream: Uuid) -> Result<Option<Arc<[Source]>>, SegmentError> {
+    match fs::metadata(path) {
         Ok(meta) if meta.len() > FILE_MAX => Err(CodecError::Damaged.into()),
-        Ok(_) => Ok(Some(parse(&fs::read(&path)?, stream)?)),
+        Ok(_) => {
+            let bytes = fs::read(path).map_err(disk::at(path))?;
+            Ok(Some(parse(&bytes, stream)?))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(disk::at(path)(error).into()),
     }
 }
 
@@ -124,11 +147,43 @@ mod tests {
         let stream = Uuid::from_u128(1);
         write(dir.path(), stream, &list(5000)).expect("writable");
         assert!(read(dir.path(), Uuid::from_u128(2)).is_err());
-        let whole = fs::read(dir.path().join(NAME)).expect("there");
+        let whole = fs::read(dir.path().join(NAMES[0])).expect("there");
         let first = 4 + u32::from_le_bytes(whole[..4].try_into().expect("four")) as usize;
         for length in [0, 3, 4, first - 1, first, first + 4, whole.len() - 1] {
-            fs::write(dir.path().join(NAME), &whole[..length]).expect("writable");
+            for name in NAMES {
+                fs::write(dir.path().join(name), &whole[..length]).expect("writable");
+            }
             assert!(read(dir.path(), stream).is_err(), "{length} bytes of {}", whole.len());
         }
+    }
+
+    #[test]
+    fn either_of_the_two_is_enough_and_none_is_none() {
+        let dir = TempDir::new().expect("temporary directory");
+        let stream = Uuid::from_u128(1);
+        write(dir.path(), stream, &list(5000)).expect("writable");
+        let whole = fs::read(dir.path().join(NAMES[0])).expect("there");
+        let mut zeroed = whole.clone();
+        zeroed[4096..8192].fill(0);
+        for name in NAMES {
+            let path = dir.path().join(name);
+            for harm in [Some(&zeroed[..]), Some(&whole[..4096]), Some(b""), None] {
+                match harm {
+                    Some(bytes) => fs::write(&path, bytes).expect("writable"),
+                    // As an earlier version left it, or the other way round.
+                    None => fs::remove_file(&path).expect("there"),
+                }
+                assert!(exist(dir.path()));
+                let back = read(dir.path(), stream).expect("one is whole").expect("there");
+                assert_eq!(*back, *list(5000), "{name}");
+            }
+            fs::write(&path, &whole).expect("writable");
+        }
+        // An earlier version's, damaged: not the same as none.
+        fs::remove_file(dir.path().join(NAMES[1])).expect("there");
+        fs::write(dir.path().join(NAMES[0]), &zeroed).expect("writable");
+        assert!(read(dir.path(), stream).is_err() && exist(dir.path()));
+        fs::remove_file(dir.path().join(NAMES[0])).expect("there");
+        assert!(!exist(dir.path()) && matches!(read(dir.path(), stream), Ok(None)));
     }
 }

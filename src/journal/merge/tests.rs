@@ -311,6 +311,7 @@ async fn a_damaged_list_of_sources_removes_nothing_and_sets_the_segment_aside() 
     let dir = image.path().join("journal/usage").join(merged.stream.to_string());
     copy(merged.dir(), &dir);
     fs::write(dir.join("sources"), b"damaged").expect("writable");
+    fs::write(dir.join("sources-copy"), b"damaged").expect("writable");
     let (journal, _) = open(image.path());
     assert_eq!(sums(&journal), before);
     assert!(journal.segments(Lane::Usage).len() >= 4);
@@ -335,6 +336,9 @@ async fn what_was_merged_of_streams_that_are_here_is_not_replayed() {
     let refused = journal.prepare_replay(&aside.to_string_lossy());
     assert!(matches!(refused, Err(LogError::Here(_))), "{refused:?}");
     fs::write(aside.join("sources"), b"damaged").expect("writable");
+    let refused = journal.prepare_replay(&aside.to_string_lossy());
+    assert!(matches!(refused, Err(LogError::Here(_))), "told by the copy: {refused:?}");
+    fs::write(aside.join("sources-copy"), b"damaged").expect("writable");
     let refused = journal.prepare_replay(&aside.to_string_lossy());
     assert!(matches!(refused, Err(LogError::Sources(_))), "{refused:?}");
 }

@@ -28,10 +28,11 @@ pub struct End {
 impl End {
     /// Reads the `end` of the segment in `dir`; `None` where there is none.
     pub fn read(dir: &Path) -> Result<Option<Self>, SegmentError> {
-        match fs::read(dir.join(FILE)) {
+        let path = dir.join(FILE);
+        match fs::read(&path) {
             Ok(bytes) => Ok(Some(codec::unseal(Kind::End, VERSION, &bytes)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(disk::at(&path)(error).into()),
         }
     }
 

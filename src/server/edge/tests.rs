@@ -143,7 +143,10 @@ impl Gateway {
         let shutdown = stop.clone();
         let plane = service(parts);
         let counters = Arc::clone(&metrics);
-        tasks.spawn(async move { serve(listener, plane, &config, counters, shutdown).await });
+        tasks.spawn(async move {
+            let stalled_max = config.shutdown_deadline.0;
+            serve(listener, plane, &config, stalled_max, counters, shutdown).await
+        });
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { address, journal, cache, tokens, client, readiness, metrics, tasks, stop, dir }
     }

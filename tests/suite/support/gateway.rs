@@ -270,6 +270,17 @@ impl Gateway {
         if let Some(running) = &self.running {
             command.env("GATEPOST_ADMIN_URL", &running.admin_url);
         }
+        Self::ran(command).await
+    }
+
+    /// `serve` behind the shim, for a start that must fail.
+    pub async fn serve_in_vain(&self) -> Ran {
+        let mut command = self.command();
+        command.arg("serve").envs(self.shim.iter().flat_map(Shim::env));
+        Self::ran(command).await
+    }
+
+    async fn ran(mut command: Command) -> Ran {
         let ran = tokio::task::spawn_blocking(move || command.output());
         let Output { status, stdout, stderr } = ran.await.expect("no panic").expect("it starts");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");

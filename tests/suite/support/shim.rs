@@ -96,10 +96,19 @@ impl Shim {
 
     /// So many bytes have room, entries with 4 KiB each; `None`: as many as the disk has.
     pub fn quota(&self, bytes: Option<u64>) {
+        self.bound(bytes.map(|bytes| bytes.to_string()));
+    }
+
+    /// As [`Shim::quota`], for one user on a disk that has room for others.
+    pub fn user_quota(&self, bytes: Option<u64>) {
+        self.bound(bytes.map(|bytes| format!("{bytes} user")));
+    }
+
+    fn bound(&self, quota: Option<String>) {
         let (new, file) = (self.own.path().join("new"), self.own.path().join("quota"));
-        match bytes {
-            Some(bytes) => {
-                std::fs::write(&new, bytes.to_string()).expect("writable");
+        match quota {
+            Some(quota) => {
+                std::fs::write(&new, quota).expect("writable");
                 std::fs::rename(new, file).expect("writable");
             }
             None => drop(std::fs::remove_file(file)),

@@ -1,0 +1,94 @@
+//! Segments outside the journal: set aside more than once, and replayed in spite of failures.
+
+use std::path::PathBuf;
+
+use super::*;
+
+/// A closed segment of one counter below `data`, and a copy of it elsewhere.
+async fn segment(data: &TempDir) -> (PathBuf, TempDir, PathBuf) {
+    let (journal, _) = open(data, Config::default());
+    journal.count(journal.reserve().expect("room"), counter(1), ONE);
+    journal.shutdown().expect("a working disk");
+    let dir = journal.segments(Lane::Usage)[0].dir().to_owned();
+    let kept = TempDir::new().expect("temporary directory");
+    let copy = kept.path().join(dir.file_name().expect("a stream"));
+    fs::create_dir(&copy).expect("writable");
+    disk::copy_dir(&dir, &copy).expect("copied");
+    (dir, kept, copy)
+}
+
+#[tokio::test]
+async fn damaged_copies_of_one_stream_stand_side_by_side() {
+    let data = TempDir::new().expect("temporary directory");
+    let (dir, _kept, copy) = segment(&data).await;
+    let stream: Uuid = dir.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("named");
+    let names = ["usage", "usage-2", "usage-3"].map(|name| format!("{name}-{stream}"));
+    for name in &names {
+        if !dir.exists() {
+            fs::create_dir(&dir).expect("writable");
+            disk::copy_dir(&copy, &dir).expect("copied");
+        }
+        fs::write(dir.join("end"), name).expect("writable");
+        let (journal, _) = open(&data, Config::default());
+        assert!(journal.segments(Lane::Usage).is_empty());
+        journal.shutdown().expect("a working disk");
+    }
+    let quarantine = data.path().join("quarantine");
+    for name in &names {
+        let end = fs::read(quarantine.join(name).join("end")).expect("it is there");
+        assert_eq!(end, name.as_bytes(), "each is kept as it was");
+    }
+
+    let (journal, _) = open(&data, Config::default());
+    let reports = journal.quarantined();
+    assert!(reports.iter().map(|report| &report.name).eq(&names), "{reports:?}");
+    let known = |report: &Report| report.stream == Some(stream) && report.lane == "usage";
+    assert!(reports.iter().all(|r| known(r) && !r.reason.is_empty()), "{reports:?}");
+    let which = journal.find(&stream.to_string()).expect_err("nobody knows which");
+    assert!(names.iter().all(|name| which.to_string().contains(name)), "{which}");
+    for name in &names {
+        let place = journal.find(name).expect("it is there");
+        let found = journal.survey(&place, &mut |_| std::ops::ControlFlow::Continue(()));
+        let found = found.expect("it can be copied");
+        assert_eq!((found.stream, found.lane, found.facts), (stream, Some("usage"), 1));
+        assert_eq!(found.name.as_ref(), Some(name));
+    }
+
+    // One of them is mended. What was replayed before under its name stays, too.
+    let before = quarantine.join(format!("replayed-{}", names[1]));
+    fs::create_dir(&before).expect("writable");
+    fs::copy(copy.join("end"), quarantine.join(&names[1]).join("end")).expect("copied");
+    let replay = journal.prepare_replay(&names[1]).expect("it is whole");
+    let source = journal.replay(&replay).expect("a working disk");
+    assert_eq!(source, quarantine.join(format!("replayed-usage-2-2-{stream}")));
+    assert!(source.join("db").is_file() && source.with_added_extension("json").is_file());
+    assert!(before.is_dir());
+    assert_eq!(usage_on_disk(&journal), 1);
+    assert_eq!(journal.quarantined().len(), 2);
+}
+
+#[tokio::test]
+async fn a_replay_that_fails_in_its_place_leaves_nothing_and_works_the_next_time() {
+    let (_kept, copy) = {
+        let (_, kept, copy) = segment(&TempDir::new().expect("temporary directory")).await;
+        (kept, copy)
+    };
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config::default());
+    let what = copy.to_str().expect("text");
+    let count = |dir: &str| data.path().join(dir).read_dir().expect("there").count();
+    let before = count("journal");
+
+    let replay = journal.prepare_replay(what).expect("it is whole");
+    let end = data.path().join("journal").join(format!(".new-{}", replay.stream)).join("end");
+    fs::write(end, b"not a frame").expect("writable");
+    let failed = journal.replay(&replay);
+    assert!(matches!(failed, Err(LogError::Unreadable(_))), "{failed:?}");
+    drop(replay);
+    assert!(journal.segments(Lane::Usage).is_empty());
+    assert_eq!((count("journal/usage"), count("journal")), (0, before));
+
+    let replay = journal.prepare_replay(what).expect("it is whole");
+    journal.replay(&replay).expect("nothing is in the way");
+    assert_eq!(usage_on_disk(&journal), 1);
+}

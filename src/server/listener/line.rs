@@ -1,0 +1,105 @@
+//! One connection's bytes. From the shutdown on, a caller who has stopped reading is cut off: its
+//! answer would end with the deadline alone.
+
+use std::future::{Ready, ready};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum_server::accept::Accept;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+/// Makes a [`Line`] of every connection.
+#[derive(Clone)]
+pub(super) struct Cutting {
+    pub shutdown: CancellationToken,
+    /// How long a caller may take nothing once the shutdown has begun.
+    pub stalled_max: Duration,
+}
+
+impl<S> Accept<TcpStream, S> for Cutting {
+    type Stream = Line;
+    type Service = S;
+    type Future = Ready<io::Result<(Line, S)>>;
+
+    fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let line = |stream| Line { stream, cutting: self.clone(), cut: None };
+        ready(stream.set_nodelay(true).map(|()| (line(stream), service)))
+    }
+}
+
+/// See the module.
+pub(super) struct Line {
+    stream: TcpStream,
+    cutting: Cutting,
+    /// Ends when a caller that takes nothing has been waited for long enough.
+    cut: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl Line {
+    /// What a write to the stream answers, unless the caller stalls for too long.
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.cut = None;
+            return written;
+        }
+        let cutting = &self.cutting;
+        let cut = self.cut.get_or_insert_with(|| {
+            let Cutting { shutdown, stalled_max } = cutting.clone();
+            Box::pin(async move {
+                shutdown.cancelled().await;
+                tokio::time::sleep(stalled_max).await;
+            })
+        });
+        cut.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Line {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Line {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.unless_stalled(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.unless_stalled(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
