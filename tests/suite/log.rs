@@ -166,7 +166,8 @@ async fn who_has_stopped_reading_what_is_inspected_does_not_hold_up_the_end() {
     let mut reader = TcpStream::connect(address.lines().next().unwrap()).unwrap();
     let token = fs::read_to_string(gateway.data_dir().join("admin-token")).unwrap();
     let ask = format!(
-        "GET /admin/v1/log/facts?of={stream} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n\r\n",
+        "GET /admin/v1/log/facts?of={stream} HTTP/1.1\r\nHost: a\r\n\
+         Authorization: Bearer {}\r\n\r\n",
         token.trim()
     );
     reader.write_all(ask.as_bytes()).unwrap();

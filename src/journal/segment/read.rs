@@ -161,8 +161,8 @@ impl Segment {
             readable.insert(chunk.seq);
             each(chunk)
         };
-        // sled may mend, and so forget, what it opens: the bytes are asked before. They tell how far
-        // an unsealed segment went, and hold state facts, which must not be lost.
+        // sled may mend, and so forget, what it opens: the bytes are asked before. They tell how
+        // far an unsealed segment went, and hold state facts, which must not be lost.
         let sealed = known.is_some_and(|end| end.sealed);
         let asked = !sealed || self.lane == Lane::State;
         let traces = if asked { self.traces(to)? } else { Traces::default() };
