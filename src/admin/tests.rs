@@ -323,16 +323,8 @@ async fn health_and_metrics_need_no_token_on_loopback() {
 /// However many facts there are, and whoever reads them.
 #[tokio::test]
 async fn what_is_read_of_the_log_ends_when_the_gateway_stops() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let clock = Arc::new(ManualClock::new(Timestamp::from_hour(500_000)));
-    let control = control(dir.path(), clock, None);
-    let (stopping, journal) = (control.stopping.clone(), control.journal.clone());
-    let plane = Plane {
-        router: router(Arc::new(control)),
-        clock: Arc::new(ManualClock::new(Timestamp::from_hour(500_000))),
-        told: Arc::default(),
-        _dir: dir,
-    };
+    let plane = Plane::embedded();
+    let (stopping, journal) = (plane.control.stopping.clone(), plane.control.journal.clone());
     plane.post("/clients", json!({"name": "acme"})).await;
     assert_eq!(plane.get("/log/verify").await.1["facts"], 1);
     let path = format!("/log/facts?of={}", journal.segments(Lane::State)[0].stream);
