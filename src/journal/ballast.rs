@@ -19,6 +19,8 @@ use crate::entropy::SharedEntropy;
 const BESIDE: u64 = 2 << 20;
 const FILE: &str = "ballast";
 const BLOCK: usize = 64 << 10;
+/// The length of one that a start has given up. (A power cut may well leave an empty one.)
+const GIVEN_UP: u64 = 1;
 /// Calls to pass before the first attempt when a start needed the room: the cache is opened next.
 const PASSED_AT_START: u32 = 3;
 /// Calls to pass at most between two attempts that a quota ends.
@@ -40,7 +42,7 @@ impl Ballast {
     /// Of so many bytes in `data`; not made yet. Zero bytes are always held.
     pub fn new(data: &Path, bytes: u64, entropy: SharedEntropy) -> Self {
         let (file, held) = (data.join(FILE), bytes == 0);
-        let given_up = file.metadata().is_ok_and(|known| known.len() == 0);
+        let given_up = file.metadata().is_ok_and(|known| known.len() == GIVEN_UP);
         let to_pass = if given_up { PASSED_AT_START } else { 0 };
         Self { file, bytes, entropy, held, to_pass, next_pass: 1 }
     }
@@ -127,11 +129,11 @@ fn try_room(data: &Path) -> io::Result<()> {
 }
 
 /// Gives the room of an earlier process's ballast back, for a start that has no journal thread yet;
-/// the empty file tells that thread. Returns whether there was any to give.
+/// what is left of the file tells that thread. Returns whether there was any to give.
 pub fn give_up_ballast(data: &Path) -> bool {
     let file = data.join(FILE);
-    let any = file.metadata().is_ok_and(|known| known.len() > 0);
-    any && File::options().write(true).open(file).and_then(|file| file.set_len(0)).is_ok()
+    let any = file.metadata().is_ok_and(|known| known.len() > GIVEN_UP);
+    any && File::options().write(true).open(file).and_then(|f| f.set_len(GIVEN_UP)).is_ok()
 }
 
 fn is_full(error: &io::Error) -> bool {
