@@ -206,3 +206,37 @@ async fn a_walk_sends_nothing_of_other_gateways() {
     assert_eq!(steward.compare(&CancellationToken::new()).await.unwrap(), 1);
     drop(gateway.shut_down().await);
 }
+
+/// Postgres has lost them all: what is recorded again waits in memory, and not all at once.
+#[tokio::test]
+async fn a_walk_waits_for_the_drain_and_holds_few_in_memory() {
+    const HELD: u128 = 10_600;
+    const WAITING_MAX: usize = 10_000;
+    let db = Database::new().await;
+    let gateway = InProcess::new(&db.url);
+    for number in 1..=HELD {
+        gateway.cache.keep_session(&advanced(number, 1)).unwrap();
+    }
+    let steward = steward(&gateway, &db.url, gatepost::model::units::Span::secs(3600));
+    let stop = CancellationToken::new();
+    let walk = tokio::spawn({
+        let (steward, stop) = (steward.clone(), stop.clone());
+        async move { steward.compare(&stop).await }
+    });
+    until("it waits", || async { gateway.cache.unsettled_sessions() > WAITING_MAX }).await;
+    stop.cancel();
+    assert!(walk.await.unwrap().is_err(), "nothing drains: it never comes to its end");
+    assert!(gateway.cache.unsettled_sessions() < HELD as usize);
+
+    settle(&gateway).await;
+    let stop = CancellationToken::new();
+    let again = tokio::select! {
+        again = steward.compare(&stop) => again.unwrap(),
+        () = async { loop { drain(&gateway).await } } => unreachable!("it drains for ever"),
+    };
+    assert!((1..HELD as u64).contains(&again), "{again}: those that have settled are known there");
+    settle(&gateway).await;
+    let rows = "SELECT count(*) FROM gatepost.sessions WHERE generation = 1";
+    assert_eq!(db.number(rows).await, HELD as i64);
+    drop(gateway.shut_down().await);
+}
