@@ -23,6 +23,7 @@ use crate::clock::{ManualClock, SharedClock};
 use crate::entropy::{SeededEntropy, SharedEntropy};
 use crate::journal::{self, Journal};
 use crate::metrics::Metrics;
+use crate::model::fact::Lane;
 use crate::model::{Name, Timestamp};
 use crate::tokens::Tokens;
 
@@ -317,6 +318,22 @@ async fn health_and_metrics_need_no_token_on_loopback() {
         let expected = if open { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
         assert_eq!(response.status(), expected, "{path}");
     }
+}
+
+/// However many facts there are, and whoever reads them.
+#[tokio::test]
+async fn what_is_read_of_the_log_ends_when_the_gateway_stops() {
+    let plane = Plane::embedded();
+    let (stopping, journal) = (plane.control.stopping.clone(), plane.control.journal.clone());
+    plane.post("/clients", json!({"name": "acme"})).await;
+    assert_eq!(plane.get("/log/verify").await.1["facts"], 1);
+    let path = format!("/log/facts?of={}", journal.segments(Lane::State)[0].stream);
+    stopping.cancel();
+    let (status, only) = plane.get(&path).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(only["error"].as_str().is_some_and(|why| why.contains("is stopping")), "{only}");
+    let (status, problem) = plane.get("/log/verify").await;
+    assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("stopping")));
 }
 
 #[tokio::test]

@@ -62,9 +62,8 @@ pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
 
     let data = {
         let (config, metrics) = (config.server.clone(), parts.metrics.clone());
-        let stop = parts.stopping.clone();
+        let (stop, stalled_max) = (parts.stopping.clone(), config.shutdown_deadline.0);
         parts.tasks.spawn(async move {
-            let stalled_max = config.shutdown_deadline.0;
             server::serve(data_listener, plane, &config, stalled_max, metrics, stop).await
         })
     };

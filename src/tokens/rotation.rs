@@ -141,7 +141,7 @@ pub(super) fn narrowed<'a>(
     asked: Option<&'a [Name]>,
 ) -> Result<&'a [Name], TokenError> {
     let Some(asked) = asked.filter(|asked| !asked.is_empty()) else { return Ok(granted) };
-    if granted.is_empty() || asked.iter().all(|scope| granted.contains(scope)) {
+    if asked.iter().all(|scope| granted.contains(scope)) {
         Ok(asked)
     } else {
         Err(TokenError::Scope)
