@@ -1,10 +1,11 @@
 //! What sessions need besides being used: compared with Postgres after a full resync, and removed
 //! when they have been over for a while.
 //!
-//! No feed brings sessions. After a full resync (an empty cache, a restored Postgres, a failover)
-//! those that are homed here are walked by id, page by page: what Postgres knows is taken in, and
-//! what it lacks of what is known here is recorded again, to be sent. Both are merged by law, so
-//! the walk may be broken off, repeated, and run beside everything else.
+//! No feed brings sessions. After a full resync (an empty cache, a restored Postgres, a failover),
+//! and when the ledger has moved backwards, those that are homed here are walked by id, page by
+//! page: what Postgres knows is taken in, and what it lacks of what is known here is recorded
+//! again, to be sent. Both are merged by law, so the walk may be broken off, repeated, and run
+//! beside everything else.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ use crate::postgres::{Directory, PostgresError};
 
 /// Sessions read, compared or removed in one step.
 const STEP: usize = 1000;
+/// Sessions recorded again that may wait in memory until they have settled: then the walk waits.
+const WAITING_MAX: usize = 10_000;
 /// Steps of cleaning in one round: the rest is left for the next.
 const STEPS_MAX: usize = 60;
 /// Between two steps, so that others come to their turn.
@@ -72,16 +75,27 @@ pub struct Steward {
     pub metrics: Arc<Metrics>,
 }
 
+/// What a walk keeps to.
+struct Bounds<'a> {
+    /// Unsettled sessions, those from before the walk included.
+    waiting_max: usize,
+    stop: &'a CancellationToken,
+}
+
 impl Steward {
     /// Works until told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let mut cleaned = self.clock.monotonic();
+        let (mut cleaned, mut failed) = (self.clock.monotonic(), false);
         loop {
-            let mut pause = EVERY;
-            if let Err(error) = self.compare_if_due(&stop).await {
+            let compared = self.compare_if_due(&stop).await;
+            // Once per outage, not once per attempt.
+            if let Err(error) = &compared
+                && !failed
+            {
                 tracing::warn!(%error, "sessions are not compared with Postgres now");
-                pause = PATIENCE;
             }
+            failed = compared.is_err();
+            let pause = if failed { PATIENCE } else { EVERY };
             let now = self.clock.monotonic();
             if now.saturating_sub(cleaned) >= CLEAN_EVERY {
                 cleaned = now;
@@ -107,11 +121,9 @@ impl Steward {
     }
 
     async fn compare_if_due(&self, stop: &CancellationToken) -> Result<(), StewardError> {
-        if !self.blocking(|cache| Ok(cache.sessions_due())).await? {
-            return Ok(());
-        }
+        let Some(doubt) = self.blocking(Cache::sessions_due).await? else { return Ok(()) };
         let again = self.compare(stop).await?;
-        self.blocking(Cache::sessions_compared).await?;
+        self.blocking(move |cache| cache.sessions_compared(doubt)).await?;
         if again > 0 {
             tracing::warn!(
                 sessions = again,
@@ -127,6 +139,7 @@ impl Steward {
     /// See [`StewardError`]; what was done until then holds.
     pub async fn compare(&self, stop: &CancellationToken) -> Result<u64, StewardError> {
         let (mut after, mut again) = (Uuid::nil(), 0);
+        let bounds = Bounds { waiting_max: self.cache.unsettled_sessions() + WAITING_MAX, stop };
         loop {
             if stop.is_cancelled() {
                 return Err(StewardError::Stopped);
@@ -135,7 +148,7 @@ impl Steward {
             // Beyond the last page there may be sessions that only this disk knows.
             self.metrics.tokens.compared.inc_by(rows.len() as u64);
             let last = if rows.len() < STEP { Uuid::max() } else { rows[rows.len() - 1].id };
-            again += self.compare_page(after, last, rows).await?;
+            again += self.compare_page(after, last, rows, &bounds).await?;
             if last == Uuid::max() {
                 return Ok(again);
             }
@@ -150,6 +163,7 @@ impl Steward {
         after: Uuid,
         last: Uuid,
         rows: Vec<Session>,
+        bounds: &Bounds<'_>,
     ) -> Result<u64, StewardError> {
         let (over, mut from, mut again) = (self.over_since(), after, 0);
         let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.id, row)).collect();
@@ -161,10 +175,11 @@ impl Steward {
                 |session: &Session| rows.get(&session.id).is_some_and(|r| r.covers(session));
             let lacking: Vec<_> = held
                 .into_iter()
-                .filter(|session| session.expires_at > over && !known(session))
+                .filter(|session| session.node == self.node && session.expires_at > over)
+                .filter(|session| !known(session))
                 .collect();
             again += lacking.len() as u64;
-            self.record(lacking).await?;
+            self.record(lacking, bounds).await?;
             if !more {
                 break;
             }
@@ -174,13 +189,16 @@ impl Steward {
         Ok(again)
     }
 
-    async fn record(&self, lacking: Vec<Session>) -> Result<(), StewardError> {
-        if lacking.is_empty() {
-            return Ok(());
-        }
+    async fn record(&self, lacking: Vec<Session>, bounds: &Bounds<'_>) -> Result<(), StewardError> {
         // Few at a time, each on disk before the next: the journal's bounds are for others too.
         const BATCH: usize = 200;
         for batch in lacking.chunks(BATCH) {
+            while self.cache.unsettled_sessions() > bounds.waiting_max {
+                if bounds.stop.is_cancelled() {
+                    return Err(StewardError::Stopped);
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
             let facts = batch.iter().cloned().map(StateFact::Session).collect();
             let ticket = self.journal.append(facts)?;
             batch.iter().for_each(|session| self.cache.session_turn(session.id).pin(session));

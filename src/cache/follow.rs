@@ -264,7 +264,7 @@ impl Follower for Cache {
         let mut writing = self.writing();
         let lacking = match writing.seen.take() {
             Some(seen) => {
-                self.store.put_sessions_due(true)?;
+                self.doubt_sessions()?;
                 self.sweep(&mut writing, &seen)?
             }
             None => Vec::new(),

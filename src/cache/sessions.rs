@@ -10,6 +10,8 @@
 //! Postgres. What was pinned stays in memory until it is in Postgres and on this disk: a session
 //! that was evicted and loaded again is never older than what was answered.
 
+mod upkeep;
+
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +79,8 @@ pub(super) struct Sessions {
     /// How often somebody was logged out everywhere: what is in the hot tier from before is
     /// put together anew.
     reconsidered: AtomicU64,
+    /// How often it became known that Postgres may have lost sessions.
+    doubted: AtomicU64,
 }
 
 impl Sessions {
@@ -87,6 +91,7 @@ impl Sessions {
             hasher: std::hash::RandomState::new(),
             flights: Arc::default(),
             reconsidered: AtomicU64::new(0),
+            doubted: AtomicU64::new(0),
         }
     }
 
@@ -318,77 +323,5 @@ impl Cache {
             found.entry(session.id).and_modify(|known| known.merge(&session)).or_insert(session);
         }
         found.into_values().take(limit).collect()
-    }
-
-    /// Up to `limit` sessions of this disk with ids beyond `after` up to and with `last`. Blocks.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn settled_sessions(
-        &self,
-        after: Uuid,
-        last: Uuid,
-        limit: usize,
-    ) -> Result<Vec<Session>, StoreError> {
-        let stored = self.store.sessions(Some(after)).take(limit);
-        let within = |session: &Result<Session, StoreError>| {
-            session.as_ref().map_or(true, |session| session.id <= last)
-        };
-        stored.take_while(within).collect()
-    }
-
-    /// Removes from disk those of the next `steps` sessions beyond `after` that are `over`, and are
-    /// not pinned. Returns where to go on, `None` at the end. Blocks.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn forget_sessions(
-        &self,
-        after: Option<Uuid>,
-        steps: usize,
-        over: &dyn Fn(&Session) -> bool,
-    ) -> Result<(usize, Option<Uuid>), StoreError> {
-        let (mut forgotten, mut seen, mut last) = (0, 0, None);
-        for session in self.store.sessions(after).take(steps) {
-            let session = session?;
-            (seen, last) = (seen + 1, Some(session.id));
-            let stripe = self.sessions.stripe(session.id);
-            if over(&session) && !stripe.contains_key(&session.id) {
-                self.store.remove_session(session.id)?;
-                self.sessions.hot.remove(&session.id);
-                forgotten += 1;
-            }
-        }
-        Ok((forgotten, last.filter(|_| seen == steps)))
-    }
-
-    /// Sessions that Postgres does not know as far as this gateway does.
-    pub fn unsettled_sessions(&self) -> usize {
-        self.sessions.pinned()
-    }
-
-    /// Whether the sessions held here are to be compared with those of Postgres.
-    pub fn sessions_due(&self) -> bool {
-        self.store.sessions_due().unwrap_or(true)
-    }
-
-    /// They were compared. Blocks.
-    ///
-    /// # Errors
-    /// When the disk fails; then they are compared again.
-    pub fn sessions_compared(&self) -> Result<(), StoreError> {
-        self.store.put_sessions_due(false)?;
-        self.store.sync()
-    }
-
-    /// Takes in a row of Postgres. Blocks; durable with the next sync.
-    ///
-    /// # Errors
-    /// When the disk fails.
-    pub fn keep_session(&self, session: &Session) -> Result<(), StoreError> {
-        let _turn = self.session_turn(session.id);
-        self.store.put_session(session)?;
-        self.sessions.hot.remove(&session.id);
-        Ok(())
     }
 }

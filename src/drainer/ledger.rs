@@ -20,17 +20,23 @@ impl Worker {
         let known = segments.iter().map(|segment| segment.stream);
         let streams: Vec<_> = known.chain(self.remembered.streams()).collect();
         let ledger = self.sink.positions(&streams).await?;
+        let mut back = false;
         for segment in segments {
-            self.take_over(&segment, ledger.get(&segment.stream));
+            back |= self.take_over(&segment, ledger.get(&segment.stream));
         }
-        if self.report_lost(&ledger) {
+        let lost = self.report_lost(&ledger);
+        if back || lost {
+            self.compare_sessions().await;
+        }
+        if lost {
             self.keep_remembered().await;
         }
         self.certain_since = Some(self.clock.monotonic());
         Ok(())
     }
 
-    fn take_over(&self, segment: &Segment, row: Option<&Ledger>) {
+    /// Whether this stream has moved backwards.
+    fn take_over(&self, segment: &Segment, row: Option<&Ledger>) -> bool {
         let known = segment.applied_seq();
         let other_end = row.is_some_and(|row| {
             row.underway || row.closed_seq.is_some_and(|end| end < segment.durable_seq())
@@ -44,7 +50,8 @@ impl Worker {
             );
         }
         let applied = row.map_or(0, |row| row.last_seq);
-        if applied < known {
+        let back = applied < known;
+        if back {
             self.metrics.drain.regressions.inc();
             tracing::warn!(
                 stream = %segment.stream, known, applied,
@@ -53,11 +60,21 @@ impl Worker {
             // Postgres lost other things with it: state facts are idempotent, send all again.
             self.journal.segments(Lane::State).iter().for_each(|state| state.set_applied(0));
         } else if segment.lane == Lane::State {
-            return;
+            return false;
         } else if applied > known {
             self.metrics.drain.recognised.inc();
         }
         segment.set_applied(applied);
+        back
+    }
+
+    /// Sessions whose segments are gone stand in the cache yet.
+    async fn compare_sessions(&self) {
+        let cache = self.cache.clone();
+        let noted = tokio::task::spawn_blocking(move || cache.compare_sessions()).await;
+        if !matches!(noted, Ok(Ok(()))) {
+            tracing::error!(?noted, "it cannot be noted that Postgres may have lost sessions");
+        }
     }
 
     /// Says exactly what neither Postgres nor this journal has any more; whether there was any.

@@ -5,6 +5,7 @@ mod away;
 mod client;
 mod laws;
 mod lost;
+mod settling;
 
 use axum::http::Method;
 use serde_json::json;

@@ -127,3 +127,50 @@ fn what_is_over_is_forgotten_in_steps_and_what_is_pinned_stays() {
     let left: Vec<u128> = left.iter().map(|session| session.id.as_u128()).collect();
     assert_eq!(left, [2, 4, 6, 7, 8, 10, 12, 14, 16, 18, 20, 22, 24]);
 }
+
+#[test]
+fn what_is_advanced_while_it_is_looked_at_is_not_forgotten() {
+    let bench = bench();
+    bench.cache.keep_session(&session(1, 0)).expect("a disk");
+    let over = |looked_at: &Session| {
+        // Between the look and the removal; and the new one is not over.
+        if looked_at.advance.generation == 0 {
+            bench.cache.keep_session(&session(1, 1)).expect("a disk");
+        }
+        looked_at.advance.generation == 0
+    };
+    assert_eq!(bench.cache.forget_sessions(None, 10, &over).expect("a disk"), (0, None));
+    assert_eq!(generation(&bench, 1), Some(1));
+}
+
+#[test]
+fn a_doubt_that_comes_while_sessions_are_compared_is_looked_into_as_well() {
+    let bench = bench();
+    let due = || bench.cache.sessions_due().expect("a disk");
+    assert_eq!(due(), None);
+    let resync = |revision| {
+        bench.cache.begin(revision, true);
+        bench.cache.complete(Position { revision, mark: [1; 16] }).expect("a disk");
+    };
+    resync(1);
+    let first = due().expect("a full resync");
+    resync(2);
+    bench.cache.sessions_compared(first).expect("a disk");
+    let second = due().expect("another one since");
+    bench.cache.sessions_compared(second).expect("a disk");
+    assert_eq!(due(), None);
+    bench.cache.compare_sessions().expect("a disk");
+    let bench = bench.restart(Config::default(), Duration::ZERO);
+    assert!(bench.cache.sessions_due().expect("a disk").is_some(), "through a restart");
+}
+
+#[test]
+fn a_row_that_says_nothing_new_leaves_its_session_hot() {
+    let bench = bench();
+    bench.cache.keep_session(&session(1, 3)).expect("a disk");
+    assert_eq!(generation(&bench, 1), Some(3));
+    bench.cache.keep_session(&session(1, 2)).expect("a disk");
+    assert!(bench.cache.hot_session(Uuid::from_u128(1)).is_some());
+    bench.cache.keep_session(&session(1, 4)).expect("a disk");
+    assert_eq!(generation(&bench, 1), Some(4));
+}

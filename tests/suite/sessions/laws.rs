@@ -19,9 +19,9 @@ use crate::support::dice::Dice;
 use crate::support::in_process::{Gateway as InProcess, drain};
 use crate::support::postgres::{at, id, range, sink};
 
-const NOW: i64 = 1_800_000_000_000_000;
+pub(super) const NOW: i64 = 1_800_000_000_000_000;
 
-fn session(number: u128) -> Session {
+pub(super) fn session(number: u128) -> Session {
     Session {
         id: id(number),
         node: "gw-1".into(),
@@ -36,7 +36,7 @@ fn session(number: u128) -> Session {
     }
 }
 
-fn told(facts: impl IntoIterator<Item = Session>) -> Batch {
+pub(super) fn told(facts: impl IntoIterator<Item = Session>) -> Batch {
     let state = facts.into_iter().map(StateFact::Session).collect();
     Batch { ranges: vec![range(id(9), Lane::State, 0, 1)], state, ..Batch::default() }
 }
@@ -122,7 +122,7 @@ async fn the_later_not_before_stays_and_the_earlier_revocation_of_a_key() {
     assert_eq!(at("key").await, NOW + 5);
 }
 
-fn steward(gateway: &InProcess, url: &str, kept: Span) -> Steward {
+pub(super) fn steward(gateway: &InProcess, url: &str, kept: Span) -> Steward {
     Steward {
         node: "gw-1".into(),
         cache: gateway.cache.clone(),
@@ -134,7 +134,7 @@ fn steward(gateway: &InProcess, url: &str, kept: Span) -> Steward {
     }
 }
 
-async fn tell(gateway: &InProcess, session: Session) {
+pub(super) async fn tell(gateway: &InProcess, session: Session) {
     let fact = StateFact::Session(session);
     let ticket = gateway.journal.append(vec![fact.clone()]).unwrap();
     gateway.cache.pin(&fact);

@@ -82,7 +82,8 @@ impl Gateway {
                 .expect("the journal opens");
         let cache = Cache::open(
             data.path(),
-            cache::Config::default(),
+            // No session stays hot: what is loaded again must be as good.
+            cache::Config { hot_sessions: 1, ..cache::Config::default() },
             Declared::default(),
             source,
             clock.clone(),
