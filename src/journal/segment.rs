@@ -113,10 +113,15 @@ impl Segment {
         Ok(())
     }
 
-    /// Removes what a kill or a power cut left of a segment that was only being made.
+    /// Removes what a kill or a power cut left of a segment that was only being made: nothing of
+    /// sled is there yet, or it says so itself. (A merged one names its sources first.)
     pub(super) fn was_never_made(dir: &Path) -> io::Result<bool> {
-        let unmade =
-            dir.join(MAKING).exists() || fs::read_dir(dir).map_err(disk::at(dir))?.next().is_none();
+        let before = |name: &str| name.starts_with(disk::NEW) || name.starts_with("sources");
+        let mut unmade = true;
+        for entry in fs::read_dir(dir).map_err(disk::at(dir))? {
+            unmade &= before(&entry.map_err(disk::at(dir))?.file_name().to_string_lossy());
+        }
+        let unmade = unmade || dir.join(MAKING).exists();
         if unmade {
             disk::remove_dir(dir)?;
         }
