@@ -206,8 +206,14 @@ fn applied(good: &Good, stream: Uuid, counted: &HashMap<Uuid, i64>) -> (u64, u64
 }
 
 /// Each image into a Postgres of its own: what is counted there, and what is reported missing, is
-/// all that was durable. Returns each loss that is known exactly: facts, and of how many.
-async fn is_all_there_is(good: &Good, gateway: &Gateway, db: &Database) -> Vec<(u64, u64)> {
+/// all that was durable. What was found `here` before the drain is reported, unless it was set aside
+/// after that. Returns each loss that is known exactly: facts, and of how many.
+async fn is_all_there_is(
+    good: &Good,
+    gateway: &Gateway,
+    here: &HashMap<Uuid, Missing>,
+    db: &Database,
+) -> Vec<(u64, u64)> {
     const COUNTED: &str =
         "SELECT key_id, sum(requests)::bigint FROM gatepost.usage_hourly GROUP BY 1";
     let rows = sqlx::query_as(COUNTED).fetch_all(&mut db.connect().await).await.unwrap();
@@ -219,7 +225,7 @@ async fn is_all_there_is(good: &Good, gateway: &Gateway, db: &Database) -> Vec<(
         let chunks = good.chunks.keys().filter(|(of, _)| of == stream).count() as u64;
         let missing = match reports.iter().find(|report| report.stream == Some(*stream)) {
             Some(report) => report.missing,
-            None => Missing::NONE,
+            None => here[stream],
         };
         let both = (applied.0 + missing.chunks, applied.1 + missing.facts);
         if missing.exact {
@@ -247,16 +253,19 @@ async fn what_is_reported_as_exact_and_what_is_applied_is_all_that_was_durable()
         let reader = Reader::patient_child(Path::new(journal::PROGRAM), SILENCE);
         let gateway = Gateway::read_by(reader, data, &db.url, None, config());
         gateway.journal.examine(&|| false);
+        let here = gateway.journal.segments(Lane::Usage);
+        let here = here.iter().map(|segment| (segment.stream, segment.missing())).collect();
         // What is damaged is set aside, and the next pass goes on.
         while gateway.drainer.drain_now().await.is_err() {}
-        let told = is_all_there_is(&good, &gateway, &db).await;
+        let told = is_all_there_is(&good, &gateway, &here, &db).await;
         eprintln!("GATEPOST_SEED={seed} {harm:?}: {told:?}");
         lost.extend(told);
         drop(gateway.shut_down().await);
     }
     let all = std::env::var_os("GATEPOST_SEED").is_none();
-    // (In part is met by most runs: what a drain had applied before it met the damage.)
     assert!(!all || lost.iter().any(|(facts, of)| facts == of), "none was lost whole");
+    // What a drain had applied before it met the damage: about one image in thirty.
+    assert!(!all || !long() || lost.iter().any(|(facts, of)| facts < of), "none in part");
 }
 
 #[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]
