@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use axum::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 
-use crate::cache::{Cache, Entry, HeldSession, Undecidable};
+use uuid::Uuid;
+
+use crate::cache::{Cache, Enforcement, Entry, HeldSession, Undecidable};
 use crate::model::fact::RevocationKind;
 use crate::model::{Principal, SessionState, Standing, Timestamp, api_key};
 use crate::tokens::{ACCESS_MAX, Bearer, Holder, Tokens};
@@ -115,6 +117,22 @@ impl Caller {
         match self {
             Self::Key(entry) | Self::Exchanged(_, entry, _) => entry.client_enabled(),
             Self::Session(_, held) => held.client_enabled(),
+        }
+    }
+
+    /// What its requests are held against.
+    pub fn enforcement(&self) -> Enforcement {
+        match self {
+            Self::Key(entry) | Self::Exchanged(_, entry, _) => entry.enforcement(),
+            Self::Session(_, held) => held.enforcement(),
+        }
+    }
+
+    /// What it is counted by where each key has a limit of its own: the key, or the session.
+    pub fn own_id(&self) -> Uuid {
+        match self {
+            Self::Key(entry) | Self::Exchanged(_, entry, _) => entry.key().id,
+            Self::Session(_, held) => held.session().id,
         }
     }
 }

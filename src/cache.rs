@@ -18,6 +18,7 @@ mod follow;
 mod freshness;
 mod miss;
 mod overlay;
+mod policies;
 mod sessions;
 mod source;
 mod store;
@@ -38,18 +39,20 @@ use crate::clock::SharedClock;
 use crate::disk;
 use crate::metrics::Metrics;
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
-use crate::model::{Client, Digest, Key, Name, Timestamp};
+use crate::model::{Client, DEFAULT_POLICY, Digest, Key, Name, Timestamp};
 use absent::Absent;
-use entry::{Cells, ClientCell};
+use entry::{Cells, ClientCell, KnownClient, PolicyCell};
 use flight::Flights;
 use follow::Writing;
 use freshness::Freshness;
 use overlay::Overlay;
+use policies::Policies;
 use sessions::Sessions;
 use store::Store;
 
 pub use config::{CacheError, Config, Declared};
-pub use entry::Entry;
+pub use entry::{Enforcement, Entry};
+pub use policies::PolicyView;
 pub use sessions::{HeldSession, SessionTurn};
 pub use source::{
     Asked, AskedSession, Change, ClientRow, Deleted, FollowError, Follower, Found, KeyRow, Lookup,
@@ -72,7 +75,8 @@ pub struct Cache {
     hot: quick_cache::sync::Cache<Digest, Arc<Entry>>,
     absent: Absent,
     overlay: RwLock<Overlay>,
-    cells: Mutex<Cells>,
+    cells: Mutex<Cells<ClientCell>>,
+    policies: Policies,
     store: Store,
     writing: Mutex<Writing>,
     flights: Arc<Flights<Digest, Arc<Entry>>>,
@@ -134,6 +138,7 @@ impl Cache {
             absent: Absent::new(config.absent_entries, config.absent_for.0),
             overlay: RwLock::default(),
             cells: Mutex::default(),
+            policies: Policies::default(),
             writing: Mutex::default(),
             flights: Arc::default(),
             sessions: Sessions::new(config.hot_sessions),
@@ -161,7 +166,7 @@ impl Cache {
         self.overlay.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn cells(&self) -> std::sync::MutexGuard<'_, Cells> {
+    fn cells(&self) -> std::sync::MutexGuard<'_, Cells<ClientCell>> {
         self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -239,8 +244,18 @@ impl Cache {
 
     /// Whether what is cached is older than `max_stale`. Never so when embedded.
     pub fn is_stale(&self) -> bool {
-        let fresh = |age| age <= self.config.max_stale.0;
+        self.is_older_than(self.config.max_stale.0)
+    }
+
+    /// Whether what is cached is older than `bound`, or was never brought. Never so when embedded.
+    pub fn is_older_than(&self, bound: Duration) -> bool {
+        let fresh = |age| age <= bound;
         self.source.is_some() && !self.freshness.age(self.clock.monotonic()).is_some_and(fresh)
+    }
+
+    /// `cache.max_stale`: how old it may be where a policy says nothing else.
+    pub fn max_stale(&self) -> Duration {
+        self.config.max_stale.0
     }
 
     /// Loads an entry from disk, declarations and overlay, and makes it hot, in one step.
@@ -250,7 +265,9 @@ impl Cache {
         // Deny wins: a key whose revocation or client cannot be read is not known to be good.
         let revoked_at = self.or_count(self.key_revoked_at(&overlay, key.id).map(Some))?;
         let cell = self.or_count(self.cell(&overlay, &key.client).map(Some))?;
-        let entry = Arc::new(Entry::new(key, revoked_at, cell));
+        let policy = key.policy.as_ref().map(|policy| self.policy_cell(policy).map(Some));
+        let policy = policy.map_or(Some(None), |read| self.or_count(read).map(Some))?;
+        let entry = Arc::new(Entry::new(key, revoked_at, cell, policy));
         self.hot.insert(*digest, entry.clone());
         Some(entry)
     }
@@ -281,12 +298,21 @@ impl Cache {
         Ok(stored.or_else(|| overlay.client(name).cloned()))
     }
 
+    fn known_client(&self, overlay: &Overlay, name: &str) -> Stored<KnownClient> {
+        let Some(client) = self.client_in(overlay, name)? else { return Ok(None) };
+        let stored =
+            if self.declared.client(name).is_some() { None } else { self.store.client(name)? };
+        let policy = client.policy.clone().unwrap_or_else(|| DEFAULT_POLICY.into());
+        let (mode, policy) = (stored.and_then(|row| row.mode), self.policy_cell(&policy)?);
+        Ok(Some(KnownClient { client, mode, policy }))
+    }
+
     fn cell(&self, overlay: &Overlay, name: &Name) -> Result<Arc<ClientCell>, disk::StoreError> {
         let mut cells = self.cells();
         if let Some(cell) = cells.get(name) {
             return Ok(cell.clone());
         }
-        let cell = Arc::new(ClientCell::new(self.client_in(overlay, name)?));
+        let cell = Arc::new(ClientCell::new(name, self.known_client(overlay, name)?));
         cells.insert(name.clone(), cell.clone());
         Ok(cell)
     }
@@ -296,8 +322,8 @@ impl Cache {
     fn show_client(&self, overlay: &Overlay, name: &str) {
         let cells = self.cells();
         let Some(cell) = cells.get(name) else { return };
-        match self.client_in(overlay, name) {
-            Ok(client) => cell.set(client),
+        match self.known_client(overlay, name) {
+            Ok(known) => cell.set(known),
             Err(error) => {
                 self.metrics.cache.disk_errors.inc();
                 tracing::error!(%error, client = name, "a client cannot be read");

@@ -19,6 +19,7 @@ pub mod directory;
 mod error;
 pub mod feed;
 mod migrate;
+pub mod policies;
 mod pool;
 mod rows;
 mod sessions;

@@ -84,6 +84,10 @@ impl Declared {
         self.clients.iter().find(|client| *client.name == *name)
     }
 
+    pub(super) fn policy(&self, name: &str) -> Option<&Policy> {
+        self.policies.iter().find(|policy| *policy.name == *name)
+    }
+
     pub(super) fn key_by_id(&self, id: Uuid) -> Option<&Key> {
         self.keys.iter().find(|key| key.id == id)
     }

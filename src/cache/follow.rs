@@ -30,6 +30,7 @@ pub struct Writing {
 struct Seen {
     keys: HashSet<Uuid>,
     clients: HashSet<Name>,
+    policies: HashSet<Name>,
     revocations: HashMap<(RevocationKind, Name), Timestamp>,
 }
 
@@ -39,7 +40,8 @@ impl Seen {
             Change::Key(row) => drop(self.keys.insert(row.key.id)),
             Change::Client(row) => drop(self.clients.insert(row.client.name.clone())),
             Change::Revocation(r) => drop(self.revocations.insert((r.kind, r.id.clone()), r.at)),
-            Change::Policy(_) | Change::Deleted(_) => {}
+            Change::Policy(row) => drop(self.policies.insert(row.policy.name.clone())),
+            Change::Deleted(_) => {}
         }
     }
 }
@@ -79,12 +81,13 @@ impl Cache {
         if let Some(revocation) = &found.revocation {
             self.store.revoke(revocation.kind, &revocation.id, revocation.at)?;
         }
+        for row in &found.policies {
+            self.store_policy(false, row)?;
+            self.show_policy(&row.policy.name);
+        }
         if let Some(client) = found.client {
             self.store.put_client(&client)?;
             self.show_client(&self.overlay(), &client.client.name);
-        }
-        for policy in &found.policies {
-            self.store.put_policy(policy)?;
         }
         if let Some(before) = self.store.put_key(&found.key)? {
             let _overlay = self.overlay_mut();
@@ -99,7 +102,7 @@ impl Cache {
         match change {
             Change::Client(row) if full => self.store.replace_client(row).map(|()| None),
             Change::Client(row) => self.store.put_client(row).map(|()| None),
-            Change::Policy(row) => self.store.put_policy(row).map(|()| None),
+            Change::Policy(row) => self.store_policy(full, row).map(|()| None),
             Change::Key(row) if full => self.store.replace_key(row),
             Change::Key(row) => self.store.put_key(row),
             Change::Revocation(Revocation { kind, id, at }) => {
@@ -183,6 +186,13 @@ impl Cache {
                 self.show_client(&self.overlay(), &name);
             }
         }
+        for row in self.store.policies() {
+            let name = row?.policy.name;
+            if !seen.policies.contains(&name) {
+                self.store.remove_policy(&name)?;
+                self.show_policy(&name);
+            }
+        }
         let mut lacking = Vec::new();
         for revocation in self.store.revocations() {
             let (kind, id, at) = revocation?;
@@ -224,6 +234,8 @@ impl Cache {
             match change {
                 Change::Client(row) => self.show_client(&overlay, &row.client.name),
                 Change::Deleted(Deleted::Client(name)) => self.show_client(&overlay, name),
+                Change::Policy(row) => self.show_policy(&row.policy.name),
+                Change::Deleted(Deleted::Policy(name)) => self.show_policy(name),
                 Change::Revocation(r) if r.kind.is_not_before() => self.sessions.reconsider(),
                 _ => {}
             }

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::entry::ClientCell;
+use super::entry::{ClientCell, Enforcement};
 use super::flight::{Answer, BUSY, Flights, retry_after};
 use super::overlay::Overlay;
 use super::{Cache, Stored, Undecidable};
@@ -65,6 +65,11 @@ impl HeldSession {
     /// Whether its client is enabled.
     pub fn client_enabled(&self) -> bool {
         self.client.enabled()
+    }
+
+    /// What its requests are held against: its client's policy.
+    pub fn enforcement(&self) -> Enforcement {
+        self.client.enforcement(None)
     }
 }
 

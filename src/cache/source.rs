@@ -7,6 +7,7 @@ use std::pin::Pin;
 use uuid::Uuid;
 
 use crate::model::fact::{Revocation, RevocationKind};
+use crate::model::policy::Mode;
 use crate::model::{Client, Digest, Key, Name, Policy, Session};
 
 /// A key's row with everything that decides it, read in one snapshot.
@@ -23,6 +24,8 @@ pub struct KeyRow {
 pub struct ClientRow {
     /// The client.
     pub client: Client,
+    /// Its own mode, which wins over its policy's.
+    pub mode: Option<Mode>,
     /// The change counter that the row carries.
     pub revision: i64,
 }

@@ -16,7 +16,7 @@ use crate::model::fact::RevocationKind;
 use crate::model::{Digest, Session, Timestamp};
 
 const SLED_CACHE_BYTES: u64 = 32 << 20;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// How old the cache was when that was last written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -187,8 +187,30 @@ impl Store {
         guarded(|| self.clients.remove(name)).map(drop)
     }
 
-    /// Stores a policy whatever is there.
+    /// A policy by name.
+    pub fn policy(&self, name: &str) -> Result<Option<PolicyRow>, StoreError> {
+        read(Kind::Row, guarded(|| self.policies.get(name))?)
+    }
+
+    /// All policies by name.
+    pub fn policies(&self) -> impl Iterator<Item = Result<PolicyRow, StoreError>> {
+        self.policies.iter().filter_map(|entry| match entry {
+            Ok((_, frame)) => read(Kind::Row, Some(frame)).transpose(),
+            Err(error) => Some(Err(StoreError::Sled(error.to_string()))),
+        })
+    }
+
+    /// Stores a policy unless a newer row of it is there.
     pub fn put_policy(&self, row: &PolicyRow) -> Result<(), StoreError> {
+        let known = self.policy(&row.policy.name)?;
+        if known.is_some_and(|known| known.revision > row.revision) {
+            return Ok(());
+        }
+        self.replace_policy(row)
+    }
+
+    /// Stores a policy whatever is there.
+    pub fn replace_policy(&self, row: &PolicyRow) -> Result<(), StoreError> {
         write(&self.policies, Kind::Row, row.policy.name.as_bytes(), row)
     }
 

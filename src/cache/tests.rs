@@ -181,7 +181,11 @@ fn fed(text: &str, revision: i64) -> Change {
 }
 
 fn client_row(enabled: bool, revision: i64) -> ClientRow {
-    ClientRow { client: Client { name: "acme".into(), policy: None, enabled }, revision }
+    ClientRow {
+        client: Client { name: "acme".into(), policy: None, enabled },
+        mode: None,
+        revision,
+    }
 }
 
 fn revocation(text: &str, at: Timestamp) -> Revocation {

@@ -4,15 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::units::{Size, Span};
 
-/// When an answer may leave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Commit {
-    /// At once; what it counted is on disk within one interval.
-    Interval,
-    /// When what it counted is on disk.
-    BeforeReply,
-}
+pub use crate::model::policy::Commit;
 
 /// What happens to a fact when the journal is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, schemars::JsonSchema)]

@@ -28,6 +28,8 @@ metrics! {
         pub fills_discarded: Counter = Counter::default() => "cache_fills_discarded",
         /// Disk tiers moved to quarantine because they could not be opened.
         pub quarantined: Counter = Counter::default() => "cache_quarantined",
+        /// Policies that Postgres brought and that cannot be used.
+        pub policies_refused: Counter = Counter::default() => "cache_policies_refused",
         /// Errors of the disk tier while running.
         pub disk_errors: Counter = Counter::default() => "cache_disk_errors",
         /// Entries in memory.

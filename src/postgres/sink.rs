@@ -271,7 +271,7 @@ async fn write_events(
 }
 
 /// The moment that a uuid v7 tells (RFC 9562 §5.7); the epoch for any other.
-fn made_at(id: Uuid) -> Timestamp {
+pub(super) fn made_at(id: Uuid) -> Timestamp {
     let millis = id.get_timestamp().map_or(0, |at| {
         let (seconds, nanos) = at.to_unix();
         seconds.saturating_mul(1000).saturating_add(u64::from(nanos / 1_000_000))

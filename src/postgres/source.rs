@@ -15,6 +15,7 @@ use crate::cache::{Asked, AskedSession, ClientRow, Found, Lookup, PolicyRow, Sou
 use crate::clock::SharedClock;
 use crate::metrics::Metrics;
 use crate::model::fact::{Revocation, RevocationKind};
+use crate::model::policy::Mode;
 use crate::model::{Client, Digest, Name, Policy, Timestamp};
 
 /// The cache's [`Source`].
@@ -136,7 +137,7 @@ async fn look_up(conn: &mut PgConnection, digest: Digest) -> Result<Lookup, Post
                coalesce(gatepost.to_micros(k.created_at), 0) AS "created_at!",
                coalesce(k.revision, 0) AS "revision!",
                c.name AS "owner?", c.policy AS "owner_policy?",
-               coalesce(c.enabled, false) AS "owner_enabled!",
+               coalesce(c.enabled, false) AS "owner_enabled!", c.mode AS "owner_mode?",
                coalesce(c.revision, 0) AS "owner_revision!",
                gatepost.to_micros(r.at) AS revoked_at,
                kp.name AS "key_policy_name?", kp.spec::text AS key_policy_spec,
@@ -176,6 +177,7 @@ async fn look_up(conn: &mut PgConnection, digest: Digest) -> Result<Lookup, Post
         policy: row.owner_policy.map(Name::from),
         enabled: row.owner_enabled,
     });
+    let mode = row.owner_mode.as_deref().and_then(Mode::parse);
     let policies = [
         policy(row.key_policy_name, row.key_policy_spec, row.key_policy_revision),
         policy(row.client_policy_name, row.client_policy_spec, row.client_policy_revision),
@@ -187,7 +189,7 @@ async fn look_up(conn: &mut PgConnection, digest: Digest) -> Result<Lookup, Post
     });
     let found = Found {
         key,
-        client: owner.map(|client| ClientRow { client, revision: row.owner_revision }),
+        client: owner.map(|client| ClientRow { client, mode, revision: row.owner_revision }),
         policies: policies.into_iter().flatten().collect(),
         revocation,
     };

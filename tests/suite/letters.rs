@@ -238,7 +238,7 @@ fn caught_up(gateway: &Gateway, revision: i64) {
     let _asked = gateway.cache.position();
     gateway.cache.begin(revision, false);
     let key = Change::Key(KeyRow { key: key(1, "k", "acme"), revision });
-    let client = Change::Client(ClientRow { client: client("acme"), revision });
+    let client = Change::Client(ClientRow { client: client("acme"), mode: None, revision });
     gateway.cache.apply(vec![key, client]).unwrap();
     let mark = *Uuid::from_u128(7).as_bytes();
     gateway.cache.complete(Position { revision, mark }).unwrap();

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::cache::{Change, ClientRow, Deleted, PolicyRow};
 use crate::model::fact::{Revocation, RevocationKind};
+use crate::model::policy::Mode;
 use crate::model::{Client, Name, Policy, Timestamp};
 use crate::postgres::PostgresError;
 use crate::postgres::rows::KeyColumns;
@@ -57,7 +58,7 @@ pub(super) async fn clients(
 ) -> Result<Page<(i64, String)>, PostgresError> {
     let rows = sqlx::query!(
         r#"
-        SELECT name AS "name!: String", policy AS "policy?: String", enabled, revision
+        SELECT name AS "name!: String", policy AS "policy?: String", enabled, mode, revision
         FROM gatepost.clients
         WHERE (revision, name) > ($1, $2::text) ORDER BY revision, name LIMIT $3
         "#,
@@ -73,7 +74,8 @@ pub(super) async fn clients(
         |row| {
             let policy = row.policy.map(Name::from);
             let client = Client { name: row.name.into(), policy, enabled: row.enabled };
-            Some(Change::Client(ClientRow { client, revision: row.revision }))
+            let mode = row.mode.as_deref().and_then(Mode::parse);
+            Some(Change::Client(ClientRow { client, mode, revision: row.revision }))
         },
     ))
 }

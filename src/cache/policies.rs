@@ -1,0 +1,141 @@
+//! Policies: compiled once, shared in cells by all keys and clients that have them.
+//!
+//! What cannot be compiled never takes the place of what was: the running policy stays as it is, and
+//! the fault is told. A policy that nobody knows leaves its callers undecidable; only `default` says
+//! nothing, and so restricts nothing, where nobody wrote one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::entry::{Cells, PolicyCell};
+use super::source::PolicyRow;
+use super::{Cache, Stored};
+use crate::disk::StoreError;
+use crate::model::policy::{LimitIds, OnUndecidable, PolicyProblem, Rules};
+use crate::model::{DEFAULT_POLICY, Name, Policy};
+
+/// The policies of all keys and clients in memory.
+#[derive(Debug, Default)]
+pub(super) struct Policies {
+    cells: Mutex<Cells<PolicyCell>>,
+    ids: Mutex<LimitIds>,
+}
+
+/// A policy, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyView {
+    /// The policy.
+    pub policy: Policy,
+    /// Whether it stands in the configuration, which wins over Postgres.
+    pub declared: bool,
+}
+
+impl Cache {
+    /// A policy by name: declared, or on disk.
+    ///
+    /// # Errors
+    /// When the disk tier cannot be read.
+    pub fn policy(&self, name: &str) -> Stored<PolicyView> {
+        if let Some(policy) = self.declared.policy(name) {
+            return Ok(Some(PolicyView { policy: policy.clone(), declared: true }));
+        }
+        let stored = self.store.policy(name)?.map(|row| row.policy);
+        Ok(stored.map(|policy| PolicyView { policy, declared: false }))
+    }
+
+    /// All policies, by name. Blocks on disk.
+    pub fn policies(&self) -> Vec<PolicyView> {
+        let stored = self.store.policies().filter_map(Result::ok).map(|row| row.policy);
+        let stored = stored.filter(|policy| self.declared.policy(&policy.name).is_none());
+        let stored = stored.map(|policy| PolicyView { policy, declared: false });
+        let declared = self.declared.policies.iter().cloned();
+        let declared = declared.map(|policy| PolicyView { policy, declared: true });
+        let mut all: Vec<_> = stored.chain(declared).collect();
+        all.sort_by(|a, b| a.policy.name.cmp(&b.policy.name));
+        all
+    }
+
+    /// What the policy `name` says; `None`: nobody knows it.
+    ///
+    /// # Errors
+    /// When the disk tier cannot be read.
+    pub fn rules(&self, name: &Name) -> Stored<Rules> {
+        match self.policy(name)? {
+            Some(view) => Ok(self.compile(&view.policy)),
+            None if **name == *DEFAULT_POLICY => Ok(Some(Rules::unrestricted(name))),
+            None => Ok(None),
+        }
+    }
+
+    /// The cell that all share who have the policy `name`.
+    pub(super) fn policy_cell(&self, name: &Name) -> Result<Arc<PolicyCell>, StoreError> {
+        let mut cells = self.policies.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = cells.get(name) {
+            return Ok(cell.clone());
+        }
+        let cell = Arc::new(PolicyCell::new(self.rules(name)?));
+        cells.insert(name.clone(), cell.clone());
+        Ok(cell)
+    }
+
+    /// Shows all who have a policy what it says now; whoever changed it has written that first.
+    pub(super) fn show_policy(&self, name: &Name) {
+        let cells = self.policies.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(cell) = cells.get(name) else { return };
+        match self.rules(name) {
+            Ok(rules) => cell.set(rules),
+            Err(error) => {
+                self.metrics.cache.disk_errors.inc();
+                tracing::error!(%error, policy = &**name, "a policy cannot be read");
+            }
+        }
+    }
+
+    /// Stores a policy that Postgres brings, if it can be compiled.
+    /// `full`: whatever is there, for after a restore revisions start from below.
+    pub(super) fn store_policy(&self, full: bool, row: &PolicyRow) -> Result<(), StoreError> {
+        match self.try_compile(&row.policy) {
+            Ok(_) if full => self.store.replace_policy(row),
+            Ok(_) => self.store.put_policy(row),
+            Err(problems) => {
+                self.refused(&row.policy.name, &problems);
+                Ok(())
+            }
+        }
+    }
+
+    fn try_compile(&self, policy: &Policy) -> Result<Rules, Vec<PolicyProblem>> {
+        let mut ids = self.policies.ids.lock().unwrap_or_else(PoisonError::into_inner);
+        Rules::compile(policy, &mut ids)
+    }
+
+    fn compile(&self, policy: &Policy) -> Option<Rules> {
+        match self.try_compile(policy) {
+            Ok(rules) => {
+                if rules.on_undecidable == OnUndecidable::Allow {
+                    tracing::warn!(
+                        policy = &*policy.name,
+                        "this policy fails open: what cannot be decided is let through"
+                    );
+                }
+                Some(rules)
+            }
+            Err(problems) => {
+                self.refused(&policy.name, &problems);
+                None
+            }
+        }
+    }
+
+    fn refused(&self, name: &str, problems: &[PolicyProblem]) {
+        self.metrics.cache.policies_refused.inc();
+        let problem = problems.first().map(ToString::to_string);
+        let faults = problems.len();
+        tracing::error!(
+            policy = name,
+            problem,
+            faults,
+            "a policy in Postgres cannot be used: what held before holds on; mend it with `gatepost \
+             policy apply`"
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! Periods of the calendar in a time zone: from when to when a moment's quota counts.
+
+use jiff::tz::TimeZone;
+use jiff::{ToSpan, Zoned};
+
+use super::PeriodUnit;
+use crate::model::Timestamp;
+
+/// Hours, days, months or years of one time zone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Period {
+    unit: PeriodUnit,
+    zone: TimeZone,
+}
+
+/// There is no such time zone.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no time zone `{0}`; use a name like `Europe/Berlin` or `UTC`")]
+pub struct PeriodError(String);
+
+impl Period {
+    /// Of the zone that the IANA time zone database calls `timezone`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn new(unit: PeriodUnit, timezone: &str) -> Result<Self, PeriodError> {
+        let unknown = |_| PeriodError(timezone.chars().take(64).collect());
+        let zone = TimeZone::get(timezone).map_err(unknown)?;
+        Ok(Self { unit, zone })
+    }
+
+    /// The period that `now` lies in: its start, and the start of the next. A moment beyond the
+    /// calendar (before the year -9999 or after 9999) lies in one long period.
+    pub fn around(&self, now: Timestamp) -> (Timestamp, Timestamp) {
+        self.in_calendar(now).unwrap_or((Timestamp::NEG_INFINITY, Timestamp(i64::MAX)))
+    }
+
+    fn in_calendar(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
+        let now = jiff::Timestamp::from_microsecond(now.0).ok()?.to_zoned(self.zone.clone());
+        let (start, next) = match self.unit {
+            PeriodUnit::Hour => {
+                let start = now.with().minute(0).second(0).subsec_nanosecond(0).build().ok()?;
+                let next = start.checked_add(1.hour()).ok()?;
+                (start, next)
+            }
+            PeriodUnit::Day => {
+                let start = now.start_of_day().ok()?;
+                let next = start.tomorrow().ok()?.start_of_day().ok()?;
+                (start, next)
+            }
+            PeriodUnit::Month => {
+                let first = now.first_of_month().ok()?;
+                let next = first.checked_add(1.month()).ok()?;
+                (first.start_of_day().ok()?, next.start_of_day().ok()?)
+            }
+            PeriodUnit::Year => {
+                let first = now.first_of_year().ok()?;
+                let next = first.checked_add(1.year()).ok()?;
+                (first.start_of_day().ok()?, next.start_of_day().ok()?)
+            }
+        };
+        Some((moment(&start), moment(&next)))
+    }
+}
+
+fn moment(at: &Zoned) -> Timestamp {
+    Timestamp(at.timestamp().as_microsecond())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn around(unit: PeriodUnit, zone: &str, now: &str) -> (String, String) {
+        let now: jiff::Timestamp = now.parse().expect("a moment");
+        let period = Period::new(unit, zone).expect("a zone");
+        let (start, next) = period.around(Timestamp(now.as_microsecond()));
+        (start.to_string(), next.to_string())
+    }
+
+    #[test]
+    fn periods_follow_the_calendar_of_their_zone() {
+        for (unit, zone, now, start, next) in [
+            (
+                PeriodUnit::Hour,
+                "UTC",
+                "2026-11-24T13:59:59Z",
+                "2026-11-24T13:00:00Z",
+                "2026-11-24T14:00:00Z",
+            ),
+            (
+                PeriodUnit::Hour,
+                "Asia/Kolkata",
+                "2026-11-24T13:45:00Z",
+                "2026-11-24T13:30:00Z",
+                "2026-11-24T14:30:00Z",
+            ),
+            (
+                PeriodUnit::Day,
+                "UTC",
+                "2026-11-24T00:00:00Z",
+                "2026-11-24T00:00:00Z",
+                "2026-11-25T00:00:00Z",
+            ),
+            // A day of 23 hours, and one of 25.
+            (
+                PeriodUnit::Day,
+                "Europe/Berlin",
+                "2026-03-29T12:00:00Z",
+                "2026-03-28T23:00:00Z",
+                "2026-03-29T22:00:00Z",
+            ),
+            (
+                PeriodUnit::Day,
+                "Europe/Berlin",
+                "2026-10-25T12:00:00Z",
+                "2026-10-24T22:00:00Z",
+                "2026-10-25T23:00:00Z",
+            ),
+            (
+                PeriodUnit::Month,
+                "America/New_York",
+                "2026-03-01T04:59:59Z",
+                "2026-02-01T05:00:00Z",
+                "2026-03-01T05:00:00Z",
+            ),
+            (
+                PeriodUnit::Month,
+                "UTC",
+                "2028-02-29T23:59:59Z",
+                "2028-02-01T00:00:00Z",
+                "2028-03-01T00:00:00Z",
+            ),
+            (
+                PeriodUnit::Year,
+                "Pacific/Auckland",
+                "2026-12-31T11:00:00Z",
+                "2026-12-31T11:00:00Z",
+                "2027-12-31T11:00:00Z",
+            ),
+        ] {
+            let expected = (start.to_owned(), next.to_owned());
+            assert_eq!(around(unit, zone, now), expected, "{unit:?} {zone} {now}");
+        }
+    }
+
+    #[test]
+    fn beyond_the_calendar_nothing_panics() {
+        let period = Period::new(PeriodUnit::Month, "UTC").expect("a zone");
+        for now in [i64::MIN, i64::MAX] {
+            assert_eq!(period.around(Timestamp(now)).0, Timestamp::NEG_INFINITY);
+        }
+        assert!(Period::new(PeriodUnit::Day, "Mars/Olympus").is_err());
+        assert!(Period::new(PeriodUnit::Day, "").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn every_moment_lies_in_one_period(
+            micros in -62_000_000_000_000_000_i64..250_000_000_000_000_000,
+            zone in prop::sample::select(vec!["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia"]),
+            unit in prop::sample::select(vec![PeriodUnit::Hour, PeriodUnit::Day, PeriodUnit::Month, PeriodUnit::Year]),
+        ) {
+            let period = Period::new(unit, zone).expect("a zone");
+            let now = Timestamp(micros);
+            let (start, next) = period.around(now);
+            prop_assert!(start <= now && now < next);
+            prop_assert_eq!(period.around(start), (start, next));
+            prop_assert_eq!(period.around(Timestamp(next.0 - 1)), (start, next));
+            prop_assert_eq!(period.around(next).0, next);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Rights: `<table>.<operation>`, with `*` for any table or operation; `*` alone is everything.
+//!
+//! The scopes of a key that read like rights narrow it to them where a table is known. A request
+//! that no route names a table for asks for `gateway.access`.
+
+use super::super::{Name, Target};
+
+/// What stands for the table where none is known.
+const NO_TABLE: &str = "gateway";
+
+/// One right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Right(Name);
+
+/// Why a text is no right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RightError {
+    /// It has no dot, or nothing before or behind it.
+    #[error("`{0}` is no right; write `<table>.<operation>`, with `*` for any, or `*` alone")]
+    Shape(String),
+    /// It has a character that no table or operation has.
+    #[error("`{text}` is no right: {character:?} cannot be part of a table or an operation")]
+    Character {
+        /// The text.
+        text: String,
+        /// The first such character.
+        character: char,
+    },
+}
+
+impl Right {
+    /// Reads a right.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(text: &str) -> Result<Self, RightError> {
+        let odd = |c: &char| !c.is_alphanumeric() && !"_-:/.*$".contains(*c);
+        if let Some(character) = text.chars().find(odd) {
+            return Err(RightError::Character { text: text.into(), character });
+        }
+        let whole = |part: &str| part == "*" || !(part.is_empty() || part.contains('*'));
+        let split = text.rsplit_once('.');
+        let fits = |(table, operation): (&str, &str)| whole(table) && whole(operation);
+        if text == "*" || split.is_some_and(fits) {
+            Ok(Self(text.into()))
+        } else {
+            Err(RightError::Shape(text.into()))
+        }
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The rights of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rights(Vec<Right>);
+
+impl Rights {
+    /// Of these.
+    pub fn new(rights: Vec<Right>) -> Self {
+        Self(rights)
+    }
+
+    /// Whether one of them covers what is asked for.
+    pub fn allow(&self, target: &Target) -> bool {
+        self.0.iter().any(|right| covers(right.as_str(), target))
+    }
+}
+
+impl Target {
+    /// The right that it takes, for explanations.
+    pub fn right(&self) -> String {
+        format!("{}.{}", self.table_or_gateway(), self.operation)
+    }
+
+    fn table_or_gateway(&self) -> &str {
+        if self.table.is_empty() { NO_TABLE } else { &self.table }
+    }
+}
+
+/// Whether the right `pattern` covers what is asked for. What is no right covers nothing.
+pub fn covers(pattern: &str, target: &Target) -> bool {
+    if pattern == "*" {
+        return true;
+    }
+    let Some((table, operation)) = pattern.rsplit_once('.') else { return false };
+    (table == "*" || table == target.table_or_gateway())
+        && (operation == "*" || *operation == *target.operation)
+}
+
+/// Whether a key's scopes keep it from what is asked for: where a table is known, and some of them
+/// read like rights, and none of those covers it.
+pub fn narrows(scopes: &[Name], target: &Target) -> bool {
+    let mut rights =
+        scopes.iter().filter(|scope| ***scope == *"*" || scope.contains('.')).peekable();
+    !target.table.is_empty()
+        && rights.peek().is_some()
+        && !rights.any(|right| covers(right, target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(table: &str, operation: &str) -> Target {
+        Target { table: table.into(), operation: operation.into() }
+    }
+
+    fn rights(texts: &[&str]) -> Rights {
+        Rights::new(texts.iter().map(|text| Right::parse(text).expect("a right")).collect())
+    }
+
+    #[test]
+    fn a_star_stands_for_any_table_or_operation() {
+        let some = rights(&["orders.read", "*.list", "billing.*"]);
+        for (table, operation, allowed) in [
+            ("orders", "read", true),
+            ("orders", "write", false),
+            ("anything", "list", true),
+            ("billing", "delete", true),
+            ("bill", "delete", false),
+            ("", "access", false),
+        ] {
+            assert_eq!(some.allow(&target(table, operation)), allowed, "{table}.{operation}");
+        }
+        assert!(rights(&["*"]).allow(&Target::access()));
+        assert!(rights(&["gateway.*"]).allow(&Target::access()));
+        assert!(!rights(&[]).allow(&Target::access()), "an empty list allows nothing");
+    }
+
+    #[test]
+    fn a_table_may_have_dots_and_the_last_one_parts() {
+        assert!(rights(&["public.orders.read"]).allow(&target("public.orders", "read")));
+        assert!(!rights(&["public.orders.read"]).allow(&target("public", "orders.read")));
+    }
+
+    #[test]
+    fn stray_characters_are_refused() {
+        for text in [
+            "",
+            ".",
+            "orders",
+            "orders.",
+            ".read",
+            "or ders.read",
+            "orders.re\nad",
+            "o*.read",
+            "orders.**",
+            "orders.read,",
+            "orders;read.x",
+            "\"orders\".read",
+            "*.*.*x",
+        ] {
+            assert!(Right::parse(text).is_err(), "{text:?}");
+        }
+        for text in ["*", "*.*", "*.read", "orders.*", "público.read", "a-b_c:d/e.read"] {
+            assert!(Right::parse(text).is_ok(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn scopes_that_read_like_rights_narrow_where_a_table_is_known() {
+        let scopes =
+            |texts: &[&str]| -> Vec<Name> { texts.iter().map(|text| (*text).into()).collect() };
+        let read = target("orders", "read");
+        assert!(!narrows(&[], &read));
+        assert!(!narrows(&scopes(&["openid", "email"]), &read), "they are no rights");
+        assert!(!narrows(&scopes(&["orders.read"]), &read));
+        assert!(!narrows(&scopes(&["openid", "*.read"]), &read));
+        assert!(narrows(&scopes(&["openid", "orders.write"]), &read));
+        assert!(!narrows(&scopes(&["orders.write"]), &Target::access()), "no table is known");
+    }
+}
