@@ -1,18 +1,50 @@
 //! Whether an identified caller may do what it asks: a permit or a denial. No I/O.
 //!
-//! A [`Permit`] can be made here only, and nothing is forwarded without one. The checks run in one
-//! order: what is provably denied first, then what cannot be decided, then what the policy asks.
-//! Rights, rate limits, quotas and concurrency take their place in [`decide`] behind the scopes.
+//! A [`Permit`] can be made here only, and nothing is forwarded without one. There are two steps:
+//!
+//! 1. [`Admission::check`] looks and changes nothing: what is provably denied first (deny wins), then
+//!    what cannot be decided, then what the policy says about networks and rights.
+//! 2. [`Admission::charge`] takes from the limits: all of them, or none. Whoever calls it has made
+//!    sure before that what happens can be counted.
+//!
+//! A policy that observes decides the same, and says in the permit that it would have denied.
 
+mod calendar;
+mod concurrency;
+mod config;
+mod denial;
+mod explain;
+mod permit;
+mod quotas;
+mod rate;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
+use crate::metrics::Metrics;
+use crate::model::policy::{Commit, Mode, OnUndecidable, Per, Rules, covers, narrows};
 use crate::model::{KeyState, Name, Principal, SessionState, Standing, Target, Timestamp};
+use calendar::Calendar;
+use concurrency::Concurrency;
+use rate::{Bucket, Charge, LimitId, Limiter, Rate, TakeError};
+
+pub use concurrency::Running;
+pub use config::{Config, LimitHeaders};
+pub use denial::{Denial, Limited};
+pub use explain::{Step, Verdict};
+pub use permit::{Left, Permit, QuotaUse, Report};
+pub use quotas::{Bases, QuotaView, Quotas, Used};
 
 /// When a caller that met a stale cache should ask again.
 const STALE_RETRY: Duration = Duration::from_secs(5);
 
 /// What is known of an identified caller at the moment of the request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Presented<'a> {
     /// Who it is.
     pub principal: &'a Principal,
@@ -20,77 +52,319 @@ pub struct Presented<'a> {
     pub standing: Standing,
     /// Whether its client is enabled.
     pub client_enabled: bool,
-    /// Whether what the cache knows is older than `max_stale`.
+    /// Its policy; `None`: it has one that nobody knows.
+    pub rules: Option<Arc<Rules>>,
+    /// Its client's own mode.
+    pub mode: Option<Mode>,
+    /// The key or session: who has the limits that are per key.
+    pub own: Uuid,
+    /// Stands for its client: who has those that are per client.
+    pub client_scope: u128,
+    /// Whether what the cache knows is older than its policy allows.
     pub stale: bool,
 }
 
-/// Leave to do one thing. Only [`decide`] makes it.
+impl Presented<'_> {
+    fn scope(&self, per: Per) -> u128 {
+        match per {
+            Per::Key => self.own.as_u128(),
+            Per::Client => self.client_scope,
+        }
+    }
+
+    fn scope_name(&self, per: Per) -> Name {
+        match per {
+            Per::Key => self.own.to_string().into(),
+            Per::Client => self.principal.client.clone(),
+        }
+    }
+}
+
+/// What a caller asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// What it touches.
+    pub target: &'a Target,
+    /// Scopes that it must have, if any are asked for.
+    pub scopes: &'a [Name],
+    /// How much it weighs on limits: 1 for a request.
+    pub cost: u32,
+    /// Where it comes from; `None` when that cannot be said.
+    pub ip: Option<IpAddr>,
+}
+
+impl<'a> Ask<'a> {
+    /// An ordinary request.
+    pub fn request(target: &'a Target, ip: Option<IpAddr>) -> Self {
+        Self { target, scopes: &[], cost: 1, ip }
+    }
+}
+
+/// A caller that nothing but its limits may deny any more.
 #[derive(Debug)]
-pub struct Permit<'a> {
-    principal: &'a Principal,
-    target: &'a Target,
-    at: Timestamp,
-}
-
-impl<'a> Permit<'a> {
-    /// Who may.
-    pub fn principal(&self) -> &'a Principal {
-        self.principal
-    }
-
-    /// What may be touched.
-    pub fn target(&self) -> &'a Target {
-        self.target
-    }
-
-    /// When it was admitted; the hour that its counts belong to.
-    pub fn at(&self) -> Timestamp {
-        self.at
-    }
-}
-
-/// Why not. The caller is identified all the same, so each of them is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Denial {
-    /// A revocation is in force.
-    #[error("the key is revoked")]
-    KeyRevoked,
-    /// The key is switched off.
-    #[error("the key is disabled")]
-    KeyDisabled,
-    /// The key's time is over.
-    #[error("the key has expired")]
-    KeyExpired,
-    /// The session is revoked or over, or its user was logged out since the token was made.
-    #[error("the token's session is over")]
-    SessionOver,
-    /// The client is switched off.
-    #[error("the client is disabled")]
-    ClientDisabled,
-    /// A scope that is asked for is not among the key's.
-    #[error("the key lacks a scope")]
-    InsufficientScope,
-    /// The cache is older than `max_stale`: a policy or a revocation may have been missed.
-    #[error("what is known of the key is too old to decide by")]
-    PolicyUnavailable {
-        /// When it is worth asking again.
-        retry_after: Duration,
-    },
-}
-
-/// Decides at `now`. `scopes` are those that the caller asks for, if it asks for any.
-pub fn decide<'a>(
+pub struct Cleared<'a> {
     caller: Presented<'a>,
-    target: &'a Target,
-    scopes: &[Name],
-    now: Timestamp,
-) -> Result<Permit<'a>, Denial> {
-    provably_denied(&caller)?;
-    if caller.stale {
-        return Err(Denial::PolicyUnavailable { retry_after: STALE_RETRY });
+    ask: Ask<'a>,
+    rules: Arc<Rules>,
+    observed: bool,
+    would: Option<Denial>,
+    undecided: bool,
+}
+
+impl Cleared<'_> {
+    /// When an answer may leave, where the policy says so.
+    pub fn commit(&self) -> Option<Commit> {
+        self.rules.commit
     }
-    within_scopes(caller.principal, scopes)?;
-    Ok(Permit { principal: caller.principal, target, at: now })
+}
+
+/// Decides, and keeps the state of all limits.
+pub struct Admission {
+    config: Config,
+    limiter: Limiter,
+    quotas: Quotas,
+    running: Arc<Concurrency>,
+    calendar: Calendar,
+    metrics: Arc<Metrics>,
+}
+
+impl Admission {
+    /// Nothing counted yet; `now` and `monotonic` are the moment.
+    pub fn new(config: Config, now: Timestamp, monotonic: Duration, metrics: Arc<Metrics>) -> Self {
+        Self {
+            limiter: Limiter::new(config.max_buckets, config::SHARDS),
+            quotas: Quotas::new(config.max_quotas),
+            running: Arc::default(),
+            calendar: Calendar::new(now, monotonic),
+            config,
+            metrics,
+        }
+    }
+
+    /// How much of which quota was used.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
+    /// How limits are told in answers.
+    pub fn limit_headers(&self) -> LimitHeaders {
+        self.config.limit_headers
+    }
+
+    /// Looks at everything that no limit counts. Changes nothing.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check<'a>(
+        &self,
+        caller: Presented<'a>,
+        ask: Ask<'a>,
+        now: Timestamp,
+    ) -> Result<Cleared<'a>, Denial> {
+        let _at = now;
+        provably_denied(&caller)?;
+        let unavailable = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
+        let Some(rules) = caller.rules.clone() else { return Err(unavailable) };
+        let undecided = caller.stale;
+        if undecided {
+            self.undecidable(&rules, unavailable)?;
+        }
+        within_scopes(caller.principal, ask.scopes)?;
+        let observed = self.observes(&caller, &rules);
+        let would = by_policy(&caller, &ask, &rules).err();
+        match would {
+            Some(denial) if !observed => Err(denial),
+            would => Ok(Cleared { caller, ask, rules, observed, would, undecided }),
+        }
+    }
+
+    fn observes(&self, caller: &Presented<'_>, rules: &Rules) -> bool {
+        caller.mode.or(rules.mode).unwrap_or(self.config.mode) == Mode::Observe
+    }
+
+    /// Fail-open is explicit and counted.
+    fn undecidable(&self, rules: &Rules, denial: Denial) -> Result<(), Denial> {
+        if rules.on_undecidable == OnUndecidable::Allow {
+            self.metrics.admission.failed_open.inc();
+            Ok(())
+        } else {
+            Err(denial)
+        }
+    }
+
+    /// Takes from every limit, or from none: then it says which one denies.
+    ///
+    /// # Errors
+    /// The first limit that has too little left, unless its policy observes.
+    pub fn charge<'a>(
+        &self,
+        cleared: Cleared<'a>,
+        now: Timestamp,
+        monotonic: Duration,
+    ) -> Result<Permit<'a>, Denial> {
+        let Cleared { caller, ask, rules, observed, would, undecided } = cleared;
+        let (principal, target) = (caller.principal, ask.target);
+        let mut permit = Permit::new(principal, target, now, rules.commit);
+        permit.failed_open = undecided;
+        permit.would = would;
+        if permit.would.is_some() {
+            return Ok(permit);
+        }
+        let taken = self.take(&caller, &ask, &rules, now, monotonic, &mut permit);
+        match taken {
+            Err(denial) if !observed => return Err(denial),
+            Err(denial) => permit.would = Some(denial),
+            Ok(()) => {}
+        }
+        if let Some(denial) = &permit.would {
+            permit.report = permit.report.take().or_else(|| denial.report().cloned().map(Box::new));
+        }
+        Ok(permit)
+    }
+
+    fn take(
+        &self,
+        caller: &Presented<'_>,
+        ask: &Ask<'_>,
+        rules: &Arc<Rules>,
+        now: Timestamp,
+        monotonic: Duration,
+        permit: &mut Permit<'_>,
+    ) -> Result<(), Denial> {
+        let running = rules.concurrency.as_ref().map(|rule| {
+            self.running.enter(rule.id, caller.scope(rule.per), rule.limit).ok_or(rule.limit)
+        });
+        let running = running.transpose().map_err(Denial::ConcurrencyExceeded)?;
+        if rules.has_limits() {
+            let mut report = Report::new(rules);
+            let uses = self.reserve(caller, ask, now, monotonic, &mut report)?;
+            if let Err(denial) = self.take_rates(caller, ask, monotonic, &mut report) {
+                self.quotas.give_back(&uses);
+                return Err(denial);
+            }
+            permit.uses = uses;
+            permit.report = Some(Box::new(report));
+        }
+        permit.running = running;
+        Ok(())
+    }
+
+    /// Reserves every quota, or none.
+    fn reserve(
+        &self,
+        caller: &Presented<'_>,
+        ask: &Ask<'_>,
+        now: Timestamp,
+        monotonic: Duration,
+        report: &mut Report,
+    ) -> Result<Vec<QuotaUse>, Denial> {
+        let rules = Arc::clone(&report.rules);
+        if rules.quotas.is_empty() {
+            return Ok(Vec::new());
+        }
+        let at = self.calendar.now(now, monotonic, &self.metrics);
+        let mut uses = Vec::with_capacity(rules.quotas.len());
+        for (place, rule) in rules.quotas.iter().enumerate() {
+            let (start, until) = rule.period.around(at);
+            let scope_name = || caller.scope_name(rule.per);
+            let slot = quotas::Slot { quota: rule.id, scope: caller.scope(rule.per), start };
+            let asked = quotas::Asked { rule, until, cost: u64::from(ask.cost), now: at };
+            let reserved = self.quotas.reserve(slot, &asked, &scope_name);
+            let left = &mut report.left[rules.rates.len() + place];
+            match reserved {
+                Ok((used, remaining)) => {
+                    *left = Left { remaining, reset: until.since(at) };
+                    uses.push(used);
+                }
+                Err(quotas::Refusal::Exceeded { remaining }) => {
+                    self.quotas.give_back(&uses);
+                    *left = Left { remaining, reset: until.since(at) };
+                    self.peek_rates(caller, monotonic, report);
+                    let limited = Limited {
+                        name: rule.name.clone(),
+                        retry_after: Some(until.since(at)),
+                        report: report.clone(),
+                    };
+                    return Err(Denial::QuotaExceeded(Box::new(limited)));
+                }
+                Err(quotas::Refusal::Unknown) => {
+                    let denial = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
+                    if let Err(denial) = self.undecidable(&rules, denial) {
+                        self.quotas.give_back(&uses);
+                        return Err(denial);
+                    }
+                }
+            }
+        }
+        Ok(uses)
+    }
+
+    fn take_rates(
+        &self,
+        caller: &Presented<'_>,
+        ask: &Ask<'_>,
+        monotonic: Duration,
+        report: &mut Report,
+    ) -> Result<(), Denial> {
+        let rules = Arc::clone(&report.rules);
+        let (charges, count) = charges(caller, &rules);
+        let mut levels = [rate::Level::default(); crate::model::policy::LIMITS_MAX];
+        let charges = &charges[..count];
+        let taken = self.limiter.take(charges, ask.cost, monotonic, &mut levels[..count]);
+        report.put_rates(&levels[..count]);
+        match taken {
+            Ok(()) => Ok(()),
+            Err(TakeError::Refused(refused)) => {
+                let limited = Limited {
+                    name: rules.rates[refused.at].name.clone(),
+                    retry_after: refused.retry_after,
+                    report: report.clone(),
+                };
+                Err(Denial::RateLimited(Box::new(limited)))
+            }
+            Err(TakeError::Full) => {
+                self.metrics.admission.buckets_full.inc();
+                self.undecidable(&rules, Denial::PolicyUnavailable { retry_after: STALE_RETRY })
+            }
+        }
+    }
+
+    fn peek_rates(&self, caller: &Presented<'_>, monotonic: Duration, report: &mut Report) {
+        let rules = Arc::clone(&report.rules);
+        let (charges, count) = charges(caller, &rules);
+        let mut levels = [rate::Level::default(); crate::model::policy::LIMITS_MAX];
+        // (Whether it would pass is not asked.)
+        drop(self.limiter.peek(&charges[..count], 1, monotonic, &mut levels[..count]));
+        report.put_rates(&levels[..count]);
+    }
+
+    /// Lets go of limits that stand as if nothing had ever been taken, and brings gauges up to date.
+    pub fn tidy(&self, monotonic: Duration) {
+        self.limiter.sweep(monotonic);
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.metrics.admission.buckets.set(gauge(self.limiter.len()));
+        self.metrics.admission.quotas.set(gauge(self.quotas.len()));
+    }
+}
+
+const NO_CHARGE: Charge = Charge {
+    bucket: Bucket { limit: LimitId(0), scope: 0 },
+    rate: Rate { limit: 1, window: Duration::from_secs(1), burst: 1 },
+};
+
+/// On the stack: there are few, and every request has them.
+fn charges(
+    caller: &Presented<'_>,
+    rules: &Rules,
+) -> ([Charge; crate::model::policy::LIMITS_MAX], usize) {
+    let mut charges = [NO_CHARGE; crate::model::policy::LIMITS_MAX];
+    for (charge, rule) in charges.iter_mut().zip(&rules.rates) {
+        *charge = Charge {
+            bucket: Bucket { limit: LimitId(rule.id), scope: caller.scope(rule.per) },
+            rate: Rate { limit: rule.limit, window: rule.window, burst: rule.burst },
+        };
+    }
+    (charges, rules.rates.len())
 }
 
 fn provably_denied(caller: &Presented<'_>) -> Result<(), Denial> {
@@ -107,79 +381,33 @@ fn provably_denied(caller: &Presented<'_>) -> Result<(), Denial> {
     }
 }
 
-/// A key without scopes is not narrowed by them.
+/// A key without scopes is not narrowed by them. One that reads like a right stands for all that it
+/// covers.
 fn within_scopes(principal: &Principal, asked: &[Name]) -> Result<(), Denial> {
     let has = &principal.scopes;
-    if has.is_empty() || asked.iter().all(|scope| has.contains(scope)) {
+    let covered = |scope: &Name| {
+        has.contains(scope)
+            || scope.rsplit_once('.').is_some_and(|(table, operation)| {
+                let target = Target { table: table.into(), operation: operation.into() };
+                has.iter().any(|has| has.contains('*') && covers(has, &target))
+            })
+    };
+    if has.is_empty() || asked.iter().all(covered) {
         Ok(())
     } else {
         Err(Denial::InsufficientScope)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    fn principal(scopes: &[&str]) -> Principal {
-        Principal {
-            client: "acme".into(),
-            key_id: Uuid::from_u128(7),
-            subject: "".into(),
-            scopes: scopes.iter().map(|scope| Name::from(*scope)).collect(),
-        }
+fn by_policy(caller: &Presented<'_>, ask: &Ask<'_>, rules: &Rules) -> Result<(), Denial> {
+    // An address that nobody can tell is none that is allowed.
+    if rules.networks.restrict() && !ask.ip.is_some_and(|ip| rules.networks.allow(ip)) {
+        return Err(Denial::IpDenied);
     }
-
-    fn decided(state: KeyState, client_enabled: bool, stale: bool) -> Option<Denial> {
-        let principal = principal(&[]);
-        let standing = Standing::Key(state);
-        let caller = Presented { principal: &principal, standing, client_enabled, stale };
-        decide(caller, &Target::access(), &[], Timestamp(5)).err()
-    }
-
-    #[test]
-    fn an_active_key_of_an_enabled_client_is_permitted() {
-        let (principal, target) = (principal(&[]), Target::access());
-        let standing = Standing::Session(SessionState::Active);
-        let caller =
-            Presented { principal: &principal, standing, client_enabled: true, stale: false };
-        let permit = decide(caller, &target, &[], Timestamp(5)).expect("a permit");
-        assert_eq!(&*permit.principal().client, "acme");
-        assert_eq!((permit.target(), permit.at()), (&target, Timestamp(5)));
-    }
-
-    #[test]
-    fn denials_win_over_staleness() {
-        for stale in [false, true] {
-            for (state, enabled, denial) in [
-                (KeyState::Revoked, true, Denial::KeyRevoked),
-                (KeyState::Disabled, true, Denial::KeyDisabled),
-                (KeyState::Expired, false, Denial::KeyExpired),
-                (KeyState::Active, false, Denial::ClientDisabled),
-            ] {
-                assert_eq!(decided(state, enabled, stale), Some(denial));
-            }
-        }
-        for state in [SessionState::Revoked, SessionState::Expired] {
-            let standing = Standing::Session(state);
-            let (principal, target) = (principal(&[]), Target::access());
-            let caller =
-                Presented { principal: &principal, standing, client_enabled: false, stale: true };
-            let decided = decide(caller, &target, &[], Timestamp(5)).err();
-            assert_eq!(decided, Some(Denial::SessionOver));
-        }
-        let stale = decided(KeyState::Active, true, true);
-        assert_eq!(stale, Some(Denial::PolicyUnavailable { retry_after: STALE_RETRY }));
-    }
-
-    #[test]
-    fn scopes_narrow_only_keys_that_have_some() {
-        let asked = [Name::from("orders.read")];
-        assert_eq!(within_scopes(&principal(&[]), &asked), Ok(()));
-        assert_eq!(within_scopes(&principal(&["orders.read", "x"]), &asked), Ok(()));
-        let refused = within_scopes(&principal(&["orders.write"]), &asked);
-        assert_eq!(refused, Err(Denial::InsufficientScope));
+    let granted = rules.rights.as_ref().is_none_or(|rights| rights.allow(ask.target));
+    if granted && !narrows(&caller.principal.scopes, ask.target) {
+        Ok(())
+    } else {
+        Err(Denial::MissingRight(ask.target.right()))
     }
 }

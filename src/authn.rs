@@ -8,7 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
 
 use uuid::Uuid;
 
@@ -67,6 +69,14 @@ pub fn presented(headers: &HeaderMap) -> Result<&str, AuthnError> {
         return Err(AuthnError::Invalid);
     }
     std::str::from_utf8(found).map_err(|_| AuthnError::Invalid)
+}
+
+/// Whether the one `Authorization: Bearer` is `secret`; compared in constant time.
+pub fn carries(headers: &HeaderMap, secret: &SecretString) -> bool {
+    let token = headers.get(AUTHORIZATION).and_then(bearer);
+    token.is_some_and(|token| {
+        verify_slices_are_equal(token, secret.expose_secret().as_bytes()).is_ok()
+    })
 }
 
 /// Removes what [`presented`] reads, before a request goes on to an upstream.

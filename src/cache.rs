@@ -41,7 +41,7 @@ use crate::metrics::Metrics;
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
 use crate::model::{Client, DEFAULT_POLICY, Digest, Key, Name, Timestamp};
 use absent::Absent;
-use entry::{Cells, ClientCell, KnownClient, PolicyCell};
+use entry::{Cells, ClientCell, KnownClient};
 use flight::Flights;
 use follow::Writing;
 use freshness::Freshness;

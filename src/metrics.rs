@@ -38,6 +38,7 @@ macro_rules! metrics {
     };
 }
 
+mod admission;
 mod cache;
 mod drain;
 mod http;
@@ -45,6 +46,7 @@ mod journal;
 mod postgres;
 mod tokens;
 
+pub use admission::{AdmissionMetrics, CodeLabel};
 pub use cache::CacheMetrics;
 pub use drain::DrainMetrics;
 pub use http::{HttpMetrics, RequestLabels};
@@ -58,6 +60,8 @@ pub struct Metrics {
     registry: Registry,
     /// Both listeners.
     pub http: HttpMetrics,
+    /// Policies and limits.
+    pub admission: AdmissionMetrics,
     /// Lookups.
     pub cache: CacheMetrics,
     /// The write-behind log.
@@ -75,12 +79,13 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("gatepost");
         let http = HttpMetrics::register(&mut registry);
+        let admission = AdmissionMetrics::register(&mut registry);
         let cache = CacheMetrics::register(&mut registry);
         let journal = JournalMetrics::register(&mut registry);
         let drain = DrainMetrics::register(&mut registry);
         let postgres = PostgresMetrics::register(&mut registry);
         let tokens = TokenMetrics::register(&mut registry);
-        Self { registry, http, cache, journal, drain, postgres, tokens }
+        Self { registry, http, admission, cache, journal, drain, postgres, tokens }
     }
 
     /// The OpenMetrics text that `/metrics` answers with.

@@ -6,6 +6,7 @@
 mod body;
 mod config;
 mod edge;
+mod limits;
 mod listener;
 mod oauth;
 mod original;

@@ -50,39 +50,50 @@ impl Meter {
         Self { journal, clock }
     }
 
-    /// Room for one request's facts. Asked for before anything is done that must be counted.
-    pub fn reserve(&self) -> Result<Room, Unaccountable> {
-        Ok(self.journal.reserve()?)
+    /// Room for the facts of one request whose policy asks for `commit`. Asked for before anything
+    /// is done that must be counted.
+    pub fn reserve(&self, commit: Option<Commit>) -> Result<Room, Unaccountable> {
+        Ok(self.journal.reserve_for(commit)?)
     }
 
     /// A request that was allowed, and is complete with that.
     pub fn allowed(&self, room: Room, permit: &Permit<'_>) -> Receipt<'_> {
+        self.quotas(room, permit);
         let counts = Counts { succeeded: 1, ..admitted(permit.at()) };
-        self.receipt(self.journal.count(room, counter_of(permit), counts))
+        self.receipt(permit.commit(), self.journal.count(room, counter_of(permit), counts))
+    }
+
+    /// Before the request itself: whoever waits for that waits for these as well.
+    fn quotas(&self, room: Room, permit: &Permit<'_>) {
+        for used in permit.uses() {
+            let _waited_for_below = self.journal.use_quota(room, used.key.clone(), used.used);
+        }
     }
 
     /// A request that was identified and refused. Without room it is refused all the same.
     pub fn denied(&self, principal: &Principal, target: &Target, at: Timestamp) -> Receipt<'_> {
         let Ok(room) = self.journal.reserve() else { return Receipt(None) };
         let counts = Counts { denied: 1, ..admitted(at) };
-        self.receipt(self.journal.count(room, counter(principal, target, at), counts))
+        self.receipt(None, self.journal.count(room, counter(principal, target, at), counts))
     }
 
     /// A request that is being forwarded: counts the admission now, the completion when the
-    /// record is dropped.
+    /// record is dropped. Until then it has its place among those that run at a time.
     pub fn open(
         self: &Arc<Self>,
         room: Room,
-        permit: &Permit<'_>,
+        permit: &mut Permit<'_>,
     ) -> (Arc<OpenRecord>, Receipt<'_>) {
+        self.quotas(room, permit);
         let counter = counter_of(permit);
         let ticket = self.journal.count(room, counter.clone(), admitted(permit.at()));
-        let record = OpenRecord::new(Arc::clone(self), room, counter, permit.at());
-        (Arc::new(record), self.receipt(ticket))
+        let running = permit.take_running();
+        let record = OpenRecord::new(Arc::clone(self), room, counter, permit.at(), running);
+        (Arc::new(record), self.receipt(permit.commit(), ticket))
     }
 
-    fn receipt<'a>(&self, ticket: Ticket<'a>) -> Receipt<'a> {
-        Receipt(match self.journal.commit() {
+    fn receipt<'a>(&self, commit: Option<Commit>, ticket: Ticket<'a>) -> Receipt<'a> {
+        Receipt(match commit.unwrap_or(self.journal.commit()) {
             Commit::BeforeReply => Some(ticket),
             Commit::Interval => None,
         })

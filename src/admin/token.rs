@@ -5,14 +5,14 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 use super::Problem;
+use crate::authn;
 use crate::entropy::Entropy;
 
 /// The token's file in the data directory, made by the first start, mode 0600.
@@ -65,12 +65,7 @@ impl Guard {
     }
 
     fn admits(&self, headers: &HeaderMap) -> bool {
-        let presented = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        let Some((scheme, token)) = presented.and_then(|value| value.split_at_checked(7)) else {
-            return false;
-        };
-        scheme.eq_ignore_ascii_case(b"bearer ")
-            && verify_slices_are_equal(token, self.0.expose_secret().as_bytes()).is_ok()
+        authn::carries(headers, &self.0)
     }
 }
 

@@ -15,6 +15,7 @@ use super::data::DataDir;
 use super::directory::PostgresDirectory;
 use super::storage::Storage;
 use crate::admin::{self, Contact, Control, Directory};
+use crate::admission::Admission;
 use crate::cache::{Cache, Source};
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
@@ -64,6 +65,7 @@ pub struct Parts {
     pub journal: Journal,
     pub cache: Arc<Cache>,
     pub tokens: Arc<Tokens>,
+    pub admission: Arc<Admission>,
     pub linked: Option<Linked>,
     pub token: SecretString,
     started: Duration,
@@ -111,6 +113,8 @@ impl Parts {
             left_at,
         };
         let tokens = Arc::new(Tokens::new(data.path(), tokens));
+        let (now, monotonic) = (clock.now(), clock.monotonic());
+        let admission = Admission::new(config.admission.clone(), now, monotonic, metrics.clone());
         let closing = CancellationToken::new();
         let linked = postgres.map(|postgres| {
             let drainer = drainer::Parts {
@@ -135,6 +139,7 @@ impl Parts {
             journal,
             cache,
             tokens,
+            admission: Arc::new(admission),
             linked,
             token,
             started: clock.monotonic(),
@@ -202,6 +207,7 @@ impl Parts {
         let (journal, closing) = (self.journal.clone(), self.closing.clone());
         self.tasks.spawn_blocking(move || journal.examine(&|| closing.is_cancelled()));
         self.end_overlaps();
+        self.tidy_limits();
         self.keep_merged();
         if let Some(linked) = &self.linked {
             let steward = Steward {
@@ -232,6 +238,21 @@ impl Parts {
                 tokio::select! {
                     () = closing.cancelled() => return,
                     () = tokio::time::sleep(EVERY) => {}
+                }
+            }
+        });
+    }
+
+    /// Limits that stand as if nothing had ever been taken are let go of.
+    fn tidy_limits(&self) {
+        const EVERY: Duration = Duration::from_secs(30);
+        let (admission, clock) = (self.admission.clone(), self.clock.clone());
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = closing.cancelled() => return,
+                    () = tokio::time::sleep(EVERY) => admission.tidy(clock.monotonic()),
                 }
             }
         });

@@ -115,6 +115,8 @@ fn data_plane(
         routes,
         cache: parts.cache.clone(),
         tokens: parts.tokens.clone(),
+        admission: parts.admission.clone(),
+        admin_token: parts.token.clone(),
         meter: Arc::new(Meter::new(parts.journal.clone(), parts.clock.clone())),
         clock: parts.clock.clone(),
         entropy: parts.entropy.clone(),
@@ -163,13 +165,6 @@ fn announce(config: &Config, addresses: &Addresses, dir: &DataDir) {
     let first_start = dir.is_first_start();
     let mut said =
         format!("gatepost: listening on http://{data}, control plane on http://{admin}\n");
-    if !config.policies.is_empty() {
-        tracing::warn!(
-            policies = config.policies.len(),
-            "[[policies]] are kept, but this version does not enforce them: a valid key is let \
-             through without limits"
-        );
-    }
     let key = config.declares_development_key().then(development_key);
     if let Some(key) = &key
         && first_start

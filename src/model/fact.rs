@@ -196,6 +196,19 @@ pub struct UsageFact {
     pub counts: Counts,
 }
 
+/// What a quota's use is counted by: one count per quota, key or client, and period.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+pub struct QuotaKey {
+    /// `policy/quota`.
+    pub quota: Name,
+    /// The client's name, or the id of the key or session.
+    pub scope: Name,
+    /// When the period began.
+    pub period: Timestamp,
+    /// When it ends.
+    pub until: Timestamp,
+}
+
 /// A fact of the events lane: who changed what.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct AuditEntry {

@@ -13,13 +13,16 @@ use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::response::Response;
 use prometheus_client::metrics::counter::Counter;
+use secrecy::SecretString;
 
 use super::config::Config;
+use super::limits;
 use super::peers::Trusted;
 use super::problem::{Code, NO_STORE, Refusal};
 use super::readiness::Readiness;
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use super::routes::RouteTable;
+use crate::admission::Admission;
 use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
@@ -43,8 +46,12 @@ pub struct ServerParts {
     pub cache: Arc<Cache>,
     /// Sessions and tokens.
     pub tokens: Arc<Tokens>,
+    /// What decides.
+    pub admission: Arc<Admission>,
     /// What counts.
     pub meter: Arc<Meter>,
+    /// What an operator shows who asks why.
+    pub admin_token: SecretString,
     /// Time.
     pub clock: SharedClock,
     /// Randomness, for request ids.
@@ -91,7 +98,9 @@ pub(super) struct Edge {
     pub(super) trusted: Trusted,
     pub(super) cache: Arc<Cache>,
     pub(super) tokens: Arc<Tokens>,
+    pub(super) admission: Arc<Admission>,
     pub(super) meter: Arc<Meter>,
+    pub(super) admin_token: SecretString,
     routes: RouteTable,
     access: Target,
     proxy: Proxy,
@@ -115,7 +124,9 @@ impl Edge {
             routes,
             cache,
             tokens,
+            admission,
             meter,
+            admin_token,
             clock,
             entropy,
             metrics,
@@ -134,7 +145,9 @@ impl Edge {
             routes,
             cache,
             tokens,
+            admission,
             meter,
+            admin_token,
             clock,
             metrics,
             passed,
@@ -158,6 +171,7 @@ impl Edge {
         id: HeaderValue,
         outcome: Result<Response, Refusal>,
     ) -> Response {
+        let report = outcome.as_ref().err().and_then(|refusal| refusal.report().cloned());
         let mut response = match outcome {
             Ok(response) => {
                 self.passed[endpoint as usize].inc();
@@ -181,6 +195,9 @@ impl Edge {
                 }
             }
         };
+        if let Some(report) = report {
+            limits::report_in(response.headers_mut(), self.admission.limit_headers(), &report);
+        }
         response.headers_mut().insert(X_REQUEST_ID, id);
         response
     }

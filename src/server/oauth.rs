@@ -13,7 +13,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,9 @@ use zeroize::Zeroizing;
 
 use super::body;
 use super::edge::{Edge, Endpoint};
+use super::limits;
 use super::problem::{Code, NO_STORE, Refusal};
+use crate::admission::Ask;
 use crate::model::{Name, are_scopes};
 use crate::tokens::{Asked, Holder, Issued};
 use client::Presented;
@@ -89,9 +91,9 @@ pub(super) async fn answer(
     }
     let form = Form::read(&parts.headers, &body)?;
     match endpoint {
-        Endpoint::Token => token(edge, &parts.headers, &form).await,
-        Endpoint::Revoke => revoke(edge, &parts.headers, &form).await,
-        _ => introspect::answer(edge, &parts.headers, &form).await,
+        Endpoint::Token => token(edge, parts, &form).await,
+        Endpoint::Revoke => revoke(edge, parts, &form).await,
+        _ => introspect::answer(edge, parts, &form).await,
     }
 }
 
@@ -125,29 +127,30 @@ fn scopes(form: &Form) -> Result<Option<Vec<Name>>, Refusal> {
 }
 
 /// RFC 6749 §4.4 and §6.
-async fn token(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response, Refusal> {
+async fn token(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refusal> {
     let grant = form.needed("grant_type")?;
-    let presented = Presented::find(headers, form)?;
+    let (presented, ip) = (Presented::find(&parts.headers, form)?, edge.client_ip(parts));
     let scopes = scopes(form)?;
     match grant {
         "refresh_token" => {
             let text = form.needed("refresh_token")?;
             // A refresh token is its own proof; a client that says who it is must be that one.
-            let client = presented.client(edge).await?;
+            let client = presented.client(edge, ip).await?;
             let asked = Asked { client: client.as_deref(), scopes: scopes.as_deref() };
             Ok(issued(&edge.tokens.refresh(text, asked).await?, true))
         }
         "client_credentials" => {
             let caller = presented.identify(edge).await?.ok_or(Code::InvalidClient)?;
             // It is a use of the key, and counted as one.
-            let permit = edge.admit(&caller, edge.access(), &[]).await?;
+            let (permit, room) = edge.admit(&caller, Ask::request(edge.access(), ip)).await?;
             let principal = permit.principal();
-            let room = edge.meter.reserve()?;
             let (id, asked) = (principal.key_id, scopes.as_deref());
             let exchanged =
                 edge.tokens.exchange(id, &principal.client, &principal.scopes, asked)?;
             edge.meter.allowed(room, &permit).settled().await?;
-            Ok(issued(&exchanged, true))
+            let mut response = issued(&exchanged, true);
+            limits::tell(response.headers_mut(), edge.admission.limit_headers(), &permit);
+            Ok(response)
         }
         _ => Err(Code::UnsupportedGrantType.into()),
     }
@@ -155,9 +158,10 @@ async fn token(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response
 
 /// RFC 7009: what is not good any more, or never was, is revoked already. Any token of a session
 /// ends all of it (§2.1).
-async fn revoke(edge: &Edge, headers: &HeaderMap, form: &Form) -> Result<Response, Refusal> {
+async fn revoke(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refusal> {
     let text = form.needed("token")?;
-    let client = Presented::find(headers, form)?.client(edge).await?;
+    let presented = Presented::find(&parts.headers, form)?;
+    let client = presented.client(edge, edge.client_ip(parts)).await?;
     let id = match edge.tokens.proven(text) {
         Some((id, _)) => id,
         None => match edge.tokens.verify(text).map(|bearer| bearer.of) {

@@ -18,7 +18,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::path::PathError;
-use crate::admission::Denial;
+use crate::admission::{Denial, Limited, Report};
 use crate::authn::AuthnError;
 use crate::proxy::ProxyError;
 use crate::tokens::TokenError;
@@ -67,8 +67,16 @@ pub enum Code {
     KeyDisabled,
     /// A scope is missing.
     InsufficientScope,
+    /// The address is not one that the policy accepts.
+    IpDenied,
     /// The client is switched off.
     ClientDisabled,
+    /// A rate limit is used up.
+    RateLimited,
+    /// A quota is used up.
+    QuotaExceeded,
+    /// Too many run at a time.
+    ConcurrencyExceeded,
     /// No route.
     NotFound,
     /// The endpoint wants POST.
@@ -134,6 +142,14 @@ impl Code {
             Self::KeyDisabled => ("key_disabled", 401, "Key disabled", "The API key is disabled."),
             Self::InsufficientScope => ("insufficient_scope", 403, "Insufficient scope",
                 "The API key lacks a scope that this needs."),
+            Self::IpDenied => ("ip_denied", 403, "Address denied",
+                "The policy does not accept requests from this address."),
+            Self::RateLimited => ("rate_limited", 429, "Rate limited",
+                "The rate limit is used up. Slow down."),
+            Self::QuotaExceeded => ("quota_exceeded", 429, "Quota exceeded",
+                "The quota of this period is used up."),
+            Self::ConcurrencyExceeded => ("concurrency_exceeded", 429, "Too many at a time",
+                "Too many requests run at a time. Wait for one to end."),
             Self::ClientDisabled => ("client_disabled", 403, "Client disabled",
                 "The client is disabled."),
             Self::NotFound => ("not_found", 404, "Not found", "No route leads there."),
@@ -168,6 +184,24 @@ impl Code {
                 "The gateway is starting or shutting down. Try again."),
             Self::UpstreamTimeout => ("upstream_timeout", 504, "Upstream timeout",
                 "The upstream did not answer in time."),
+        }
+    }
+
+    /// What a denial is answered with.
+    pub fn of(denial: &Denial) -> Self {
+        match denial {
+            Denial::KeyRevoked => Self::KeyRevoked,
+            Denial::KeyDisabled => Self::KeyDisabled,
+            Denial::KeyExpired => Self::KeyExpired,
+            // Nobody learns whether there was such a session.
+            Denial::SessionOver => Self::InvalidCredential,
+            Denial::ClientDisabled => Self::ClientDisabled,
+            Denial::InsufficientScope | Denial::MissingRight(_) => Self::InsufficientScope,
+            Denial::IpDenied => Self::IpDenied,
+            Denial::RateLimited(_) => Self::RateLimited,
+            Denial::QuotaExceeded(_) => Self::QuotaExceeded,
+            Denial::ConcurrencyExceeded(_) => Self::ConcurrencyExceeded,
+            Denial::PolicyUnavailable { .. } => Self::PolicyUnavailable,
         }
     }
 
@@ -207,11 +241,13 @@ impl Code {
 }
 
 /// A refusal on its way out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     code: Code,
     detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
+    /// How the limits stand, where one of them refuses.
+    report: Option<Box<Report>>,
 }
 
 #[derive(Serialize)]
@@ -227,6 +263,16 @@ impl Refusal {
     /// A 400 that says what is wrong with the request.
     pub fn bad_request(detail: &'static str) -> Self {
         Self { detail: Some(detail.into()), ..Code::BadRequest.into() }
+    }
+
+    fn limited(self, detail: String, limited: Box<Limited>) -> Self {
+        let Limited { retry_after, report, .. } = *limited;
+        Self { detail: Some(detail.into()), retry_after, report: Some(Box::new(report)), ..self }
+    }
+
+    /// How the limits stand, where one of them refuses.
+    pub fn report(&self) -> Option<&Report> {
+        self.report.as_deref()
     }
 
     /// What it is called.
@@ -289,7 +335,7 @@ impl Refusal {
 
 impl From<Code> for Refusal {
     fn from(code: Code) -> Self {
-        Self { code, detail: None, retry_after: None }
+        Self { code, detail: None, retry_after: None, report: None }
     }
 }
 
@@ -308,17 +354,31 @@ impl From<AuthnError> for Refusal {
 
 impl From<Denial> for Refusal {
     fn from(denial: Denial) -> Self {
+        let refusal = Self::from(Code::of(&denial));
         match denial {
-            Denial::KeyRevoked => Code::KeyRevoked.into(),
-            Denial::KeyDisabled => Code::KeyDisabled.into(),
-            Denial::KeyExpired => Code::KeyExpired.into(),
-            // Nobody learns whether there was such a session.
-            Denial::SessionOver => Code::InvalidCredential.into(),
-            Denial::ClientDisabled => Code::ClientDisabled.into(),
-            Denial::InsufficientScope => Code::InsufficientScope.into(),
             Denial::PolicyUnavailable { retry_after } => {
-                Self { retry_after: Some(retry_after), ..Code::PolicyUnavailable.into() }
+                Self { retry_after: Some(retry_after), ..refusal }
             }
+            Denial::MissingRight(right) => {
+                let detail = format!("The right `{right}` is not given to this credential.");
+                Self { detail: Some(detail.into()), ..refusal }
+            }
+            Denial::ConcurrencyExceeded(limit) => {
+                let detail =
+                    format!("{limit} requests run at a time already. Wait for one to end.");
+                Self { detail: Some(detail.into()), retry_after: Some(DEFAULT_RETRY), ..refusal }
+            }
+            Denial::RateLimited(limited) => {
+                let name = &limited.name;
+                let detail = format!("The rate limit `{name}` is used up. Slow down.");
+                refusal.limited(detail, limited)
+            }
+            Denial::QuotaExceeded(limited) => {
+                let name = &limited.name;
+                let detail = format!("The quota `{name}` is used up until its period ends.");
+                refusal.limited(detail, limited)
+            }
+            _ => refusal,
         }
     }
 }

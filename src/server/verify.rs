@@ -3,6 +3,9 @@
 //! An answer about a key is always 200; only who may not ask, and what nobody can say, is a
 //! problem.
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+
 use axum::Json;
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -12,8 +15,9 @@ use uuid::Uuid;
 
 use super::body;
 use super::edge::Edge;
+use super::limits;
 use super::problem::{Code, Refusal};
-use crate::admission::Denial;
+use crate::admission::{Ask, Step, Verdict};
 use crate::authn::{self, AuthnError};
 use crate::model::{Name, Principal, Target, is_name, is_scope};
 
@@ -23,7 +27,8 @@ const BODY_MAX: usize = 16 * 1024;
 /// The scope of keys that may ask.
 const MAY_VERIFY: &str = "keys.verify";
 
-/// What is asked. `cost` weighs on limits, which come with the policies.
+/// What is asked. `cost` is what it weighs on limits; `ip` is where the caller in question comes
+/// from, for policies that care; `explain` is for operators, and changes nothing.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
@@ -33,8 +38,10 @@ struct Question {
     operation: Option<String>,
     #[serde(default)]
     scopes: Vec<Name>,
-    #[serde(default, rename = "cost")]
-    _cost: Option<u64>,
+    cost: Option<NonZeroU32>,
+    ip: Option<IpAddr>,
+    #[serde(default)]
+    explain: bool,
 }
 
 /// What is answered.
@@ -63,25 +70,61 @@ impl<'a> Answer<'a> {
 
 /// Answers one question, and counts it like a request of the key in question.
 pub(super) async fn answer(edge: &Edge, parts: &Parts, body: Body) -> Result<Response, Refusal> {
-    may_ask(edge, parts).await?;
+    let operator = authn::carries(&parts.headers, &edge.admin_token);
+    if !operator {
+        may_ask(edge, parts).await?;
+    }
     let body = body::read(body, BODY_MAX, edge.config.body_idle()).await?;
     let question = Question::parse(&body)?;
+    if question.explain && !operator {
+        return Err(Refusal::bad_request("`explain` needs the admin token as `Authorization`."));
+    }
     let caller = match edge.identify(&question.key).await {
         Ok(caller) => caller,
         Err(undecidable @ AuthnError::Undecidable { .. }) => return Err(undecidable.into()),
         Err(_) => return Ok(Json(Answer::unknown()).into_response()),
     };
-    let principal = caller.principal();
-    let answer = match edge.admit(&caller, &question.target(), &question.scopes).await {
-        Ok(permit) => {
-            let room = edge.meter.reserve()?;
+    let (principal, target) = (caller.principal(), question.target());
+    let ask = question.ask(&target);
+    if question.explain {
+        return Ok(Json(Explanation::of(principal, edge.explain(&caller, &ask))).into_response());
+    }
+    let how = edge.admission.limit_headers();
+    match edge.admit(&caller, ask).await {
+        Ok((permit, room)) => {
             edge.meter.allowed(room, &permit).settled().await?;
-            Answer::about(principal, true, "ok")
+            let mut response = Json(Answer::about(principal, true, "ok")).into_response();
+            limits::tell(response.headers_mut(), how, &permit);
+            Ok(response)
         }
-        Err(undecidable @ Denial::PolicyUnavailable { .. }) => return Err(undecidable.into()),
-        Err(denial) => Answer::about(principal, false, Refusal::from(denial).code().as_str()),
-    };
-    Ok(Json(answer).into_response())
+        Err(refusal) if refusal.status() == 503 => Err(refusal),
+        Err(refusal) => {
+            let answer = Answer::about(principal, false, refusal.code().as_str());
+            let mut response = Json(answer).into_response();
+            if let Some(report) = refusal.report() {
+                limits::report_in(response.headers_mut(), how, report);
+            }
+            Ok(response)
+        }
+    }
+}
+
+/// Why a key would, or would not, be let through. Nothing is counted or taken.
+#[derive(Debug, Serialize)]
+struct Explanation<'a> {
+    valid: bool,
+    client: &'a str,
+    key_id: Option<Uuid>,
+    scopes: &'a [Name],
+    steps: Vec<Step>,
+}
+
+impl<'a> Explanation<'a> {
+    fn of(principal: &'a Principal, steps: Vec<Step>) -> Self {
+        let valid = steps.iter().all(|step| matches!(step.verdict, Verdict::Pass));
+        let (client, key_id) = (&*principal.client, principal.key());
+        Self { valid, client, key_id, scopes: &principal.scopes, steps }
+    }
 }
 
 /// A trusted peer that asks for itself, or a valid key with the scope. A request that a trusted
@@ -93,7 +136,7 @@ async fn may_ask(edge: &Edge, parts: &Parts) -> Result<(), Refusal> {
         return Ok(());
     }
     let caller = edge.identify(authn::presented(&parts.headers)?).await?;
-    Ok(edge.entitled(&caller, MAY_VERIFY)?)
+    Ok(edge.entitled(&caller, MAY_VERIFY, client)?)
 }
 
 impl Question {
@@ -101,7 +144,7 @@ impl Question {
         let question: Self = serde_json::from_slice(body).map_err(|_| {
             Refusal::bad_request(
                 "The body is not a JSON object with `key` and optionally `table`, `operation`, \
-                 `scopes` and `cost`.",
+                 `scopes`, `cost` (from 1), `ip` and `explain`.",
             )
         })?;
         let table = question.table.is_empty() || is_name(&question.table);
@@ -114,6 +157,11 @@ impl Question {
                  holds whitespace.",
             ))
         }
+    }
+
+    fn ask<'a>(&'a self, target: &'a Target) -> Ask<'a> {
+        let cost = self.cost.map_or(1, NonZeroU32::get);
+        Ask { target, scopes: &self.scopes, cost, ip: self.ip }
     }
 
     fn target(&self) -> Target {
@@ -144,6 +192,8 @@ mod tests {
             r#"{"key":"k","table":"a\u0000b"}"#,
             r#"{"key":"k","scopes":["a b"]}"#,
             r#"{"key":"k","cost":-1}"#,
+            r#"{"key":"k","cost":0}"#,
+            r#"{"key":"k","ip":"here"}"#,
         ] {
             assert!(Question::parse(bad.as_bytes()).is_err(), "{bad}");
         }

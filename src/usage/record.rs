@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::Meter;
+use crate::admission::Running;
 use crate::journal::Room;
 use crate::model::Timestamp;
 use crate::model::fact::{Counter, Counts};
@@ -71,12 +72,19 @@ pub struct OpenRecord {
     at: Timestamp,
     started: Duration,
     tally: Tally,
+    _running: Option<Running>,
 }
 
 impl OpenRecord {
-    pub(super) fn new(meter: Arc<Meter>, room: Room, counter: Counter, at: Timestamp) -> Self {
+    pub(super) fn new(
+        meter: Arc<Meter>,
+        room: Room,
+        counter: Counter,
+        at: Timestamp,
+        running: Option<Running>,
+    ) -> Self {
         let started = meter.clock.monotonic();
-        Self { meter, room, counter, at, started, tally: Tally::default() }
+        Self { meter, room, counter, at, started, tally: Tally::default(), _running: running }
     }
 
     /// Where to note what happens.

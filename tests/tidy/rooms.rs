@@ -24,10 +24,13 @@ pub const ROOMS: [(&str, &[&str]); 21] = [
     ("postgres", &["cache"]),
     ("drainer", &["journal", "postgres", "cache"]),
     ("steward", &["cache", "journal", "postgres"]),
-    ("server", &["authn", "admission", "cache", "usage", "proxy", "tokens"]),
-    ("admin", &["cache", "journal", "drainer", "tokens"]),
+    ("server", &["authn", "admission", "cache", "journal", "usage", "proxy", "tokens"]),
+    ("admin", &["admission", "authn", "cache", "journal", "drainer", "tokens"]),
     // Each room's own `Config`.
-    ("config", &["cache", "drainer", "journal", "postgres", "proxy", "server", "tokens"]),
+    (
+        "config",
+        &["admission", "cache", "drainer", "journal", "postgres", "proxy", "server", "tokens"],
+    ),
     (
         "gateway",
         &[

@@ -1,18 +1,24 @@
 //! From a request to a decision, for the proxies that ask and for all who are let through.
 
+use std::net::IpAddr;
+
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::Response;
 
 use super::{EXT_AUTHZ, Edge, Endpoint};
-use crate::admission::{self, Denial, Permit, Presented};
+use crate::admission::{Ask, Denial, Permit, Presented, Step};
 use crate::authn::{self, AuthnError, Caller};
-use crate::model::{Name, Target, Timestamp};
+use crate::cache::Enforcement;
+use crate::journal::Room;
+use crate::metrics::CodeLabel;
+use crate::model::{Target, Timestamp};
 use crate::proxy::headers;
+use crate::server::limits;
 use crate::server::original::{self, Original};
 use crate::server::peers::Peer;
-use crate::server::problem::Refusal;
+use crate::server::problem::{Code, Refusal};
 
 impl Edge {
     /// Answers a proxy that asks whether it may let a request through.
@@ -25,14 +31,15 @@ impl Edge {
         let original = self.original_target(endpoint, parts, peer)?;
         let target = original.as_ref().unwrap_or(&self.access);
         let caller = self.identify(authn::presented(&parts.headers)?).await?;
-        let permit = self.admit(&caller, target, &[]).await?;
-        let room = self.meter.reserve()?;
+        let ask = Ask::request(target, self.trusted.client(peer, &parts.headers));
+        let (permit, room) = self.admit(&caller, ask).await?;
         self.meter.allowed(room, &permit).settled().await?;
         let mut response = Response::new(Body::empty());
         if endpoint == Endpoint::AuthRequest {
             *response.status_mut() = StatusCode::NO_CONTENT;
         }
         headers::identify(response.headers_mut(), permit.principal());
+        limits::tell(response.headers_mut(), self.admission.limit_headers(), &permit);
         Ok(response)
     }
 
@@ -65,6 +72,11 @@ impl Edge {
         authn::identify(&self.cache, &self.tokens, credential).await
     }
 
+    /// Who really asks, as far as that can be said.
+    pub(in crate::server) fn client_ip(&self, parts: &Parts) -> Option<IpAddr> {
+        self.trusted.client(self.trusted.peer(&parts.extensions), &parts.headers)
+    }
+
     /// The target of a request that no route leads anywhere.
     pub(in crate::server) fn access(&self) -> &Target {
         &self.access
@@ -74,37 +86,64 @@ impl Edge {
         self.clock.now()
     }
 
-    /// Admits an identified caller, or counts its denial.
+    /// Admits an identified caller, with room to count it, or counts its denial.
     pub(in crate::server) async fn admit<'a>(
         &self,
         caller: &'a Caller,
-        target: &'a Target,
-        scopes: &[Name],
-    ) -> Result<Permit<'a>, Denial> {
+        ask: Ask<'a>,
+    ) -> Result<(Permit<'a>, Room), Refusal> {
         let now = self.clock.now();
-        let decision = self.decide(caller, target, scopes, now);
-        if decision.is_err()
-            && self.meter.denied(caller.principal(), target, now).settled().await.is_err()
-        {
+        let denial = match self.admission.check(self.presented(caller, now), ask, now) {
+            Ok(cleared) => {
+                // Before anything is taken: what cannot be counted does not happen.
+                let room = self.meter.reserve(cleared.commit())?;
+                match self.admission.charge(cleared, now, self.clock.monotonic()) {
+                    Ok(permit) => return Ok((self.noted(permit), room)),
+                    Err(denial) => denial,
+                }
+            }
+            Err(denial) => denial,
+        };
+        if self.meter.denied(caller.principal(), ask.target, now).settled().await.is_err() {
             tracing::warn!("a denial was answered but could not be counted");
         }
-        decision
+        Err(denial.into())
     }
 
-    /// Decides about a caller that asks about somebody else: that is not counted for it.
-    pub(in crate::server) fn permit<'a>(
-        &'a self,
-        caller: &'a Caller,
-    ) -> Result<Permit<'a>, Denial> {
-        self.decide(caller, &self.access, &[], self.clock.now())
+    fn noted<'a>(&self, permit: Permit<'a>) -> Permit<'a> {
+        if let Some(denial) = permit.would_deny() {
+            let label = CodeLabel { code: Code::of(denial).as_str() };
+            self.metrics.admission.would_deny.get_or_create(&label).inc();
+        }
+        permit
+    }
+
+    /// Whether a caller that asks about somebody else may be answered; it is not counted for that,
+    /// and none of its limits is charged.
+    pub(in crate::server) fn may_ask(
+        &self,
+        caller: &Caller,
+        target: &Target,
+        ip: Option<IpAddr>,
+    ) -> Result<(), Denial> {
+        let now = self.clock.now();
+        let ask = Ask::request(target, ip);
+        self.admission.check(self.presented(caller, now), ask, now).map(drop)
     }
 
     /// Whether a caller may do what its API key must be given the right to, by name: a key without
     /// scopes is not narrowed by them, but has none of these rights. Nor has an access token,
     /// which such a key could ask for with any scope.
-    pub(in crate::server) fn entitled(&self, caller: &Caller, right: &str) -> Result<(), Denial> {
-        let permit = self.permit(caller)?;
-        let given = permit.principal().scopes.iter().any(|scope| &**scope == right);
+    pub(in crate::server) fn entitled(
+        &self,
+        caller: &Caller,
+        right: &str,
+        ip: Option<IpAddr>,
+    ) -> Result<(), Denial> {
+        let (table, operation) = right.split_once('.').unwrap_or((right, ""));
+        let target = Target { table: table.into(), operation: operation.into() };
+        self.may_ask(caller, &target, ip)?;
+        let given = caller.principal().scopes.iter().any(|scope| &**scope == right);
         if given && matches!(caller, Caller::Key(_)) {
             Ok(())
         } else {
@@ -112,19 +151,24 @@ impl Edge {
         }
     }
 
-    fn decide<'a>(
-        &self,
-        caller: &'a Caller,
-        target: &'a Target,
-        scopes: &[Name],
-        now: Timestamp,
-    ) -> Result<Permit<'a>, Denial> {
-        let caller = Presented {
+    /// Every check of a request that is not made, step by step.
+    pub(in crate::server) fn explain(&self, caller: &Caller, ask: &Ask<'_>) -> Vec<Step> {
+        let now = self.clock.now();
+        self.admission.explain(&self.presented(caller, now), ask, now, self.clock.monotonic())
+    }
+
+    fn presented<'a>(&self, caller: &'a Caller, now: Timestamp) -> Presented<'a> {
+        let Enforcement { rules, mode, client_scope } = caller.enforcement();
+        let max_stale = rules.as_ref().and_then(|rules| rules.max_stale);
+        Presented {
             principal: caller.principal(),
             standing: caller.standing(&self.tokens, now),
             client_enabled: caller.client_enabled(),
-            stale: self.cache.is_stale(),
-        };
-        admission::decide(caller, target, scopes, now)
+            stale: self.cache.is_older_than(max_stale.unwrap_or(self.cache.max_stale())),
+            rules,
+            mode,
+            own: caller.own_id(),
+            client_scope,
+        }
     }
 }

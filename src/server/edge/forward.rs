@@ -7,10 +7,11 @@ use axum::http::header::HeaderValue;
 use axum::response::Response;
 
 use super::Edge;
+use crate::admission::Ask;
 use crate::authn;
 use crate::proxy::Origin;
-use crate::server::original;
 use crate::server::problem::{Code, Refusal};
+use crate::server::{limits, original};
 
 impl Edge {
     /// Sends a request on its route to its upstream.
@@ -20,9 +21,8 @@ impl Edge {
         let host = original::host(&parts.uri, &parts.headers)?;
         let hit = self.routes.find(host, &parts.method, parts.uri.path())?.ok_or(Code::NotFound)?;
         let caller = self.identify(authn::presented(&parts.headers)?).await?;
-        let permit = self.admit(&caller, &hit.target, &[]).await?;
-        // Before the upstream is called: what cannot be counted does not happen.
-        let room = self.meter.reserve()?;
+        let ask = Ask::request(&hit.target, self.trusted.client(peer, &parts.headers));
+        let (mut permit, room) = self.admit(&caller, ask).await?;
 
         let host = host.and_then(|host| HeaderValue::from_str(host).ok());
         let origin = Origin { peer: peer.ip, trusted: peer.trusted, host };
@@ -30,7 +30,7 @@ impl Edge {
             authn::strip(&mut parts.headers);
         }
         let request = Request::from_parts(parts, body);
-        let (record, receipt) = self.meter.open(room, &permit);
+        let (record, receipt) = self.meter.open(room, &mut permit);
         let upstream = &hit.route.upstream;
         let forwarded =
             self.proxy.forward(&permit, Arc::clone(&record), upstream, &origin, request);
@@ -41,10 +41,12 @@ impl Edge {
             record.tally().broke_off();
             return Err(error.into());
         }
-        answer.map_err(|error| {
+        let mut answer = answer.map_err(|error| {
             let refusal = Refusal::from(error);
             record.tally().answered(refusal.status());
             refusal
-        })
+        })?;
+        limits::tell(answer.headers_mut(), self.admission.limit_headers(), &permit);
+        Ok(answer)
     }
 }

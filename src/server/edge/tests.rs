@@ -126,11 +126,20 @@ impl Gateway {
         .expect("a cache");
         let readiness = Arc::new(Readiness::new(|| Footing::Firm));
         let tokens = Tokens::of_test(dir.path(), &cache, &journal, &clock, &entropy, &metrics);
+        let admission = Admission::new(
+            crate::admission::Config::default(),
+            clock.now(),
+            clock.monotonic(),
+            Arc::clone(&metrics),
+        );
+        let admission = Arc::new(admission);
         let parts = ServerParts {
             routes: RouteTable::build(upstreams, routes, config.echo).expect("routes"),
             config: config.clone(),
             tokens: Arc::clone(&tokens),
             cache: Arc::clone(&cache),
+            admission: Arc::clone(&admission),
+            admin_token: "s3cret".into(),
             meter: Arc::new(Meter::new(journal.clone(), Arc::clone(&clock))),
             clock,
             entropy,

@@ -1,5 +1,7 @@
 //! Which client calls (RFC 6749 §2.3): an API key is a client's secret, its name the client's id.
 
+use std::net::IpAddr;
+
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use base64::Engine;
@@ -71,12 +73,12 @@ impl Presented {
     ///
     /// # Errors
     /// When the key is not good, or not that of the client that is named.
-    pub async fn client(&self, edge: &Edge) -> Result<Option<Name>, Refusal> {
+    pub async fn client(&self, edge: &Edge, ip: Option<IpAddr>) -> Result<Option<Name>, Refusal> {
         let Some(caller) = self.identify(edge).await? else {
             return Ok(self.client_id.as_deref().map(Name::from));
         };
-        let permit = edge.permit(&caller)?;
-        Ok(Some(permit.principal().client.clone()))
+        edge.may_ask(&caller, edge.access(), ip)?;
+        Ok(Some(caller.principal().client.clone()))
     }
 }
 

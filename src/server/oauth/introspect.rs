@@ -1,7 +1,7 @@
 //! Introspection (RFC 7662): what is not good is not active, and nothing else is said of it. What
 //! nobody can say at the moment is a 503, never "not active": that would end a session.
 
-use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use axum::response::Response;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -18,13 +18,10 @@ use crate::tokens::Holder;
 /// The scope of keys that may introspect.
 const MAY_INTROSPECT: &str = "tokens.introspect";
 
-pub(super) async fn answer(
-    edge: &Edge,
-    headers: &HeaderMap,
-    form: &Form,
-) -> Result<Response, Refusal> {
-    let caller = Presented::find(headers, form)?.identify(edge).await?;
-    edge.entitled(&caller.ok_or(Code::MissingCredential)?, MAY_INTROSPECT)?;
+pub(super) async fn answer(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refusal> {
+    let caller = Presented::find(&parts.headers, form)?.identify(edge).await?;
+    let caller = caller.ok_or(Code::MissingCredential)?;
+    edge.entitled(&caller, MAY_INTROSPECT, edge.client_ip(parts))?;
     let text = form.needed("token")?;
     let told = match edge.tokens.proven(text) {
         Some((id, generation)) => of_refresh_token(edge, id, generation).await?,

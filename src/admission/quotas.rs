@@ -1,0 +1,226 @@
+//! How much of which quota was used in its period: by this gateway, exactly, and by others as far as
+//! Postgres has told.
+//!
+//! What stands here is disposable: it is the sum of what Postgres has confirmed and of what the
+//! journal holds beyond that, and [`Bases`] tells that sum again whenever it is asked for. So what
+//! was confirmed may be let go of, and what was not stays.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::QuotaUse;
+use super::config::SHARDS;
+use crate::model::fact::QuotaKey;
+use crate::model::policy::QuotaRule;
+use crate::model::{Name, Timestamp};
+
+/// How much was used of a quota in a period.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// By this gateway, settled or not.
+    pub own: u64,
+    /// Of that, what Postgres has confirmed and the disk knows.
+    pub settled: u64,
+    /// By all others, as far as Postgres has told.
+    pub others: u64,
+}
+
+/// Where it is known what was used before this process counted.
+pub trait Bases: Send + Sync {
+    /// What was used; `None` while nobody can say.
+    fn used(&self, key: &QuotaKey) -> Option<Used>;
+}
+
+/// What tells one quota's count from all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Slot {
+    pub quota: u32,
+    pub scope: u128,
+    pub start: Timestamp,
+}
+
+/// What is asked of a quota.
+pub(super) struct Asked<'a> {
+    pub rule: &'a QuotaRule,
+    pub until: Timestamp,
+    pub cost: u64,
+    pub now: Timestamp,
+}
+
+/// Why nothing was reserved.
+pub(super) enum Refusal {
+    /// Too little is left.
+    Exceeded { remaining: u64 },
+    /// Nobody can say what was used.
+    Unknown,
+}
+
+/// How a quota stands, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaView {
+    /// Which, and of whom.
+    pub key: QuotaKey,
+    /// How much.
+    pub used: Used,
+}
+
+#[derive(Debug)]
+struct Live {
+    key: QuotaKey,
+    used: Used,
+}
+
+#[derive(Debug)]
+struct Shard {
+    live: HashMap<Slot, Live>,
+    sweep_at: usize,
+}
+
+const SWEEP_MIN: usize = if cfg!(test) { 4 } else { 1024 };
+/// A period that has ended is kept for so long: clocks may go back.
+const ENDED_KEPT: Duration = Duration::from_secs(48 * 3600);
+
+/// See the module.
+pub struct Quotas {
+    shards: Vec<Mutex<Shard>>,
+    /// The same by what Postgres calls them. Taken after a shard's lock, never before.
+    slots: Mutex<HashMap<QuotaKey, Slot>>,
+    len: AtomicUsize,
+    max: usize,
+    bases: OnceLock<Arc<dyn Bases>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Quotas {
+    pub(super) fn new(max: usize) -> Self {
+        let shard = || Mutex::new(Shard { live: HashMap::new(), sweep_at: SWEEP_MIN });
+        Self {
+            shards: (0..SHARDS).map(|_| shard()).collect(),
+            slots: Mutex::default(),
+            len: AtomicUsize::new(0),
+            max,
+            bases: OnceLock::new(),
+        }
+    }
+
+    /// Tells what was used before. Until then nobody can say; once told, it stays.
+    pub fn based_on(&self, bases: Arc<dyn Bases>) {
+        // A second word changes nothing.
+        drop(self.bases.set(bases));
+    }
+
+    fn shard(&self, slot: &Slot) -> MutexGuard<'_, Shard> {
+        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+        let at = slot.scope as usize % SHARDS;
+        lock(&self.shards[at])
+    }
+
+    /// Takes `cost` from a quota, if so much is left; says how much is left then.
+    pub(super) fn reserve(
+        &self,
+        slot: Slot,
+        asked: &Asked<'_>,
+        scope: &dyn Fn() -> Name,
+    ) -> Result<(QuotaUse, u64), Refusal> {
+        let mut shard = self.shard(&slot);
+        if !shard.live.contains_key(&slot) {
+            self.load(&mut shard, slot, asked, scope)?;
+        }
+        let live = shard.live.get_mut(&slot).ok_or(Refusal::Unknown)?;
+        let used = live.used.own.saturating_add(live.used.others);
+        let remaining = asked.rule.limit.saturating_sub(used);
+        let left = remaining.checked_sub(asked.cost).ok_or(Refusal::Exceeded { remaining })?;
+        live.used.own = live.used.own.saturating_add(asked.cost);
+        Ok((QuotaUse { key: live.key.clone(), used: asked.cost, slot }, left))
+    }
+
+    /// Reads what was used before, and makes room for it.
+    fn load(
+        &self,
+        shard: &mut Shard,
+        slot: Slot,
+        asked: &Asked<'_>,
+        scope: &dyn Fn() -> Name,
+    ) -> Result<(), Refusal> {
+        if shard.live.len() >= shard.sweep_at {
+            self.sweep(shard, asked.now);
+        }
+        if self.len.load(Ordering::Relaxed) >= self.max {
+            return Err(Refusal::Unknown);
+        }
+        let key = QuotaKey {
+            quota: asked.rule.stored.clone(),
+            scope: scope(),
+            period: slot.start,
+            until: asked.until,
+        };
+        // Under the lock of the shard and of the names: what Postgres confirms meanwhile waits for
+        // it, and so is not missed.
+        let mut slots = lock(&self.slots);
+        let used = self.bases.get().and_then(|bases| bases.used(&key)).ok_or(Refusal::Unknown)?;
+        slots.insert(key.clone(), slot);
+        shard.live.insert(slot, Live { key, used });
+        self.len.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets go of what can be asked for again, and of periods that are long over.
+    fn sweep(&self, shard: &mut Shard, now: Timestamp) {
+        let mut slots = lock(&self.slots);
+        let before = shard.live.len();
+        shard.live.retain(|_, live| {
+            let settled = live.used.own == live.used.settled && live.used.own > 0;
+            let over = live.key.until.plus(ENDED_KEPT) < now;
+            if settled || over {
+                slots.remove(&live.key);
+            }
+            !(settled || over)
+        });
+        self.len.fetch_sub(before - shard.live.len(), Ordering::Relaxed);
+        shard.sweep_at = (2 * shard.live.len()).max(SWEEP_MIN);
+    }
+
+    /// What was reserved is not used after all.
+    pub(super) fn give_back(&self, uses: &[QuotaUse]) {
+        for used in uses {
+            if let Entry::Occupied(mut live) = self.shard(&used.slot).live.entry(used.slot) {
+                let live = &mut live.get_mut().used;
+                live.own = live.own.saturating_sub(used.used);
+            }
+        }
+    }
+
+    /// Postgres has confirmed `own` of this gateway's use, and tells what others have used.
+    pub fn confirmed(&self, key: &QuotaKey, own: u64, others: u64) {
+        let Some(slot) = lock(&self.slots).get(key).copied() else { return };
+        if let Some(live) = self.shard(&slot).live.get_mut(&slot) {
+            live.used.settled = own;
+            live.used.others = others;
+            // A copy of this gateway may have used more under its name.
+            live.used.own = live.used.own.max(own);
+        }
+    }
+
+    /// What was used, whether it is in memory or not; `None` while nobody can say.
+    pub fn used(&self, key: &QuotaKey) -> Option<Used> {
+        let slot = lock(&self.slots).get(key).copied();
+        let live = slot.and_then(|slot| self.shard(&slot).live.get(&slot).map(|live| live.used));
+        live.or_else(|| self.bases.get()?.used(key))
+    }
+
+    /// Quotas in memory.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,69 @@
+//! What answers say about limits: `RateLimit-Policy` and `RateLimit`
+//! (draft-ietf-httpapi-ratelimit-headers-10), the older `X-RateLimit-*`, and what a policy that
+//! observes would have done.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use super::problem::Code;
+use crate::admission::{LimitHeaders, Permit, Report};
+
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const WOULD_DENY: HeaderName = HeaderName::from_static("x-gatepost-would-deny");
+
+/// What a permit says.
+pub(super) fn tell(headers: &mut HeaderMap, how: LimitHeaders, permit: &Permit<'_>) {
+    if let Some(report) = permit.report() {
+        report_in(headers, how, report);
+    }
+    if let Some(denial) = permit.would_deny() {
+        let code = Code::of(denial).as_str();
+        let text = match denial.limit() {
+            Some(limit) => format!("{code}; limit=\"{limit}\""),
+            None => code.to_owned(),
+        };
+        put(headers, WOULD_DENY, &text);
+    }
+}
+
+/// How all limits of a policy stand. What an upstream says of its own limits gives way.
+pub(super) fn report_in(headers: &mut HeaderMap, how: LimitHeaders, report: &Report) {
+    if matches!(how, LimitHeaders::Standard | LimitHeaders::Both) {
+        put(headers, RATELIMIT_POLICY, &report.rules().described);
+        // (`"name";r=…;t=…` for each: room for most.)
+        let mut text = String::with_capacity(96);
+        for (name, _, left) in report.limits() {
+            let separator = if text.is_empty() { "" } else { ", " };
+            let seconds = whole_seconds(left.reset);
+            let _infallible =
+                write!(text, "{separator}\"{name}\";r={};t={seconds}", left.remaining);
+        }
+        put(headers, RATELIMIT, &text);
+    }
+    if matches!(how, LimitHeaders::Legacy | LimitHeaders::Both)
+        && let Some((_, limit, left)) = report.limits().min_by_key(|(_, _, left)| left.remaining)
+    {
+        put(headers, X_LIMIT, &limit.to_string());
+        put(headers, X_REMAINING, &left.remaining.to_string());
+        put(headers, X_RESET, &whole_seconds(left.reset).to_string());
+    }
+}
+
+/// Rounded up: nobody is asked to come too early.
+fn whole_seconds(span: Duration) -> u64 {
+    span.as_secs() + u64::from(span.subsec_nanos() > 0)
+}
+
+/// Names of limits are made of letters, digits and a few signs: every text here can stand in a
+/// header.
+fn put(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
