@@ -13,6 +13,7 @@ mod extract;
 mod health;
 mod keys;
 mod log;
+mod policies;
 mod problem;
 mod sessions;
 mod status;
@@ -29,7 +30,7 @@ use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use control::{AskContact, Contact, Control};
-pub use directory::{Answered, Directory, DirectoryError, LedgerRow, SettledUsage};
+pub use directory::{Answered, Directory, DirectoryError, LedgerRow, PolicyChange, SettledUsage};
 pub use health::VERSION_HEADER;
 pub use problem::Problem;
 pub use token::{TOKEN_FILE, read_or_make_token, read_token};
@@ -48,6 +49,10 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/clients/{name}", get(clients::show))
         .route("/clients/{name}/disable", post(clients::disable))
         .route("/clients/{name}/enable", post(clients::enable))
+        .route("/clients/{name}/mode", post(clients::set_mode))
+        .route("/policies", get(policies::list))
+        .route("/policies/apply", post(policies::apply))
+        .route("/policies/{name}", get(policies::show))
         .route("/keys", post(keys::create).get(keys::list))
         .route("/keys/{id}", get(keys::show))
         .route("/keys/{id}/revoke", post(keys::revoke))

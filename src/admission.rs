@@ -314,10 +314,10 @@ impl Admission {
         report.put_rates(&levels[..count]);
         match taken {
             Ok(()) => Ok(()),
-            Err(TakeError::Refused(refused)) => {
+            Err(TakeError::Refused { at, retry_after }) => {
                 let limited = Limited {
-                    name: rules.rates[refused.at].name.clone(),
-                    retry_after: refused.retry_after,
+                    name: rules.rates[at].name.clone(),
+                    retry_after,
                     report: report.clone(),
                 };
                 Err(Denial::RateLimited(Box::new(limited)))

@@ -73,10 +73,13 @@ pub fn presented(headers: &HeaderMap) -> Result<&str, AuthnError> {
 
 /// Whether the one `Authorization: Bearer` is `secret`; compared in constant time.
 pub fn carries(headers: &HeaderMap, secret: &SecretString) -> bool {
-    let token = headers.get(AUTHORIZATION).and_then(bearer);
-    token.is_some_and(|token| {
-        verify_slices_are_equal(token, secret.expose_secret().as_bytes()).is_ok()
-    })
+    let presented = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let Some((scheme, token)) = presented.and_then(|value| value.split_at_checked(BEARER.len()))
+    else {
+        return false;
+    };
+    scheme.eq_ignore_ascii_case(BEARER)
+        && verify_slices_are_equal(token, secret.expose_secret().as_bytes()).is_ok()
 }
 
 /// Removes what [`presented`] reads, before a request goes on to an upstream.

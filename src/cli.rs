@@ -89,13 +89,14 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
         } => token_keys::generate(from.as_deref(), load, &output)?,
         Command::Client { .. }
         | Command::Key { .. }
+        | Command::Policy { .. }
         | Command::Session { .. }
         | Command::Token { .. }
         | Command::Usage(_)
         | Command::Log { .. }
         | Command::Cache { .. } => {
             logging::init_quiet(environment);
-            let ask = commands::ask(&cli.command);
+            let ask = commands::ask(&cli.command)?;
             let loaded = load()?;
             let url = cli.admin_url.as_deref();
             let target = transport::Target::new(url, environment, reader(environment));

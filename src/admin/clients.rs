@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::extract::{Body, Named, Params, name};
 use super::{Control, LIST_MAX, Problem};
 use crate::model::fact::StateFact;
+use crate::model::policy::Mode;
 use crate::model::{Client, Name};
 
 #[derive(Deserialize)]
@@ -33,12 +34,19 @@ pub(super) struct Shown {
     name: Name,
     policy: Option<Name>,
     enabled: bool,
+    /// Its own mode, which wins over its policy's.
+    mode: Option<Mode>,
 }
 
 impl From<Client> for Shown {
     fn from(client: Client) -> Self {
-        Self { name: client.name, policy: client.policy, enabled: client.enabled }
+        Self { name: client.name, policy: client.policy, enabled: client.enabled, mode: None }
     }
+}
+
+/// With its own mode, which Postgres brings.
+fn shown(control: &Control, client: Client) -> Shown {
+    Shown { mode: control.cache.client_mode(&client.name), ..client.into() }
 }
 
 pub(super) async fn create(
@@ -66,14 +74,14 @@ pub(super) async fn list(
     let limit = page.limit.unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
     let clients = control.cache.clients().into_iter();
     let clients = clients.filter(|client| *client.name > *after);
-    Json(clients.take(limit).map(Shown::from).collect())
+    Json(clients.take(limit).map(|client| shown(&control, client)).collect())
 }
 
 pub(super) async fn show(
     State(control): State<Arc<Control>>,
     Named(name): Named,
 ) -> Result<Json<Shown>, Problem> {
-    Ok(Json(find(&control, &name)?.into()))
+    Ok(Json(shown(&control, find(&control, &name)?)))
 }
 
 pub(super) async fn disable(
@@ -102,7 +110,27 @@ async fn set_enabled(
     set.map_err(|error| Problem::from_directory(error, otherwise))?;
     control.note(action, name);
     client.enabled = enabled;
-    Ok(Json(client.into()))
+    Ok(Json(shown(control, client)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewMode {
+    /// Absent: as its policy says.
+    mode: Option<Mode>,
+}
+
+pub(super) async fn set_mode(
+    State(control): State<Arc<Control>>,
+    Named(name): Named,
+    Body(new): Body<NewMode>,
+) -> Result<Json<Shown>, Problem> {
+    let client = find(&control, &name)?;
+    let otherwise = "set `mode` in the policy that it has";
+    let set = control.directory(otherwise)?.set_client_mode(Arc::clone(&name), new.mode).await;
+    set.map_err(|error| Problem::from_directory(error, otherwise))?;
+    control.note("client.mode", name);
+    Ok(Json(Shown { mode: new.mode, ..client.into() }))
 }
 
 pub(super) fn find(control: &Control, name: &str) -> Result<Client, Problem> {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::model::Name;
 use crate::model::fact::Counts;
+use crate::model::policy::Mode;
 
 /// Why Postgres gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,9 @@ pub enum DirectoryError {
          has not drained yet (`gatepost log drain`, then try again)"
     )]
     NotFound,
+    /// Something else needs what would go away.
+    #[error("{0}; give its clients and keys another policy first")]
+    InUse(String),
     /// It refused.
     #[error("Postgres refused: {0}")]
     Other(String),
@@ -50,12 +54,34 @@ pub struct LedgerRow {
     pub underway: bool,
 }
 
+/// One change to a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyChange {
+    /// A uuid v7 for the history.
+    pub event_id: Uuid,
+    /// The policy.
+    pub name: String,
+    /// Its document, as JSON; `None`: it is removed.
+    pub spec: Option<String>,
+}
+
 /// Direct reads and writes. Each call has a deadline of its own.
 pub trait Directory: Send + Sync + 'static {
     /// Sets `clients.enabled`.
     fn set_client_enabled(&self, name: Name, enabled: bool) -> Answered<'_, ()>;
     /// Sets `api_keys.enabled`.
     fn set_key_enabled(&self, id: Uuid, enabled: bool) -> Answered<'_, ()>;
+    /// Sets or clears `clients.mode`.
+    fn set_client_mode(&self, name: Name, mode: Option<Mode>) -> Answered<'_, ()>;
+    /// Every stored policy: name and document.
+    fn policies(&self) -> Answered<'_, Vec<(String, String)>>;
+    /// Makes all changes or none, and writes down who made them.
+    fn change_policies(
+        &self,
+        node: Name,
+        actor: Name,
+        changes: Vec<PolicyChange>,
+    ) -> Answered<'_, ()>;
     /// Sums from an hour (whole hours since the epoch) on, or of all time; of one client or all.
     fn settled_usage(
         &self,

@@ -60,6 +60,7 @@ impl From<DirectoryError> for Problem {
                 Self::unavailable("postgres_unavailable", error.to_string())
             }
             DirectoryError::NotFound => Self::conflict("not_in_postgres", error.to_string()),
+            DirectoryError::InUse(_) => Self::conflict("policy_in_use", error.to_string()),
             DirectoryError::Other(_) => Self::internal(error.to_string()),
         }
     }

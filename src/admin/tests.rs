@@ -24,6 +24,7 @@ use crate::entropy::{SeededEntropy, SharedEntropy};
 use crate::journal::{self, Journal};
 use crate::metrics::Metrics;
 use crate::model::fact::Lane;
+use crate::model::policy::Mode;
 use crate::model::{Name, Timestamp};
 use crate::tokens::Tokens;
 
@@ -49,6 +50,21 @@ impl Directory for Told {
     }
     fn settled_usage(&self, _: Option<i64>, _: Option<Name>) -> Answered<'_, SettledUsage> {
         Box::pin(async { Err(DirectoryError::Unavailable("it is away".into())) })
+    }
+    fn set_client_mode(&self, name: Name, mode: Option<Mode>) -> Answered<'_, ()> {
+        self.tell(format!("client {name} {mode:?}"))
+    }
+    fn policies(&self) -> Answered<'_, Vec<(String, String)>> {
+        Box::pin(async { Ok(vec![("old".into(), r#"{"mode":"observe"}"#.into())]) })
+    }
+    fn change_policies(
+        &self,
+        _: Name,
+        actor: Name,
+        changes: Vec<PolicyChange>,
+    ) -> Answered<'_, ()> {
+        let changes = changes.into_iter().map(|change| (change.name, change.spec));
+        self.tell(format!("{actor} {:?}", changes.collect::<Vec<_>>()))
     }
     fn ledger(&self, _: Vec<Uuid>) -> Answered<'_, HashMap<Uuid, LedgerRow>> {
         Box::pin(async { Err(DirectoryError::Unavailable("it is away".into())) })
@@ -163,7 +179,8 @@ async fn a_client_is_made_once() {
     let plane = Plane::embedded();
     let (status, made) = plane.post("/clients", json!({"name": "acme", "policy": "gold"})).await;
     assert_eq!(status, StatusCode::CREATED);
-    assert_eq!(made, json!({"name": "acme", "policy": "gold", "enabled": true}));
+    let shown = json!({"name": "acme", "policy": "gold", "enabled": true, "mode": null});
+    assert_eq!(made, shown);
     assert_eq!(plane.get("/clients/acme").await, (StatusCode::OK, made.clone()));
     assert_eq!(plane.get("/clients").await.1, json!([made]));
 

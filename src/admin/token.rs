@@ -82,8 +82,10 @@ pub(super) async fn require(State(guard): State<Guard>, request: Request, next: 
 mod tests {
     use axum::Router;
     use axum::body::Body;
+    use axum::http::header;
     use axum::middleware::from_fn_with_state;
     use axum::routing::get;
+    use secrecy::ExposeSecret;
     use tower::ServiceExt;
 
     use super::*;

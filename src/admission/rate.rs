@@ -1,63 +1,379 @@
-//! stub
+//! Rate limits: GCRA in its virtual scheduling form (ITU-T I.371, annex A), in whole numbers.
+//!
+//! A bucket remembers one moment, its theoretical arrival time (TAT): when everything that was let
+//! through would have come, had it come evenly. With `window / limit` between two requests, one
+//! passes if its TAT lies at most `burst` requests ahead. Time is kept in nanoseconds and parts of
+//! `1 / limit` of one, so that nothing is ever rounded: `limit` requests in `window` are exactly that.
+//!
+//! All limits of a request are looked at under the locks of their shards before any is charged:
+//! a refusal by one takes nothing from another, and of requests that come at the same time never one
+//! too many passes. A refused request changes nothing.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-#[derive(Clone, Copy, Debug)]
+
+use crate::model::policy::LIMITS_MAX;
+
+/// A limit: at most `limit` in each `window`, evenly, with a head start of `burst`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     pub limit: u32,
+    /// At most 31 days.
     pub window: Duration,
     pub burst: u32,
 }
-#[derive(Clone, Copy, Debug)]
+
+/// Which limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LimitId(pub u32);
-#[derive(Clone, Copy, Debug)]
+
+/// Which limit of whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     pub limit: LimitId,
     pub scope: u128,
 }
+
+/// What a request is held against.
 #[derive(Clone, Copy, Debug)]
 pub struct Charge {
     pub bucket: Bucket,
     pub rate: Rate,
 }
-#[derive(Clone, Copy, Debug, Default)]
+
+/// How a bucket stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Level {
+    /// Requests that would pass now.
     pub remaining: u32,
+    /// Until nothing is taken any more.
     pub reset: Duration,
 }
-pub struct Refused {
-    pub at: usize,
-    pub retry_after: Option<Duration>,
-}
+
+/// Why nothing was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TakeError {
-    Refused(Refused),
+    /// One limit has too little left.
+    Refused {
+        /// Its place among the charges; of several, the one that is free again last.
+        at: usize,
+        /// When there will be enough; `None`: never, the cost is above the burst.
+        retry_after: Option<Duration>,
+    },
+    /// There is no room for another bucket, and all that there are hold something.
     Full,
 }
-pub struct Limiter;
-impl Limiter {
-    pub fn new(_: usize, _: usize) -> Self {
-        Self
+
+/// A bucket's key. (A `u128` would have the map's entries aligned to 16 bytes.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    scope: [u64; 2],
+    limit: u32,
+}
+
+/// A bucket: its TAT, and the rate that it was written with.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// Whole nanoseconds of the TAT, monotonic.
+    tat: u64,
+    window: u64,
+    /// Beyond them, in parts of `1 / limit`.
+    part: u32,
+    limit: u32,
+}
+
+#[derive(Debug)]
+struct Shard {
+    slots: HashMap<Key, Slot>,
+    sweep_at: usize,
+}
+
+/// While there is no room.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_MIN: usize = if cfg!(test) { 16 } else { 1024 };
+
+/// See the module. Memory only: a restart forgets it, and so grants at most one burst.
+pub struct Limiter {
+    shards: Box<[Mutex<Shard>]>,
+    len: AtomicUsize,
+    /// When all shards were last swept because there was no room.
+    swept: AtomicU64,
+    max: usize,
+}
+
+/// One limit at one moment, in units of `1 / limit` nanoseconds: a request weighs `window`.
+struct Instant {
+    now: u128,
+    window: u128,
+    limit: u128,
+    capacity: u128,
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Instant {
+    fn new(rate: &Rate, now: Duration) -> Self {
+        let (limit, window) = (u128::from(rate.limit.max(1)), u128::from(nanos(rate.window)));
+        let now = u128::from(nanos(now)) * limit;
+        Self { now, window, limit, capacity: window * u128::from(rate.burst) }
     }
-    pub fn take(
-        &self,
-        _: &[Charge],
-        _: u32,
-        _: Duration,
-        _: &mut [Level],
-    ) -> Result<(), TakeError> {
-        Ok(())
+
+    /// What stands in a bucket, never before now. What was written with another rate stands for as
+    /// many requests as it did, rounded up.
+    fn tat(&self, slot: Option<&Slot>) -> u128 {
+        let Some(slot) = slot else { return self.now };
+        let tat = u128::from(slot.tat) * u128::from(slot.limit) + u128::from(slot.part);
+        let (limit, window) = (u128::from(slot.limit), u128::from(slot.window));
+        if (limit, window) == (self.limit, self.window) {
+            return tat.max(self.now);
+        }
+        let taken = tat.saturating_sub(self.now / self.limit * limit);
+        let (whole, rest) = (taken / window, taken % window);
+        self.now + whole * self.window + (rest * self.window).div_ceil(window)
     }
-    pub fn peek(
-        &self,
-        _: &[Charge],
-        _: u32,
-        _: Duration,
-        _: &mut [Level],
-    ) -> Result<(), TakeError> {
-        Ok(())
+
+    fn slot(&self, tat: u128) -> Slot {
+        let fits = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
+        Slot {
+            tat: fits(tat / self.limit),
+            window: fits(self.window),
+            part: u32::try_from(tat % self.limit).unwrap_or(u32::MAX),
+            limit: u32::try_from(self.limit).unwrap_or(u32::MAX),
+        }
     }
-    pub fn len(&self) -> usize {
-        0
+
+    /// What `cost` more would make of it, or when that is possible.
+    fn after(&self, tat: u128, cost: u32) -> Result<u128, Option<Duration>> {
+        let cost = u128::from(cost) * self.window;
+        let (next, bound) = (tat + cost, self.now + self.capacity);
+        match next.checked_sub(bound) {
+            None | Some(0) => Ok(next),
+            Some(_) if cost > self.capacity => Err(None),
+            Some(early) => Err(Some(self.duration(early))),
+        }
     }
-    pub fn sweep(&self, _: Duration) -> usize {
-        0
+
+    fn level(&self, tat: u128) -> Level {
+        let left = (self.now + self.capacity).saturating_sub(tat) / self.window.max(1);
+        Level {
+            remaining: u32::try_from(left).unwrap_or(u32::MAX),
+            reset: self.duration(tat - self.now),
+        }
+    }
+
+    /// Rounded up: nobody is asked to come too early.
+    fn duration(&self, units: u128) -> Duration {
+        Duration::from_nanos(u64::try_from(units.div_ceil(self.limit)).unwrap_or(u64::MAX))
     }
 }
+
+fn key(bucket: &Bucket) -> Key {
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are there")]
+    let scope = [(bucket.scope >> 64) as u64, bucket.scope as u64];
+    Key { scope, limit: bucket.limit.0 }
+}
+
+/// The shards of one request, each locked once, in the order of their places.
+struct Held<'a>(Vec<(usize, MutexGuard<'a, Shard>)>);
+
+impl Held<'_> {
+    fn of(&mut self, place: usize) -> Option<&mut Shard> {
+        let found = self.0.iter_mut().find(|(at, _)| *at == place);
+        found.map(|(_, shard)| &mut **shard)
+    }
+}
+
+impl Limiter {
+    /// Empty, with room for `max` buckets in `shards` shards.
+    pub fn new(max: usize, shards: usize) -> Self {
+        let shard = || Mutex::new(Shard { slots: HashMap::new(), sweep_at: SWEEP_MIN });
+        let shards = (0..shards.max(1)).map(|_| shard()).collect();
+        Self { shards, len: AtomicUsize::new(0), swept: AtomicU64::new(0), max }
+    }
+
+    fn place(&self, bucket: &Bucket) -> usize {
+        // All buckets of a key or client are in one shard. Both halves of an id are not random.
+        let [high, low] = key(bucket).scope;
+        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+        let at = (high ^ low.rotate_left(32) ^ low) as usize;
+        at % self.shards.len()
+    }
+
+    fn hold(&self, charges: &[Charge]) -> Held<'_> {
+        let mut places = [usize::MAX; LIMITS_MAX];
+        for (place, charge) in places.iter_mut().zip(charges) {
+            *place = self.place(&charge.bucket);
+        }
+        places.sort_unstable();
+        // (A request is held against its key's limits and its client's: two at most.)
+        let mut held = Vec::with_capacity(2);
+        let mut last = usize::MAX;
+        for place in places {
+            if place != last && place != usize::MAX {
+                let shard = self.shards[place].lock().unwrap_or_else(PoisonError::into_inner);
+                held.push((place, shard));
+                last = place;
+            }
+        }
+        Held(held)
+    }
+
+    /// Looks at all, then charges all; or none. At most [`LIMITS_MAX`] charges, each of another
+    /// bucket. `levels` tells how each stands then.
+    ///
+    /// # Errors
+    /// See [`TakeError`]; then nothing was taken.
+    pub fn take(
+        &self,
+        charges: &[Charge],
+        cost: u32,
+        now: Duration,
+        levels: &mut [Level],
+    ) -> Result<(), TakeError> {
+        match self.try_take(charges, cost, now, levels) {
+            Err(TakeError::Full) if self.sweep_is_due(now) => {
+                self.sweep(now);
+                self.try_take(charges, cost, now, levels)
+            }
+            taken => taken,
+        }
+    }
+
+    /// Other shards may have room. Looking through all of them takes its time: not too often.
+    fn sweep_is_due(&self, now: Duration) -> bool {
+        let (now, before) = (nanos(now), self.swept.load(Ordering::Relaxed));
+        let due = now.saturating_sub(before) >= nanos(SWEEP_EVERY);
+        let swap =
+            || self.swept.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed);
+        due && swap().is_ok()
+    }
+
+    fn try_take(
+        &self,
+        charges: &[Charge],
+        cost: u32,
+        now: Duration,
+        levels: &mut [Level],
+    ) -> Result<(), TakeError> {
+        let mut held = self.hold(charges);
+        let new = Self::look(&self.plan(charges), charges, &mut held, cost, now, levels)?;
+        self.make_room(&mut held, new, now)?;
+        for ((charge, level), place) in charges.iter().zip(levels).zip(self.plan(charges)) {
+            let Some(shard) = held.of(place) else { continue };
+            let at = Instant::new(&charge.rate, now);
+            let key = key(&charge.bucket);
+            let next = at.tat(shard.slots.get(&key)) + u128::from(cost) * at.window;
+            if shard.slots.insert(key, at.slot(next)).is_none() {
+                self.len.fetch_add(1, Ordering::Relaxed);
+            }
+            *level = at.level(next);
+        }
+        Ok(())
+    }
+
+    /// As [`Limiter::take`], and nothing is taken.
+    ///
+    /// # Errors
+    /// What taking would.
+    pub fn peek(
+        &self,
+        charges: &[Charge],
+        cost: u32,
+        now: Duration,
+        levels: &mut [Level],
+    ) -> Result<(), TakeError> {
+        let mut held = self.hold(charges);
+        Self::look(&self.plan(charges), charges, &mut held, cost, now, levels).map(drop)
+    }
+
+    fn plan(&self, charges: &[Charge]) -> [usize; LIMITS_MAX] {
+        let mut places = [usize::MAX; LIMITS_MAX];
+        for (place, charge) in places.iter_mut().zip(charges) {
+            *place = self.place(&charge.bucket);
+        }
+        places
+    }
+
+    /// Whether all would pass; how many of them have no bucket yet.
+    fn look(
+        places: &[usize; LIMITS_MAX],
+        charges: &[Charge],
+        held: &mut Held<'_>,
+        cost: u32,
+        now: Duration,
+        levels: &mut [Level],
+    ) -> Result<usize, TakeError> {
+        let (mut new, mut refused) = (0, None::<(usize, Option<Duration>)>);
+        for (at, charge) in charges.iter().enumerate() {
+            let slot = held.of(places[at]).and_then(|s| s.slots.get(&key(&charge.bucket)).copied());
+            new += usize::from(slot.is_none());
+            let instant = Instant::new(&charge.rate, now);
+            let tat = instant.tat(slot.as_ref());
+            if let Some(level) = levels.get_mut(at) {
+                *level = instant.level(tat);
+            }
+            if let Err(retry_after) = instant.after(tat, cost) {
+                // `None`, which is never, is later than any other.
+                let later = refused.is_none_or(|(_, before)| match (before, retry_after) {
+                    (None, _) => false,
+                    (_, None) => true,
+                    (Some(before), Some(this)) => this > before,
+                });
+                if later {
+                    refused = Some((at, retry_after));
+                }
+            }
+        }
+        match refused {
+            Some((at, retry_after)) => Err(TakeError::Refused { at, retry_after }),
+            None => Ok(new),
+        }
+    }
+
+    /// Lets go of idle buckets where there are many, and refuses new ones where there is no room.
+    fn make_room(&self, held: &mut Held<'_>, new: usize, now: Duration) -> Result<(), TakeError> {
+        if new == 0 {
+            return Ok(());
+        }
+        let full = || self.len.load(Ordering::Relaxed) + new > self.max;
+        let scarce = full();
+        for (_, shard) in &mut held.0 {
+            if scarce || shard.slots.len() >= shard.sweep_at {
+                self.sweep_shard(shard, now);
+            }
+        }
+        if full() { Err(TakeError::Full) } else { Ok(()) }
+    }
+
+    fn sweep_shard(&self, shard: &mut Shard, now: Duration) -> usize {
+        let before = shard.slots.len();
+        shard.slots.retain(|_, slot| slot.tat >= nanos(now));
+        let gone = before - shard.slots.len();
+        self.len.fetch_sub(gone, Ordering::Relaxed);
+        shard.sweep_at = (2 * shard.slots.len()).max(SWEEP_MIN);
+        if shard.slots.capacity() > 4 * shard.sweep_at {
+            shard.slots.shrink_to(shard.sweep_at);
+        }
+        gone
+    }
+
+    /// Lets go of every bucket from which nothing is taken any more; how many those were.
+    pub fn sweep(&self, now: Duration) -> usize {
+        let sweep = |shard: &Mutex<Shard>| {
+            self.sweep_shard(&mut shard.lock().unwrap_or_else(PoisonError::into_inner), now)
+        };
+        self.shards.iter().map(sweep).sum()
+    }
+
+    /// Buckets with something taken, and idle ones that nobody has looked at since.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use super::entry::{Cells, PolicyCell};
 use super::source::PolicyRow;
 use super::{Cache, Stored};
 use crate::disk::StoreError;
-use crate::model::policy::{LimitIds, OnUndecidable, PolicyProblem, Rules};
+use crate::model::policy::{LimitIds, Mode, OnUndecidable, PolicyProblem, Rules};
 use crate::model::{DEFAULT_POLICY, Name, Policy};
 
 /// The policies of all keys and clients in memory.
@@ -52,6 +52,14 @@ impl Cache {
         let mut all: Vec<_> = stored.chain(declared).collect();
         all.sort_by(|a, b| a.policy.name.cmp(&b.policy.name));
         all
+    }
+
+    /// A client's own mode, as far as Postgres has told.
+    pub fn client_mode(&self, name: &str) -> Option<Mode> {
+        if self.declared.client(name).is_some() {
+            return None;
+        }
+        self.or_count(self.store.client(name)).and_then(|row| row.mode)
     }
 
     /// What the policy `name` says; `None`: nobody knows it.

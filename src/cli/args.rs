@@ -65,6 +65,11 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Policies: what clients and keys may do
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// Sessions: who may refresh
     Session {
         #[command(subcommand)]
@@ -121,6 +126,40 @@ pub(super) enum ClientCommand {
     Disable { name: String },
     /// Accept its keys again (needs Postgres)
     Enable { name: String },
+    /// Whether its policies deny, or only say that they would (needs Postgres)
+    Mode {
+        name: String,
+        #[arg(value_enum)]
+        mode: ClientMode,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ClientMode {
+    /// They deny
+    Enforce,
+    /// They are decided and recorded; its requests pass
+    Observe,
+    /// As each policy says
+    Inherit,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PolicyCommand {
+    /// Store the [[policies]] of a TOML file in Postgres: all of them, or none when anything is wrong
+    Apply {
+        file: PathBuf,
+        /// Only show what would change
+        #[arg(long)]
+        dry_run: bool,
+        /// Remove stored policies that are not in the file; one that is in use is refused
+        #[arg(long)]
+        prune: bool,
+    },
+    /// List policies, declared and stored
+    List,
+    /// Show one policy
+    Show { name: String },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,15 +1,17 @@
 //! Which request each command is, and how its answer looks.
 
 use std::fmt::Write;
+use std::path::Path;
 
 use axum::http::Method;
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use super::args::{
-    CacheCommand, ClientCommand, Command, KeyCommand, LogCommand, SessionCommand, TokenCommand,
-    TokenKeysCommand, UsageArgs,
+    CacheCommand, ClientCommand, ClientMode, Command, KeyCommand, LogCommand, PolicyCommand,
+    SessionCommand, TokenCommand, TokenKeysCommand, UsageArgs,
 };
+use super::failure::Failure;
 use super::output::{Column, Section, Shape};
 
 /// One request to the admin API.
@@ -22,7 +24,10 @@ pub(super) struct Ask {
     pub(super) shape: Shape,
 }
 
-const CLIENTS: &[Column] = &[("NAME", "/name"), ("POLICY", "/policy"), ("ENABLED", "/enabled")];
+const CLIENTS: &[Column] =
+    &[("NAME", "/name"), ("POLICY", "/policy"), ("ENABLED", "/enabled"), ("MODE", "/mode")];
+const POLICIES: &[Column] = &[("NAME", "/name"), ("SOURCE", "/source"), ("SPEC", "/spec")];
+const CHANGES: &[Column] = &[("NAME", "/name"), ("CHANGE", "/change")];
 const KEYS: &[Column] = &[
     ("ID", "/id"),
     ("CLIENT", "/client"),
@@ -99,10 +104,14 @@ const VERIFIED: &[Column] = &[
 const LOG: &[Section] = &[("lanes", LANES), ("streams", STREAMS), ("quarantined", QUARANTINE)];
 
 /// The request of a command that is one.
-pub(super) fn ask(command: &Command) -> Ask {
-    match command {
+///
+/// # Errors
+/// When it needs a file that cannot be read.
+pub(super) fn ask(command: &Command) -> Result<Ask, Failure> {
+    Ok(match command {
         Command::Client { command } => client(command),
         Command::Key { command } => key(command),
+        Command::Policy { command } => return policy(command),
         Command::Session { command } => session(command),
         Command::Token { command: TokenCommand::Keys { command } } => token_keys(command),
         Command::Log { command } => log(command),
@@ -111,7 +120,38 @@ pub(super) fn ask(command: &Command) -> Ask {
             post("/cache/removals", json!({}), Shape::One)
         }
         _ => get("/status", Shape::One),
+    })
+}
+
+fn policy(command: &PolicyCommand) -> Result<Ask, Failure> {
+    Ok(match command {
+        PolicyCommand::Apply { file, dry_run, prune } => {
+            let mut body = read_policies(file)?;
+            body["dry_run"] = json!(dry_run);
+            body["prune"] = json!(prune);
+            post("/policies/apply", body, Shape::Changes(CHANGES))
+        }
+        PolicyCommand::List => get("/policies", Shape::List(POLICIES)),
+        PolicyCommand::Show { name } => get(&format!("/policies/{}", escape(name)), Shape::One),
+    })
+}
+
+/// `[[policies]]` and nothing else; what they say is checked where it is stored.
+fn read_policies(file: &Path) -> Result<Value, Failure> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::Usage(format!("{shown} cannot be read: {error}")))?;
+    let table: toml::Table =
+        toml::from_str(&text).map_err(|error| Failure::Usage(format!("{shown}: {error}")))?;
+    if let Some(other) = table.keys().find(|key| *key != "policies") {
+        let hint = "a file that is applied holds [[policies]] only";
+        return Err(Failure::Usage(format!("{shown}: unknown key `{other}`; {hint}")));
     }
+    let value = serde_json::to_value(&table);
+    let mut value = value.map_err(|error| Failure::Usage(format!("{shown}: {error}")))?;
+    // A file without any is a valid one: with `--prune` it removes all.
+    value["policies"] = value.get("policies").cloned().unwrap_or_else(|| json!([]));
+    Ok(value)
 }
 
 fn log(command: &LogCommand) -> Ask {
@@ -156,6 +196,14 @@ fn client(command: &ClientCommand) -> Ask {
         ClientCommand::Show { name } => get(&one(name), Shape::One),
         ClientCommand::Disable { name } => post(&(one(name) + "/disable"), json!({}), Shape::One),
         ClientCommand::Enable { name } => post(&(one(name) + "/enable"), json!({}), Shape::One),
+        ClientCommand::Mode { name, mode } => {
+            let mode = match mode {
+                ClientMode::Enforce => json!({ "mode": "enforce" }),
+                ClientMode::Observe => json!({ "mode": "observe" }),
+                ClientMode::Inherit => json!({}),
+            };
+            post(&(one(name) + "/mode"), mode, Shape::One)
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) enum Shape {
     Sections(&'static [Section]),
     /// As `Sections`; its `ok` says whether the command succeeded.
     Verified(&'static [Section]),
+    /// What happens to each of some things, each with its lines of difference.
+    Changes(&'static [Column]),
     /// Lines of JSON as they come.
     Lines,
 }
@@ -116,6 +118,7 @@ pub(super) fn ended(last: &Value) -> Result<ExitCode, Failure> {
 pub(super) fn as_table(shape: &Shape, answer: &Value) -> String {
     match shape {
         Shape::List(columns) => list(columns, answer),
+        Shape::Changes(columns) => changes(columns, answer),
         Shape::Usage(columns) => list(columns, &with_known(answer)),
         Shape::One | Shape::NewKey | Shape::NewSession | Shape::Lines => fields(answer),
         Shape::Sections(sections) | Shape::Verified(sections) => {
@@ -130,6 +133,21 @@ pub(super) fn as_table(shape: &Shape, answer: &Value) -> String {
             text + &fields(&rest)
         }
     }
+}
+
+fn changes(columns: &[Column], answer: &Value) -> String {
+    let mut text = list(columns, &answer["changes"]);
+    for change in answer["changes"].as_array().into_iter().flatten() {
+        let lines = change["difference"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if !lines.is_empty() {
+            text += &format!("\n{}\n", plain(&change["name"]));
+            text.extend(lines.iter().map(|line| format!("  {}\n", plain(line))));
+        }
+    }
+    if answer["applied"] == false {
+        text += "\nNothing was changed: this was a dry run.\n";
+    }
+    text
 }
 
 /// Adds to each row what is known: the sum, or while Postgres cannot be asked what is unsettled.

@@ -12,7 +12,7 @@ fn parsed(line: &str) -> Cli {
 }
 
 fn asked(line: &str) -> (String, Option<serde_json::Value>) {
-    let ask = commands::ask(&parsed(line).command);
+    let ask = commands::ask(&parsed(line).command).expect("a request");
     (format!("{} {}", ask.method, ask.path), ask.body)
 }
 
@@ -177,19 +177,19 @@ fn answers_become_tables() {
         {"name": "acme", "policy": null, "enabled": true},
         {"name": "b", "policy": "gold", "enabled": false},
     ]);
-    let shape = commands::ask(&parsed("client list").command).shape;
+    let shape = commands::ask(&parsed("client list").command).expect("a request").shape;
     let text = as_table(&shape, &list);
     let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
-    assert_eq!(lines[0], ["NAME", "POLICY", "ENABLED"]);
-    assert_eq!(lines[1], ["acme", "-", "true"]);
-    assert_eq!(lines[2], ["b", "gold", "false"]);
+    assert_eq!(lines[0], ["NAME", "POLICY", "ENABLED", "MODE"]);
+    assert_eq!(lines[1], ["acme", "-", "true", "-"]);
+    assert_eq!(lines[2], ["b", "gold", "false", "-"]);
 
     let counts = |requests| json!({"requests": requests, "failed": 1, "last_seen": null});
     let usage = json!([
         {"client": "known", "settled": counts(5), "unsettled": counts(2), "sum": counts(7)},
         {"client": "away", "settled": null, "unsettled": counts(2), "sum": null},
     ]);
-    let shape = commands::ask(&parsed("usage").command).shape;
+    let shape = commands::ask(&parsed("usage").command).expect("a request").shape;
     let text = as_table(&shape, &usage);
     let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(lines[1][..6], ["known", "5", "2", "7", "-", "1"]);

@@ -254,7 +254,7 @@ fn database_url_stands_for_the_section_and_empty_variables_for_nothing() {
 #[test]
 fn print_hides_passwords_and_reads_back_as_the_same_configuration() {
     let url = "postgres://gatepost:hunter2@db:5432/gatepost";
-    let text = "[[policies]]\nname = \"standard\"\nrate = { per = \"1s\", limit = 5 }\n";
+    let text = "[[policies]]\nname = \"standard\"\nconcurrency = { per = \"key\", limit = 5 }\n";
     let config = loaded(text, &[("DATABASE_URL", url)]).expect("valid");
     let printed = redacted_toml(&config);
     assert!(!printed.contains("hunter2"), "{printed}");

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Config, Problem};
 use crate::journal::{Commit, OnFull};
+use crate::model::policy::PolicySpec;
 use crate::model::units::Span;
 use crate::model::{
     DEFAULT_POLICY, Digest, NAME_MAX, SCOPES_BYTES_MAX, SCOPES_MAX, are_scopes, is_name,
@@ -28,6 +29,8 @@ pub(super) fn problems(config: &Config, origin: impl Fn(&str) -> String) -> Vec<
     listeners(config, &mut found);
     cache(config, &mut found);
     journal(config, &mut found);
+    found.at_least_one(config.admission.max_buckets, "admission.max_buckets");
+    found.at_least_one(config.admission.max_quotas, "admission.max_quotas");
     drain(config, &mut found);
     routing(config, &mut found);
     declared(config, &mut found);
@@ -203,6 +206,14 @@ fn declared(config: &Config, found: &mut Found) {
     let policies = config.policies.iter().map(|policy| policy.name.as_str());
     found.names(clients.clone(), "clients");
     found.names(policies.clone(), "policies");
+    for (at, policy) in config.policies.iter().enumerate() {
+        let spec = serde_json::Value::Object(policy.spec.clone()).to_string();
+        for problem in PolicySpec::parse(&spec).err().into_iter().flatten() {
+            let dot = if problem.field.is_empty() { "" } else { "." };
+            let key = format!("policies[{at}]{dot}{}", problem.field);
+            found.unless(false, key, problem.message);
+        }
+    }
     // With a Postgres, a policy may be stored there.
     let policy = |found: &mut Found, named: Option<&str>, key: String| {
         let Some(named) = named else { return };

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::admin::{Answered, Directory, DirectoryError, LedgerRow, SettledUsage};
+use crate::admin::{Answered, Directory, DirectoryError, LedgerRow, PolicyChange, SettledUsage};
 use crate::journal::Journal;
 use crate::model::fact::Lane;
+use crate::model::policy::Mode;
 use crate::model::{Name, Timestamp};
 use crate::postgres::sink::Ledger;
-use crate::postgres::{self, PostgresError};
+use crate::postgres::{self, PostgresError, policies};
 
 /// Direct reads and writes, and the streams whose ledger rows matter here.
 pub struct PostgresDirectory {
@@ -19,7 +20,9 @@ pub struct PostgresDirectory {
 
 impl From<PostgresError> for DirectoryError {
     fn from(error: PostgresError) -> Self {
-        if error.is_unavailable() {
+        if let PostgresError::InUse(what) = error {
+            Self::InUse(what)
+        } else if error.is_unavailable() {
             Self::Unavailable(error.to_string())
         } else {
             Self::Other(error.to_string())
@@ -38,6 +41,27 @@ impl Directory for PostgresDirectory {
 
     fn set_key_enabled(&self, id: Uuid, enabled: bool) -> Answered<'_, ()> {
         Box::pin(async move { there(self.directory.set_key_enabled(id, enabled).await?) })
+    }
+
+    fn set_client_mode(&self, name: Name, mode: Option<Mode>) -> Answered<'_, ()> {
+        let mode = mode.map(Mode::as_str);
+        Box::pin(async move { there(self.directory.set_client_mode(&name, mode).await?) })
+    }
+
+    fn policies(&self) -> Answered<'_, Vec<(String, String)>> {
+        Box::pin(async move { Ok(self.directory.policies().await?) })
+    }
+
+    fn change_policies(
+        &self,
+        node: Name,
+        actor: Name,
+        changes: Vec<PolicyChange>,
+    ) -> Answered<'_, ()> {
+        let stored =
+            |PolicyChange { event_id, name, spec }| policies::PolicyChange { event_id, name, spec };
+        let changes: Vec<_> = changes.into_iter().map(stored).collect();
+        Box::pin(async move { Ok(self.directory.change_policies(&node, &actor, &changes).await?) })
     }
 
     fn settled_usage(

@@ -29,6 +29,9 @@ pub enum PostgresError {
          the version of gatepost that made it"
     )]
     Altered(i64),
+    /// Something else needs what would go away.
+    #[error("{0}")]
+    InUse(String),
     /// Postgres answered with an error.
     #[error("Postgres refused: {0}")]
     Refused(String),
@@ -53,6 +56,7 @@ impl From<sqlx::Error> for PostgresError {
             }
             // A schema, table, column or function that is not there.
             "3F000" | "42P01" | "42703" | "42883" => Self::NotMigrated(answer.message().to_owned()),
+            "23503" => Self::InUse(answer.message().to_owned()),
             _ => Self::Refused(answer.message().to_owned()),
         }
     }

@@ -11,9 +11,9 @@ mod introspect;
 
 use axum::Json;
 use axum::body::Body;
+use axum::http::Method;
 use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::http::request::Parts;
-use axum::http::Method;
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};

@@ -16,6 +16,8 @@ pub const NETWORKS_MAX: usize = 256;
 /// The longest window of a rate limit; quotas are for longer ones.
 pub const WINDOW_MAX: Span = Span::secs(31 * 24 * 3600);
 const WINDOW_MIN: Span = Span::millis(1);
+/// A burst that is used up is there again after so long at most.
+const REFILL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// It stands in headers.
 const LIMIT_NAME_MAX: usize = 64;
 
@@ -115,6 +117,13 @@ fn limits(spec: &PolicySpec, found: &mut Found) {
             (WINDOW_MIN..=WINDOW_MAX).contains(&rate.window),
             format!("rate_limits[{at}].window"),
             format!("must lie between {WINDOW_MIN} and {WINDOW_MAX}"),
+        );
+        let burst = rate.burst.unwrap_or(rate.limit);
+        let refill = rate.window.0.as_nanos() * u128::from(burst) / u128::from(rate.limit.max(1));
+        found.unless(
+            refill <= REFILL_MAX.as_nanos(),
+            format!("rate_limits[{at}].burst"),
+            "would take more than a hundred years to come back",
         );
         let burst = rate.burst.is_none_or(|burst| burst > 0);
         found.unless(burst, format!("rate_limits[{at}].burst"), "must be at least 1");

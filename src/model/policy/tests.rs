@@ -64,6 +64,10 @@ fn each_fault_is_told_with_its_field() {
             "rate_limits[0].burst: ",
         ),
         (
+            r#"{"rate_limits":[{"name":"a","limit":1,"window":"31days","burst":4000000000}]}"#,
+            "rate_limits[0].burst: would take",
+        ),
+        (
             r#"{"rate_limits":[{"name":"a b","limit":1,"window":"1s"}]}"#,
             "rate_limits[0].name: must",
         ),

@@ -78,7 +78,7 @@ fn declared() -> Declared {
         node: "gw".into(),
         clients: vec![owner("acme", true), owner("shut", false), owner("my web/app", true)],
         keys: vec![
-            stored(1, "acme", &["orders.read"]),
+            stored(1, "acme", &["orders.read", "orders.delete"]),
             Key { enabled: false, ..stored(2, "acme", &[]) },
             Key { expires_at: Some(Timestamp(1)), ..stored(3, "acme", &[]) },
             stored(4, "shut", &[]),

@@ -18,7 +18,7 @@ async fn forward_auth_allows_and_says_who() {
     assert_eq!(answer.header("x-gatepost-client"), Some("acme"));
     assert_eq!(answer.header("x-gatepost-key-id"), Some(&*Uuid::from_u128(1).to_string()));
     assert_eq!(answer.header("x-gatepost-subject"), Some(""));
-    assert_eq!(answer.header("x-gatepost-scopes"), Some("orders.read"));
+    assert_eq!(answer.header("x-gatepost-scopes"), Some("orders.read orders.delete"));
 
     let nginx = [("apikey", good.reveal()), ("x-original-uri", "/else")];
     let answer = gateway.get("/authz/auth-request", &nginx).await;

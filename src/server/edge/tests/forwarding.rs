@@ -8,7 +8,7 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxied_request_reaches_the_upstream_clean_and_is_counted() {
     let gateway = Gateway::start(echo(), &[], &orders());
-    let good = key(1);
+    let good = key(7);
     let headers = [
         ("x-api-key", good.reveal()),
         ("x-gatepost-subject", "root"),
@@ -106,8 +106,8 @@ async fn endless_and_stalled_bodies_are_cut_off() {
 async fn a_length_beside_chunked_smuggles_nothing() {
     let gateway = Gateway::start(echo(), &[], &orders());
     let both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n";
-    let smuggled = head(1, "GET /rest/v1/smuggled", "");
-    let answer = gateway.raw(head(1, "POST /rest/v1/orders", both) + "0\r\n\r\n" + &smuggled).await;
+    let smuggled = head(7, "GET /rest/v1/smuggled", "");
+    let answer = gateway.raw(head(7, "POST /rest/v1/orders", both) + "0\r\n\r\n" + &smuggled).await;
     assert!(answer.contains("\"body_bytes\":0") && !answer.contains("smuggled"), "{answer}");
     assert!(!answer.contains("\"content-length\""), "{answer}");
     assert!(!gateway.counted().await.contains_key("smuggled:read"));
