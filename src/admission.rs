@@ -333,8 +333,8 @@ impl Admission {
         let rules = Arc::clone(&report.rules);
         let (charges, count) = charges(caller, &rules);
         let mut levels = [rate::Level::default(); crate::model::policy::LIMITS_MAX];
-        // (Whether it would pass is not asked.)
-        drop(self.limiter.peek(&charges[..count], 1, monotonic, &mut levels[..count]));
+        let _whether_it_would_pass =
+            self.limiter.peek(&charges[..count], 1, monotonic, &mut levels[..count]);
         report.put_rates(&levels[..count]);
     }
 

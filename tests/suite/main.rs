@@ -21,6 +21,7 @@ mod migrations;
 mod model;
 mod nginx;
 mod outage;
+mod policies;
 mod power;
 mod reader;
 mod sessions;

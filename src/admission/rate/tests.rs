@@ -159,8 +159,7 @@ fn a_changed_limit_keeps_what_was_taken() {
         (7, SECOND * 13, 6, 0),
         (7, SECOND * 13, 3, 0),
     ] {
-        // (Refused, where nothing is left.)
-        drop(limiter.peek(&with(limit, window, burst), 1, now, &mut levels));
+        let _refused = limiter.peek(&with(limit, window, burst), 1, now, &mut levels);
         assert_eq!(levels[0].remaining, left, "{limit} in {window:?}");
     }
     // Taken with another rate, it goes on from there.
@@ -184,7 +183,7 @@ fn refused_calls_change_nothing_and_the_longest_wait_is_told() {
         assert_eq!(refused, Err(TakeError::Refused { at: 1, retry_after: Some(SECOND * 60) }));
     }
     let mut levels = [Level::default(); 3];
-    drop(limiter.peek(&charges, 1, SECOND, &mut levels));
+    let _refused = limiter.peek(&charges, 1, SECOND, &mut levels);
     assert_eq!(levels.map(|level| level.remaining), [0, 0, 99]);
     let never = take(&limiter, &charges, 101, SECOND);
     assert_eq!(never, Err(TakeError::Refused { at: 0, retry_after: None }));

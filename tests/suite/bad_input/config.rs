@@ -68,14 +68,11 @@ fn an_admin_url_that_does_not_answer_is_unavailable() {
 }
 
 #[test]
-fn policies_that_nobody_enforces_are_said_at_the_start() {
-    let gateway = House::new("[[policies]]\nname = \"standard\"\n").serve();
-    let said = gateway.program.said();
-    assert!(said.contains("does not enforce") && said.contains("[[policies]]"), "{said}");
-    gateway.stop();
-    let gateway = House::new("").serve();
-    assert!(!gateway.program.said().contains("[[policies]]"));
-    gateway.stop();
+fn a_policy_that_is_wrong_is_named_with_its_field() {
+    let house = House::new("[[policies]]\nname = \"a\"\nconcurrency = { limit = 0 }\n");
+    let (code, _, said) = house.run(&["serve"]);
+    assert_eq!(code, 78, "{said}");
+    assert!(said.contains("policies[0].concurrency.limit: must be at least 1"), "{said}");
 }
 
 #[test]

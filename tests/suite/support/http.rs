@@ -52,6 +52,11 @@ impl Http {
         Self { base: base.to_owned(), client: builder.build(connector) }
     }
 
+    /// `127.0.0.1:8080`
+    pub fn address(&self) -> &str {
+        self.base.trim_start_matches("http://")
+    }
+
     /// `None`: no answer, or not all of it. Hanging is a failure of the test.
     pub async fn ask(
         &self,

@@ -1,0 +1,469 @@
+//! Policies of the real program: applied, refused, in force on every path, and through outages.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Method;
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::cluster::Cluster;
+use crate::support::database::Database;
+use crate::support::gateway::{Gateway, Made, Ran, until};
+use crate::support::http::Answer;
+
+const QUICK: &str = "[postgres]\npoll_interval = \"200ms\"\nconnect_timeout = \"500ms\"\n";
+const ORDERS: &str = "[[routes]]\npath = \"/rest/v1/{table}\"\nupstream = \"echo\"\n";
+
+fn file(gateway: &Gateway, text: &str) -> PathBuf {
+    let path = gateway.dir().join("policies.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+async fn apply(gateway: &Gateway, text: &str, more: &[&str]) -> Ran {
+    let path = file(gateway, text);
+    let mut args = vec!["policy", "apply", path.to_str().unwrap()];
+    args.extend(more);
+    gateway.run(&args).await
+}
+
+/// Applied, and in force here.
+async fn enforce(gateway: &Gateway, text: &str) {
+    assert_eq!(apply(gateway, text, &[]).await.json()["applied"], true);
+    let there: toml::Table = toml::from_str(text).unwrap();
+    let there = serde_json::to_value(there).unwrap();
+    for policy in there["policies"].as_array().unwrap() {
+        let name = policy["name"].as_str().unwrap();
+        let wanted = apply(gateway, text, &["--dry-run"]).await.json();
+        assert!(wanted["changes"].as_array().unwrap().iter().all(|c| c["change"] == "none"));
+        until(format!("{name} is here"), || async {
+            let listed = gateway.control(Method::GET, &format!("/policies/{name}"), "").await;
+            let listed = listed.expect("an answer");
+            listed.status == 200 && contains(&listed.json()["spec"], policy)
+        })
+        .await;
+    }
+}
+
+/// Whether all that a policy says is said by what is shown.
+fn contains(shown: &Value, policy: &Value) -> bool {
+    let said = policy.as_object().unwrap().iter().filter(|(key, _)| *key != "name");
+    said.into_iter().all(|(key, value)| match (shown.get(key), value) {
+        (Some(Value::Array(shown)), Value::Array(said)) => shown.len() == said.len(),
+        (shown, _) => shown.is_some(),
+    })
+}
+
+async fn key_with(gateway: &Gateway, client: &str, policy: &str) -> Made {
+    let args = ["key", "create", "--client", client, "--policy", policy];
+    Made::of(&gateway.run(&args).await.json())
+}
+
+async fn forwarded(gateway: &Gateway, credential: &str, method: Method, path: &str) -> Answer {
+    let bearer = format!("Bearer {credential}");
+    let headers = [("authorization", bearer.as_str())];
+    gateway.http().ask(method, path, &headers, "").await.expect("an answer")
+}
+
+async fn verify(gateway: &Gateway, body: Value) -> Answer {
+    let body = body.to_string();
+    let asked = gateway.http().ask(Method::POST, "/v1/keys/verify", &[], &body);
+    asked.await.expect("an answer")
+}
+
+async fn ready(db: &Database, settings: &str) -> Gateway {
+    let mut gateway = Gateway::new(Some(&db.url), &format!("{settings}{QUICK}{ORDERS}"));
+    gateway.start_ready().await;
+    gateway.create_client("acme").await;
+    gateway
+}
+
+#[tokio::test]
+async fn a_policy_is_in_force_on_every_path_for_keys_and_tokens() {
+    let db = Database::new().await;
+    let gateway = ready(&db, "").await;
+    let text = "[[policies]]\nname = \"standard\"\nrights = [\"orders.read\", \"gateway.*\"]\n";
+    enforce(&gateway, text).await;
+    let key = key_with(&gateway, "acme", "standard").await;
+    let form = "grant_type=client_credentials";
+    let bearer = format!("Bearer {}", key.key);
+    let headers =
+        [("authorization", &*bearer), ("content-type", "application/x-www-form-urlencoded")];
+    let token = gateway.http().ask(Method::POST, "/oauth/token", &headers, form).await.unwrap();
+    let token = token.json()["access_token"].as_str().expect("a token").to_owned();
+
+    for credential in [&key.key, &token] {
+        let read = forwarded(&gateway, credential, Method::GET, "/rest/v1/orders").await;
+        assert_eq!(read.status, 200, "{}", read.body);
+        let write = forwarded(&gateway, credential, Method::POST, "/rest/v1/orders").await;
+        assert_eq!((write.status, &*write.code()), (403, "insufficient_scope"));
+        assert!(write.body.contains("`orders.write`"), "{}", write.body);
+        let bearer = format!("Bearer {credential}");
+        for (method, status) in [("GET", 200), ("DELETE", 403)] {
+            let headers = [
+                ("authorization", &*bearer),
+                ("x-forwarded-method", method),
+                ("x-forwarded-uri", "/rest/v1/orders"),
+            ];
+            let path = "/authz/forward-auth";
+            let answer = gateway.http().ask(Method::GET, path, &headers, "").await.unwrap();
+            assert_eq!(answer.status, status, "{method}");
+        }
+        assert_eq!(gateway.http().verdict(credential).await.0, 200, "gateway.access");
+        let asked = json!({ "key": credential, "table": "orders", "operation": "write" });
+        let told = verify(&gateway, asked).await.json();
+        assert_eq!((&told["valid"], &told["code"]), (&json!(false), &json!("insufficient_scope")));
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_with_its_field_and_nothing_changes() {
+    let db = Database::new().await;
+    let gateway = ready(&db, "").await;
+    enforce(&gateway, "[[policies]]\nname = \"standard\"\nrights = [\"orders.read\"]\n").await;
+    let key = key_with(&gateway, "acme", "standard").await;
+    let still = async || {
+        let write = forwarded(&gateway, &key.key, Method::POST, "/rest/v1/orders").await;
+        assert_eq!(write.status, 403);
+    };
+    for (text, told) in [
+        (
+            "[[policies]]\nname = \"standard\"\nrate_limits = [{ name = \"a\", limit = 0, window = \"1s\" }]\n",
+            "policies[0].rate_limits[0].limit: must be at least 1",
+        ),
+        (
+            "[[policies]]\nname = \"other\"\n[[policies]]\nname = \"standard\"\nip_deny = [\"10.0.0.0/99\"]\n",
+            "policies[1].ip_deny[0]: ",
+        ),
+        (
+            "[[policies]]\nname = \"standard\"\nquotas = [{ name = \"m\", limit = 5, period = \"month\", timezone = \"Nowhere\" }]\n",
+            "policies[0].quotas[0].timezone: ",
+        ),
+        ("[[policies]]\nname = \"standard\"\nlimits = 5\n", "policies[0].limits: unknown field"),
+        ("[[clients]]\nname = \"x\"\n", "unknown key `clients`"),
+        ("[[policies]\n", "policies.toml"),
+    ] {
+        let ran = apply(&gateway, text, &[]).await;
+        assert!(ran.code != Some(0) && ran.stderr.contains(told), "{ran:?}");
+        still().await;
+    }
+    assert_eq!(db.number("SELECT count(*) FROM gatepost.policies").await, 1, "none of a file");
+    // Somebody's own hand in the database: what held before holds on, and it is said.
+    db.execute("UPDATE gatepost.policies SET spec = '{\"rights\": [\"or ders.read\"]}'").await;
+    until("it is refused", || async {
+        gateway.said().contains("a policy in Postgres cannot be used")
+    })
+    .await;
+    still().await;
+    assert!(gateway.said().contains("rights[0]: `or ders.read` is no right"), "{}", gateway.said());
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing_and_what_is_in_use_is_not_removed() {
+    let db = Database::new().await;
+    let gateway = ready(&db, "").await;
+    let first = "[[policies]]\nname = \"a\"\nmode = \"observe\"\n[[policies]]\nname = \"b\"\n";
+    let dry = apply(&gateway, first, &["--dry-run"]).await.json();
+    assert_eq!(dry["applied"], false);
+    assert_eq!(dry["changes"][0]["difference"], json!(["+ mode = \"observe\""]));
+    assert_eq!(db.number("SELECT count(*) FROM gatepost.policies").await, 0);
+    enforce(&gateway, first).await;
+    let key = key_with(&gateway, "acme", "b").await;
+    gateway.drain().await;
+
+    let second = "[[policies]]\nname = \"a\"\nmode = \"enforce\"\n";
+    let refused = apply(&gateway, second, &["--prune"]).await;
+    assert!(
+        refused.code == Some(1) && refused.stderr.contains("policy b is in use by key"),
+        "{refused:?}"
+    );
+    let modes = "SELECT count(*) FROM gatepost.policies WHERE spec ->> 'mode' = 'observe'";
+    assert_eq!(db.number(modes).await, 1, "all of it or nothing");
+    let by_hand = sqlx::query("DELETE FROM gatepost.policies WHERE name = 'b'");
+    assert!(by_hand.execute(&mut db.connect().await).await.is_err(), "nor by anybody else");
+
+    let changed = apply(&gateway, second, &[]).await.json();
+    let difference = json!(["- mode = \"observe\"", "+ mode = \"enforce\""]);
+    assert_eq!(changed["changes"][0]["difference"], difference);
+    let history = "SELECT count(*) FROM gatepost.audit_log WHERE action = 'policy.apply' AND subject = 'a' \
+                   AND actor = 'admin' AND detail -> 'after' ->> 'mode' = 'enforce' \
+                   AND detail -> 'before' ->> 'mode' = 'observe'";
+    assert_eq!(db.number(history).await, 1);
+    assert_eq!(gateway.http().verdict(&key.key).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_change_reaches_all_keys_at_once() {
+    let db = Database::new().await;
+    let gateway = ready(&db, "").await;
+    enforce(
+        &gateway,
+        "[[policies]]\nname = \"open\"\n[[policies]]\nname = \"shut\"\nrights = []\n",
+    )
+    .await;
+    let keys = [gateway.create_key("acme").await, key_with(&gateway, "acme", "open").await];
+    gateway.drain().await;
+    let verdicts = async || {
+        let mut all = Vec::new();
+        for key in &keys {
+            all.push(gateway.http().verdict(&key.key).await.0);
+        }
+        all
+    };
+    let becomes = async |what: &'static str, wanted: [u16; 2]| {
+        until(what, || async { verdicts().await == wanted }).await;
+    };
+    assert_eq!(verdicts().await, [200, 200]);
+    db.execute("UPDATE gatepost.clients SET policy = 'shut'").await;
+    becomes("the client's policy", [403, 200]).await;
+    db.execute("UPDATE gatepost.policies SET spec = '{\"rights\": []}' WHERE name = 'open'").await;
+    becomes("the key's own", [403, 403]).await;
+    let observe = gateway.run(&["client", "mode", "acme", "observe"]).await.json();
+    assert_eq!(observe["mode"], "observe");
+    becomes("the client's mode", [200, 200]).await;
+    let answer = gateway.http().authorize(&keys[0].key).await.unwrap();
+    assert_eq!(answer.header("x-gatepost-would-deny"), Some("insufficient_scope"));
+    assert_eq!(
+        gateway.run(&["client", "mode", "acme", "inherit"]).await.json()["mode"],
+        Value::Null
+    );
+    becomes("none of its own", [403, 403]).await;
+    db.execute("UPDATE gatepost.clients SET policy = NULL").await;
+    becomes("the default, where nobody wrote one", [200, 403]).await;
+    db.execute("INSERT INTO gatepost.policies (name, spec) VALUES ('default', '{\"rights\": []}')")
+        .await;
+    becomes("the default as it is written", [403, 403]).await;
+    // A policy that nobody knows is no reason to let pass, nor to say no.
+    db.execute("UPDATE gatepost.api_keys SET policy = 'nowhere'").await;
+    becomes("an unknown policy", [503, 503]).await;
+}
+
+#[tokio::test]
+async fn limits_are_told_and_refusals_say_when_to_come_again() {
+    let mut gateway = Gateway::new(
+        None,
+        "[admission]\nlimit_headers = \"both\"\n[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
+         rate_limits = [{ name = \"burst\", limit = 1, window = \"1h\", burst = 2, per = \"key\" },\n\
+                        { name = \"steady\", limit = 100, window = \"1m\" }]\n",
+    );
+    gateway.start().await;
+    let (key, other) = (gateway.create_key("acme").await, gateway.create_key("acme").await);
+    let first = gateway.http().authorize(&key.key).await.unwrap();
+    assert_eq!(
+        first.header("ratelimit-policy"),
+        Some(r#""burst";q=2;w=7200, "steady";q=100;w=60"#)
+    );
+    let told = first.header("ratelimit").unwrap();
+    assert!(told.starts_with(r#""burst";r=1;t=3600, "steady";r=99;t=1"#), "{told}");
+    assert_eq!(first.header("x-ratelimit-limit"), Some("2"));
+    assert_eq!(first.header("x-ratelimit-remaining"), Some("1"));
+    assert_eq!(gateway.http().verdict(&key.key).await.0, 200);
+    let refused = gateway.http().authorize(&key.key).await.unwrap();
+    assert_eq!((refused.status, &*refused.code()), (429, "rate_limited"));
+    assert!(refused.body.contains("`burst`"), "{}", refused.body);
+    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    assert!((3500..=3600).contains(&wait), "{wait}");
+    assert!(refused.header("ratelimit").unwrap().starts_with(r#""burst";r=0;t=7200"#));
+    let bearer = format!("Bearer {}", key.key);
+    let headers = [("authorization", &*bearer)];
+    let nginx = gateway.http().ask(Method::GET, "/authz/auth-request", &headers, "").await.unwrap();
+    assert_eq!((nginx.status, nginx.header("x-gatepost-deny-status")), (403, Some("429")));
+    assert!(nginx.header("x-gatepost-retry-after").is_some());
+    // The client's limit is shared; the key's is not, and a refusal took nothing from either.
+    let answer = gateway.http().authorize(&other.key).await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert!(answer.header("ratelimit").unwrap().contains(r#""steady";r=9"#));
+    let heavy = verify(&gateway, json!({ "key": other.key, "cost": 2 })).await;
+    assert_eq!((heavy.status, &heavy.json()["code"]), (200, &json!("rate_limited")));
+    // Memory only: a restart grants a burst again.
+    gateway.terminate().await;
+    gateway.start().await;
+    assert_eq!(gateway.http().verdict(&key.key).await.0, 200);
+}
+
+/// An upstream whose answers do not end before their client leaves.
+async fn endless() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let drip = || async {
+        let pieces = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Some((Ok::<_, std::io::Error>("drip"), ()))
+        });
+        Body::from_stream(pieces.boxed())
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(drip)).await.unwrap() });
+    address
+}
+
+#[tokio::test]
+async fn a_place_is_held_for_the_whole_answer_and_free_when_the_client_leaves() {
+    let upstream = endless().await;
+    let mut gateway = Gateway::new(
+        None,
+        &format!(
+            "[[upstreams]]\nname = \"drip\"\ntargets = [\"{upstream}\"]\n[[routes]]\npath = \"/drip\"\n\
+             upstream = \"drip\"\n[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
+             concurrency = {{ limit = 2, per = \"key\" }}\n"
+        ),
+    );
+    gateway.start().await;
+    let (key, other) = (gateway.create_key("acme").await, gateway.create_key("acme").await);
+    let address: SocketAddr = gateway.http().address().parse().unwrap();
+    let open = async |key: &Made| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("GET /drip HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n\r\n", key.key);
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.unwrap();
+        (stream, String::from_utf8_lossy(&start).into_owned())
+    };
+    let (first, status) = open(&key).await;
+    assert_eq!(status, "HTTP/1.1 200");
+    let (_second, status) = open(&key).await;
+    assert_eq!(status, "HTTP/1.1 200");
+    let refused = forwarded(&gateway, &key.key, Method::GET, "/drip").await;
+    assert_eq!((refused.status, &*refused.code()), (429, "concurrency_exceeded"));
+    assert!(refused.header("retry-after").is_some());
+    assert_eq!(open(&other).await.1, "HTTP/1.1 200", "each key has its own");
+    drop(first);
+    until("a place is free", || async { open(&key).await.1 == "HTTP/1.1 200" }).await;
+}
+
+#[tokio::test]
+async fn addresses_are_taken_from_trusted_proxies_only() {
+    let settings = |trusted: &str| {
+        format!(
+            "{trusted}[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
+             ip_allow = [\"10.0.0.0/8\", \"2001:db8::/32\"]\nip_deny = [\"10.9.0.0/16\"]\n"
+        )
+    };
+    let mut gateway = Gateway::new(None, &settings(""));
+    gateway.start().await;
+    let key = gateway.create_key("acme").await;
+    let bearer = format!("Bearer {}", key.key);
+    let from = async |gateway: &Gateway, ip: &str| {
+        let headers = [("authorization", &*bearer), ("x-forwarded-for", ip)];
+        let asked = gateway.http().ask(Method::GET, "/authz/forward-auth", &headers, "");
+        asked.await.unwrap().status
+    };
+    for (ip, status) in [
+        ("10.1.2.3", 200),
+        ("2001:db8::7", 200),
+        ("10.9.1.1", 403),
+        ("192.0.2.1", 403),
+        ("nonsense", 403),
+    ] {
+        assert_eq!(from(&gateway, ip).await, status, "{ip}");
+    }
+    assert_eq!(
+        gateway.http().verdict(&key.key).await,
+        (403, "ip_denied".into()),
+        "loopback itself"
+    );
+    for (ip, valid) in [("10.1.2.3", true), ("10.9.2.3", false)] {
+        let told = verify(&gateway, json!({ "key": key.key, "ip": ip })).await.json();
+        assert_eq!(told["valid"], valid);
+    }
+    gateway.terminate().await;
+    let text = std::fs::read_to_string(gateway.dir().join("gatepost.toml")).unwrap();
+    let text = text.replace("[server]\n", "[server]\ntrusted_proxies = [\"192.0.2.0/24\"]\n");
+    std::fs::write(gateway.dir().join("gatepost.toml"), text).unwrap();
+    gateway.start().await;
+    assert_eq!(from(&gateway, "10.1.2.3").await, 403, "a stranger's word does not count");
+}
+
+#[tokio::test]
+async fn policies_hold_while_postgres_is_away_and_through_kill_9() {
+    let cluster = Cluster::dedicated();
+    let db = cluster.database().await;
+    let mut gateway = ready(&db, "").await;
+    enforce(
+        &gateway,
+        "[[policies]]\nname = \"standard\"\nrights = [\"orders.read\"]\nrate_limits = [{ name = \"slow\", limit = 2, window = \"1h\" }]\n",
+    )
+    .await;
+    let key = key_with(&gateway, "acme", "standard").await;
+    gateway.drain().await;
+    gateway.kill9();
+    cluster.stop();
+    gateway.start().await;
+    let read = async || forwarded(&gateway, &key.key, Method::GET, "/rest/v1/orders").await.status;
+    let write = forwarded(&gateway, &key.key, Method::POST, "/rest/v1/orders").await;
+    assert_eq!(write.status, 403);
+    assert_eq!([read().await, read().await, read().await], [200, 200, 429]);
+    let refused = apply(&gateway, "[[policies]]\nname = \"standard\"\n", &[]).await;
+    assert_eq!(refused.code, Some(69), "{refused:?}");
+}
+
+#[tokio::test]
+async fn staleness_is_the_policys_own() {
+    let cluster = Cluster::dedicated();
+    let db = cluster.database().await;
+    let mut gateway = ready(&db, "").await;
+    enforce(
+        &gateway,
+        "[[policies]]\nname = \"strict\"\nmax_stale = \"1ms\"\n[[policies]]\nname = \"lax\"\nmax_stale = \"9h\"\n\
+         [[policies]]\nname = \"open\"\nmax_stale = \"1ms\"\non_undecidable = \"allow\"\n",
+    )
+    .await;
+    let strict = key_with(&gateway, "acme", "strict").await;
+    let lax = key_with(&gateway, "acme", "lax").await;
+    let open = [key_with(&gateway, "acme", "open").await, key_with(&gateway, "acme", "open").await];
+    gateway.drain().await;
+    cluster.stop();
+    for open in open {
+        until("the strict one has become too old", || async {
+            gateway.http().verdict(&strict.key).await == (503, "api_key_policy_unavailable".into())
+        })
+        .await;
+        assert_eq!(gateway.http().verdict(&lax.key).await.0, 200);
+        assert_eq!(gateway.http().verdict(&open.key).await.0, 200, "fail-open is explicit");
+        gateway.revoke(&open).await;
+        assert_eq!(
+            gateway.http().verdict(&open.key).await,
+            (401, "key_revoked".into()),
+            "deny wins"
+        );
+        gateway.kill9();
+        gateway.start().await;
+    }
+    assert!(gateway.said().contains("this policy fails open"));
+    let metrics = gateway.admin().get("/metrics").await.body;
+    assert!(metrics.contains("gatepost_admission_failed_open_total"), "{metrics}");
+}
+
+#[tokio::test]
+async fn an_operator_is_told_why() {
+    let mut gateway = Gateway::new(
+        None,
+        "[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\nrights = [\"orders.*\"]\n\
+         rate_limits = [{ name = \"r\", limit = 5, window = \"1s\" }]\n",
+    );
+    gateway.start().await;
+    let key = gateway.create_key("acme").await;
+    let question =
+        json!({ "key": key.key, "table": "bills", "operation": "read", "explain": true });
+    let stranger = verify(&gateway, question.clone()).await;
+    assert_eq!((stranger.status, &*stranger.code()), (400, "bad_request"));
+    let token = std::fs::read_to_string(gateway.data_dir().join("admin-token")).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let headers = [("authorization", bearer.as_str())];
+    for _ in 0..10 {
+        let body = question.to_string();
+        let told = gateway.http().ask(Method::POST, "/v1/keys/verify", &headers, &body).await;
+        let told = told.unwrap().json();
+        assert_eq!((&told["valid"], &told["client"]), (&json!(false), &json!("acme")));
+        let steps = told["steps"].as_array().unwrap();
+        let step = |check: &str| steps.iter().find(|step| step["check"] == check).unwrap();
+        assert_eq!(step("standing")["verdict"], "pass");
+        assert_eq!(step("address_and_rights")["verdict"], "deny");
+        assert_eq!(step("rate_limit r")["detail"], "5 of 5 left, per client", "nothing is taken");
+    }
+}
