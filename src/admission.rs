@@ -27,7 +27,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::metrics::Metrics;
-use crate::model::policy::{Commit, Mode, OnUndecidable, Per, Rules, covers, narrows};
+use crate::model::fact::QuotaKey;
+use crate::model::policy::{Commit, Mode, OnUndecidable, Per, QuotaRule, Rules, covers, narrows};
 use crate::model::{KeyState, Name, Principal, SessionState, Standing, Target, Timestamp};
 use calendar::Calendar;
 use concurrency::Concurrency;
@@ -38,7 +39,7 @@ pub use config::{Config, LimitHeaders};
 pub use denial::{Denial, Limited};
 pub use explain::{Step, Verdict};
 pub use permit::{Left, Permit, QuotaUse, Report};
-pub use quotas::{Bases, QuotaView, Quotas, Used};
+pub use quotas::{Bases, QuotaStanding, Quotas, Used};
 
 /// When a caller that met a stale cache should ask again.
 const STALE_RETRY: Duration = Duration::from_secs(5);
@@ -116,6 +117,11 @@ impl Cleared<'_> {
     pub fn commit(&self) -> Option<Commit> {
         self.rules.commit
     }
+
+    /// Whether a quota is asked: what was used before the start must be known then.
+    pub fn asks_quotas(&self) -> bool {
+        self.would.is_none() && !self.rules.quotas.is_empty()
+    }
 }
 
 /// Decides, and keeps the state of all limits.
@@ -144,6 +150,36 @@ impl Admission {
     /// How much of which quota was used.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
+    }
+
+    /// How the quotas stand that a policy gives each key or client, for one of them.
+    pub fn standing(
+        &self,
+        rules: &Rules,
+        per: Per,
+        of: &Name,
+        now: Timestamp,
+        monotonic: Duration,
+    ) -> Vec<QuotaStanding> {
+        let at = self.calendar.now(now, monotonic, &self.metrics);
+        let quotas = rules.quotas.iter().filter(|quota| quota.per == per);
+        let standing = |quota: &QuotaRule| {
+            let (period, until) = quota.period.around(at);
+            let key = QuotaKey { quota: quota.stored.clone(), scope: of.clone(), period, until };
+            let used = self.quotas.used(&key).map(|used| used.own.saturating_add(used.others));
+            QuotaStanding {
+                quota: quota.name.clone(),
+                policy: rules.name.clone(),
+                per: per.as_str(),
+                of: of.clone(),
+                period_start: period,
+                period_end: until,
+                limit: quota.limit,
+                used,
+                remaining: used.map(|used| quota.limit.saturating_sub(used)),
+            }
+        };
+        quotas.map(standing).collect()
     }
 
     /// How limits are told in answers.

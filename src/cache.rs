@@ -19,6 +19,7 @@ mod freshness;
 mod miss;
 mod overlay;
 mod policies;
+mod quotas;
 mod sessions;
 mod source;
 mod store;
@@ -53,6 +54,7 @@ use store::Store;
 pub use config::{CacheError, Config, Declared};
 pub use entry::{Enforcement, Entry};
 pub use policies::PolicyView;
+pub use quotas::{ConfirmedQuotas, QuotaBase};
 pub use sessions::{HeldSession, SessionTurn};
 pub use source::{
     Asked, AskedSession, Change, ClientRow, Deleted, FollowError, Follower, Found, KeyRow, Lookup,
@@ -251,6 +253,11 @@ impl Cache {
     pub fn is_older_than(&self, bound: Duration) -> bool {
         let fresh = |age| age <= bound;
         self.source.is_some() && !self.freshness.age(self.clock.monotonic()).is_some_and(fresh)
+    }
+
+    /// `cache.miss_deadline`: how long a caller waits for what is not known here.
+    pub fn miss_deadline(&self) -> Duration {
+        self.config.miss_deadline.0
     }
 
     /// `cache.max_stale`: how old it may be where a policy says nothing else.

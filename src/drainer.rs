@@ -6,6 +6,7 @@
 mod gather;
 mod ledger;
 mod lost;
+mod quotas;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -27,9 +28,11 @@ use crate::model::units::Span;
 use crate::postgres::sink::{Sink, SinkError};
 use gather::{Bounds, gather};
 use lost::Remembered;
+use quotas::Quotas;
 use settle::{Awaiting, Sessions};
 
 pub use lost::Lost;
+pub use quotas::QuotaListener;
 
 /// `[drain]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
@@ -154,6 +157,7 @@ pub struct Worker {
     requests: mpsc::Receiver<oneshot::Sender<Result<(), String>>>,
     awaiting: Vec<Awaiting>,
     sessions: Vec<Sessions>,
+    quotas: Quotas,
     remembered: Remembered,
     /// When the ledger was last read; `None` while in doubt.
     certain_since: Option<Duration>,
@@ -178,13 +182,15 @@ pub struct Parts {
     pub entropy: SharedEntropy,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Who is told what Postgres has confirmed of quotas.
+    pub listener: Arc<dyn QuotaListener>,
 }
 
 /// Makes the handle and the task that must be run for it.
 pub fn new(parts: Parts) -> (Drainer, Worker) {
     let (sender, requests) = mpsc::channel(REQUESTS_MAX);
     let told = Arc::<Mutex<Told>>::default();
-    let Parts { journal, cache, sink, config, clock, entropy, metrics } = parts;
+    let Parts { journal, cache, sink, config, clock, entropy, metrics, listener } = parts;
     let drainer = Drainer {
         journal: journal.clone(),
         told: told.clone(),
@@ -205,6 +211,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         requests,
         awaiting: Vec::new(),
         sessions: Vec::new(),
+        quotas: Quotas::new(listener),
         remembered,
         certain_since: None,
         batch_rows,
@@ -279,12 +286,14 @@ impl Worker {
         // By turns: however much usage there is, a revocation does not wait behind all of it. And
         // no further than what there was: on a slow way there would always be something new.
         self.held = false;
+        self.learn_quotas().await?;
         let mut behind = true;
         while behind {
             behind = false;
             for lane in Lane::ALL {
                 behind |= self.drain_batch(lane).await?;
             }
+            self.settle_quotas().await?;
             self.settle().await;
         }
         if self.held { Err(DrainError::Held) } else { Ok(()) }
@@ -315,6 +324,9 @@ impl Worker {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).last_commit = Some(now);
         self.batch_rows = (self.batch_rows * 2).min(self.config.batch_rows);
         let whole = gathered.whole;
+        if lane == Lane::Quota {
+            self.quotas.sent(&gathered);
+        }
         self.applied(gathered, applied.refused);
         Ok(!whole)
     }

@@ -5,6 +5,7 @@ mod data;
 mod directory;
 mod error;
 mod parts;
+mod quotas;
 mod serve;
 mod storage;
 
@@ -61,6 +62,7 @@ pub async fn open_local(config: &Config, reader: Reader) -> Result<LocalGateway,
     let only_when_asked = drainer::Config { interval: Span::secs(3600), ..config.drain.clone() };
     let data = DataDir::take(&config.data.dir)?;
     let parts = Parts::open(config, data, only_when_asked, reader).await?;
+    parts.open_book().await;
     let control = Arc::new(parts.control("cli", true, None));
     Ok(LocalGateway { router: admin::router(control), token: parts.token.clone(), parts })
 }

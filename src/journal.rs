@@ -70,7 +70,9 @@ use ticket::{Ended, Shared};
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::metrics::{LaneLabel, Metrics};
-use crate::model::fact::{AuditEntry, Counter, Counts, Fact, Lane, StateFact, UsageFact};
+use crate::model::fact::{
+    AuditEntry, Counter, Counts, Fact, Lane, QuotaFact, QuotaKey, StateFact, UsageFact,
+};
 
 pub use ballast::{give_up_ballast, is_disk_full};
 pub use chunk::{CHUNK_MAX, CHUNK_VERSION, Chunk, FACT_MAX, FactRef};
@@ -237,14 +239,64 @@ impl Journal {
         self.ticket(round)
     }
 
-    /// Counts the use of a quota, as [`Journal::count`] counts requests.
-    pub fn use_quota(
+    /// Counts what was used of a quota, as [`Journal::count`] counts requests.
+    pub fn use_quota(&self, _room: Room, key: QuotaKey, used: u64) -> Ticket<'_> {
+        if !self.rejects() && !self.has_room() {
+            self.metrics.journal.dropped.get_or_create(&LaneLabel::of(Lane::Quota)).inc();
+            return self.ticket(0);
+        }
+        let (round, new) = self.shared.window.use_quota(key, used);
+        if new {
+            self.shared.pending.fetch_add(1, Ordering::Relaxed);
+        }
+        self.ticket(round)
+    }
+
+    /// Every quota fact on disk that an earlier process wrote, with its place. Blocks.
+    ///
+    /// # Errors
+    /// When a segment cannot be read; one that is damaged is set aside, and passed over.
+    pub fn inherited_quotas(
         &self,
-        _room: Room,
-        _key: crate::model::fact::QuotaKey,
-        _used: u64,
-    ) -> Ticket<'_> {
-        self.ticket(0)
+        each: &mut dyn FnMut(Uuid, u64, QuotaFact),
+    ) -> Result<(), SegmentError> {
+        let segments = self.segments(Lane::Quota);
+        for segment in segments.iter().filter(|segment| !segment.is_own()) {
+            match self.quotas_of(segment, u64::MAX, each) {
+                Err(error) if error.is_damage() => self.quarantine(segment, &error),
+                read => read?,
+            }
+        }
+        self.reader.rest();
+        Ok(())
+    }
+
+    /// The quota facts of a segment, up to and with the sequence number `to`. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn quotas_of(
+        &self,
+        segment: &Segment,
+        to: u64,
+        each: &mut dyn FnMut(Uuid, u64, QuotaFact),
+    ) -> Result<(), SegmentError> {
+        const PAGE: usize = 1024;
+        let (held, mut after) = (Held(segment), 0);
+        loop {
+            let page = patiently(|| held.0.read(after, PAGE))?;
+            for chunk in page.chunks.into_iter().filter(|chunk| chunk.seq <= to) {
+                for fact in chunk.facts {
+                    if let Fact::Quota(fact) = fact {
+                        each(segment.stream, chunk.seq, fact);
+                    }
+                }
+            }
+            if page.reached >= segment.durable_seq().min(to) {
+                return Ok(());
+            }
+            after = page.reached;
+        }
     }
 
     fn ticket(&self, round: u64) -> Ticket<'_> {

@@ -68,6 +68,7 @@ impl Parts {
             clock: clock.clone(),
             entropy,
             metrics: metrics.clone(),
+            listener: Arc::new(()),
         });
         let stop = CancellationToken::new();
         tasks.spawn(worker.run(stop.clone()));

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Directory, Problem};
+use crate::admission::Admission;
 use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::drainer::Drainer;
@@ -38,6 +39,8 @@ pub type AskContact = Arc<dyn Fn() -> Contact + Send + Sync>;
 pub struct Control {
     /// What requests are answered from.
     pub cache: Arc<Cache>,
+    /// What was used of limits.
+    pub admission: Arc<Admission>,
     /// Sessions and tokens.
     pub tokens: Arc<Tokens>,
     /// Where changes go.

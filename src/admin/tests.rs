@@ -18,6 +18,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::*;
+use crate::admission::Admission;
 use crate::cache::{self, Cache, Declared};
 use crate::clock::{ManualClock, SharedClock};
 use crate::entropy::{SeededEntropy, SharedEntropy};
@@ -102,7 +103,10 @@ fn control(dir: &Path, clock: Arc<ManualClock>, directory: Option<Arc<dyn Direct
         tasks.clone(),
     )
     .expect("a cache");
+    let (now, monotonic) = (shared.now(), shared.monotonic());
+    let admission = Admission::new(Default::default(), now, monotonic, Arc::clone(&metrics));
     Control {
+        admission: Arc::new(admission),
         tokens: Tokens::of_test(dir, &cache, &journal, &shared, &entropy, &metrics),
         cache,
         journal,

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, Time};
 
 use super::extract::{Params, name};
-use super::{Control, DirectoryError, Problem, SettledUsage, clients};
+use super::{Control, DirectoryError, LIST_MAX, Problem, SettledUsage, clients};
+use crate::admission::QuotaStanding;
 use crate::model::fact::Counts;
-use crate::model::{Name, Timestamp};
+use crate::model::policy::Per;
+use crate::model::{DEFAULT_POLICY, Name, Timestamp};
 
 /// Which requests are counted together; all by the calendar in UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -71,6 +73,9 @@ pub(super) struct Row {
     settled: Option<Shown>,
     unsettled: Shown,
     sum: Option<Shown>,
+    /// Its client's quotas; and where one client is asked for, those of its keys. Each by its own
+    /// period.
+    quotas: Vec<QuotaStanding>,
 }
 
 pub(super) async fn show(
@@ -105,12 +110,45 @@ pub(super) async fn show(
     let unreadable = || Problem::internal("the journal cannot be read; see `gatepost log status`");
     let unsettled = unsettled.map_err(|_| unreadable())?.map_err(|_| unreadable())?;
     let settled = settled.map(|settled| settled.rows);
-    let rows = rows(asked.period, from_hour.map(Timestamp::from_hour), settled, unsettled);
+    let mut rows = rows(asked.period, from_hour.map(Timestamp::from_hour), settled, unsettled);
     // Nothing counted is an answer for a client that exists; a deleted one may have counts yet.
-    if let Some(client) = client.filter(|_| rows.is_empty()) {
-        clients::find(&control, &client)?;
+    if let Some(client) = client.as_ref().filter(|_| rows.is_empty()) {
+        clients::find(&control, client)?;
+        let known = control.directory.is_none().then(Vec::new);
+        let nothing = BTreeMap::from([(client.clone(), Counts::ZERO)]);
+        let from = from_hour.map(Timestamp::from_hour);
+        rows.extend(self::rows(asked.period, from, known, nothing));
+        rows.retain(|row| !quotas(&control, &row.client, true).is_empty());
+    }
+    for row in &mut rows {
+        row.quotas = quotas(&control, &row.client, client.is_some());
     }
     Ok(Json(rows))
+}
+
+/// The quotas of a client, and those of its keys: as many of them as one list shows.
+fn quotas(control: &Control, client: &Name, with_keys: bool) -> Vec<QuotaStanding> {
+    let (now, monotonic) = (control.clock.now(), control.clock.monotonic());
+    let own = control.cache.client(client).and_then(|client| client.policy);
+    let of_client = own.unwrap_or_else(|| DEFAULT_POLICY.into());
+    let rules = |policy: &Name| control.cache.rules(policy).ok().flatten();
+    let mut policies = BTreeMap::from([(of_client.clone(), rules(&of_client))]);
+    let keys =
+        if with_keys { control.cache.keys(Some(client), None, LIST_MAX) } else { Vec::new() };
+    let mut found = Vec::new();
+    for view in &keys {
+        let policy = view.key.policy.as_ref().unwrap_or(&of_client);
+        let known = policies.entry(policy.clone()).or_insert_with(|| rules(policy));
+        let id = Name::from(view.key.id.to_string());
+        let of_key = known
+            .iter()
+            .flat_map(|rules| control.admission.standing(rules, Per::Key, &id, now, monotonic));
+        found.extend(of_key);
+    }
+    let of_client = policies.values().flatten();
+    let of_client = of_client
+        .flat_map(|rules| control.admission.standing(rules, Per::Client, client, now, monotonic));
+    of_client.chain(found).collect()
 }
 
 /// What Postgres says; `None` when it cannot be asked. Embedded, nothing has settled.
@@ -163,6 +201,7 @@ fn rows(
             settled: known.then(|| settled.into()),
             unsettled: unsettled.into(),
             sum: known.then(|| sum.into()),
+            quotas: Vec::new(),
         }
     };
     both.into_iter().map(row).collect()

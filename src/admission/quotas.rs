@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use serde::Serialize;
+use tokio::sync::Notify;
+
 use super::QuotaUse;
 use super::config::SHARDS;
 use crate::model::fact::QuotaKey;
@@ -59,12 +62,26 @@ pub(super) enum Refusal {
 }
 
 /// How a quota stands, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuotaView {
-    /// Which, and of whom.
-    pub key: QuotaKey,
-    /// How much.
-    pub used: Used,
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuotaStanding {
+    /// Its name.
+    pub quota: Name,
+    /// Its policy.
+    pub policy: Name,
+    /// `key` or `client`.
+    pub per: &'static str,
+    /// The client, or the id of the key.
+    pub of: Name,
+    /// When the period began.
+    pub period_start: Timestamp,
+    /// When it ends.
+    pub period_end: Timestamp,
+    /// Requests per period.
+    pub limit: u64,
+    /// Used, settled or not; `None` while nobody can say.
+    pub used: Option<u64>,
+    /// Left; `None` while nobody can say.
+    pub remaining: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -91,6 +108,7 @@ pub struct Quotas {
     len: AtomicUsize,
     max: usize,
     bases: OnceLock<Arc<dyn Bases>>,
+    based: Notify,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -106,6 +124,7 @@ impl Quotas {
             len: AtomicUsize::new(0),
             max,
             bases: OnceLock::new(),
+            based: Notify::new(),
         }
     }
 
@@ -113,6 +132,21 @@ impl Quotas {
     pub fn based_on(&self, bases: Arc<dyn Bases>) {
         // A second word changes nothing.
         drop(self.bases.set(bases));
+        self.based.notify_waiters();
+    }
+
+    /// Whether that was told.
+    pub fn is_based(&self) -> bool {
+        self.bases.get().is_some()
+    }
+
+    /// Waits until it is told.
+    pub async fn based(&self) {
+        // Made before looking, so that no wake in between is missed.
+        let woken = self.based.notified();
+        if !self.is_based() {
+            woken.await;
+        }
     }
 
     fn shard(&self, slot: &Slot) -> MutexGuard<'_, Shard> {

@@ -9,10 +9,11 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use uuid::Uuid;
 
+use super::quotas::QuotaBase;
 use super::source::{ClientRow, KeyRow, PolicyRow, Position};
 use crate::codec::{self, Kind};
 use crate::disk::{self, StoreError, guarded};
-use crate::model::fact::RevocationKind;
+use crate::model::fact::{QuotaKey, RevocationKind};
 use crate::model::{Digest, Session, Timestamp};
 
 const SLED_CACHE_BYTES: u64 = 32 << 20;
@@ -38,6 +39,7 @@ pub struct Store {
     policies: sled::Tree,
     revocations: sled::Tree,
     sessions: sled::Tree,
+    quotas: sled::Tree,
     meta: sled::Tree,
 }
 
@@ -62,6 +64,12 @@ fn revocation_key(kind: RevocationKind, id: &str) -> Vec<u8> {
     [kind.as_str().as_bytes(), b"/", id.as_bytes()].concat()
 }
 
+/// Names have no control characters: none of them can be taken for another two.
+fn quota_key(key: &QuotaKey) -> Vec<u8> {
+    let start = key.period.0.to_be_bytes();
+    [key.quota.as_bytes(), b"\0", key.scope.as_bytes(), b"\0", &start].concat()
+}
+
 impl Store {
     /// Opens the trees in `dir`, or makes them.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
@@ -78,6 +86,7 @@ impl Store {
             policies: tree("policies")?,
             revocations: tree("revocations")?,
             sessions: tree("sessions")?,
+            quotas: tree("quotas")?,
             meta: tree("meta")?,
             data: File::options().write(true).open(dir.join("db")).map_err(io)?,
             db,
@@ -283,6 +292,39 @@ impl Store {
     /// Forgets a session.
     pub fn remove_session(&self, id: Uuid) -> Result<(), StoreError> {
         guarded(|| self.sessions.remove(id.as_bytes())).map(drop)
+    }
+
+    /// What is confirmed of a quota.
+    pub fn quota(&self, key: &QuotaKey) -> Result<Option<QuotaBase>, StoreError> {
+        read(Kind::Row, guarded(|| self.quotas.get(quota_key(key)))?)
+    }
+
+    /// Stores what is confirmed of a quota, whatever is there.
+    pub fn put_quota(&self, key: &QuotaKey, base: &QuotaBase) -> Result<(), StoreError> {
+        write(&self.quotas, Kind::Row, &quota_key(key), base)
+    }
+
+    /// Removes those of which `over` says so; how many.
+    pub fn remove_quotas(&self, over: &dyn Fn(&QuotaBase) -> bool) -> Result<usize, StoreError> {
+        let mut removed = 0;
+        for entry in &self.quotas {
+            let (key, frame) = entry.map_err(|error| StoreError::Sled(error.to_string()))?;
+            if read(Kind::Row, Some(frame))?.is_some_and(|base| over(&base)) {
+                guarded(|| self.quotas.remove(&key))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Whether all quotas were read from Postgres once.
+    pub fn quotas_known(&self) -> Result<bool, StoreError> {
+        Ok(read(Kind::Meta, guarded(|| self.meta.get("quotas_known"))?)?.unwrap_or(false))
+    }
+
+    /// Notes whether they were. Durable with the next [`Store::sync`].
+    pub fn put_quotas_known(&self, known: bool) -> Result<(), StoreError> {
+        write(&self.meta, Kind::Meta, b"quotas_known", &known)
     }
 
     /// Whether sessions are to be compared with Postgres: a full resync found another history.

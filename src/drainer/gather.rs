@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::journal::{Journal, Page, Segment, SegmentError};
-use crate::model::fact::{Counter, Counts, Fact, Lane, UsageFact};
+use crate::model::fact::{Counter, Counts, Fact, Lane, QuotaFact, QuotaKey, UsageFact};
 use crate::postgres::sink::{Batch, Retirement, StreamRange};
 
 /// Chunks read at a time: a batch exceeds its bound by what they hold at most.
@@ -45,6 +45,7 @@ pub struct Gathered {
 #[derive(Default)]
 struct Merged {
     usage: HashMap<Counter, Counts>,
+    quotas: HashMap<QuotaKey, u64>,
     chunks: usize,
     /// The last page saved enough rows to go on.
     pays: bool,
@@ -55,6 +56,10 @@ impl Merged {
         match fact {
             Fact::State(fact) => batch.state.push(fact),
             Fact::Audit(entry) => batch.events.push(entry),
+            Fact::Quota(QuotaFact { key, used }) => {
+                let sum = self.quotas.entry(key).or_insert(0);
+                *sum = sum.saturating_add(used);
+            }
             Fact::Usage(UsageFact { counter, counts }) => match self.usage.entry(counter) {
                 Entry::Occupied(mut known) => known.get_mut().merge(&counts),
                 Entry::Vacant(new) => drop(new.insert(counts)),
@@ -63,7 +68,7 @@ impl Merged {
     }
 
     fn rows(&self, batch: &Batch) -> usize {
-        self.usage.len() + batch.state.len() + batch.events.len()
+        self.usage.len() + self.quotas.len() + batch.state.len() + batch.events.len()
     }
 
     fn full(&self, batch: &Batch, bounds: Bounds) -> bool {
@@ -134,6 +139,10 @@ fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered
         (merged.usage.into_iter()).map(|(counter, counts)| UsageFact { counter, counts }).collect();
     usage.sort_unstable_by(|a, b| a.counter.cmp(&b.counter));
     gathered.batch.usage = usage;
+    let mut quotas: Vec<_> =
+        merged.quotas.into_iter().map(|(key, used)| QuotaFact { key, used }).collect();
+    quotas.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+    gathered.batch.quotas = quotas;
     gathered.batch.ranges = gathered.segments.iter().map(|(_, range)| range.clone()).collect();
     if !gathered.segments.is_empty() {
         journal.attach()?;
@@ -150,9 +159,9 @@ fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered
 /// arrive as often as they like.)
 fn retires(segment: &Segment, range: &StreamRange) -> Option<Retirement> {
     let sources = segment.sources();
-    let first = segment.lane == Lane::Usage && range.from == 0 && !sources.is_empty();
+    let first = segment.lane.is_sum() && range.from == 0 && !sources.is_empty();
     let ends = || sources.iter().map(|source| (source.stream, source.last_seq)).collect();
-    first.then(|| Retirement { by: segment.stream, sources: ends() })
+    first.then(|| Retirement { by: segment.stream, lane: segment.lane, sources: ends() })
 }
 
 /// A page. The writer that closes a segment, or a reader that lets go of it, takes a moment: that

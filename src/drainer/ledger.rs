@@ -22,7 +22,11 @@ impl Worker {
         let ledger = self.sink.positions(&streams).await?;
         let mut back = false;
         for segment in segments {
+            let known = segment.applied_seq();
             back |= self.take_over(&segment, ledger.get(&segment.stream));
+            if segment.lane == Lane::Quota && segment.applied_seq() != known {
+                self.quotas.doubt(&segment);
+            }
         }
         let lost = self.report_lost(&ledger);
         if back || lost {

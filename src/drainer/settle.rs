@@ -117,6 +117,7 @@ impl Worker {
             !settled
         });
         let sessions = self.sessions.iter().flat_map(|sessions| &sessions.streams);
+        let sessions = sessions.chain(self.quotas.streams());
         let awaited = self.awaiting.iter().flat_map(|awaiting| &awaiting.streams);
         let awaited: HashSet<Uuid> = awaited.chain(sessions).copied().collect();
         let journal = self.journal.clone();

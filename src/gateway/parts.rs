@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::Error;
 use super::data::DataDir;
 use super::directory::PostgresDirectory;
+use super::quotas::QuotaBook;
 use super::storage::Storage;
 use crate::admin::{self, Contact, Control, Directory};
 use crate::admission::Admission;
@@ -66,6 +67,7 @@ pub struct Parts {
     pub cache: Arc<Cache>,
     pub tokens: Arc<Tokens>,
     pub admission: Arc<Admission>,
+    book: Arc<QuotaBook>,
     pub linked: Option<Linked>,
     pub token: SecretString,
     started: Duration,
@@ -115,6 +117,8 @@ impl Parts {
         let tokens = Arc::new(Tokens::new(data.path(), tokens));
         let (now, monotonic) = (clock.now(), clock.monotonic());
         let admission = Admission::new(config.admission.clone(), now, monotonic, metrics.clone());
+        let admission = Arc::new(admission);
+        let book = QuotaBook::new(cache.clone(), admission.clone());
         let closing = CancellationToken::new();
         let linked = postgres.map(|postgres| {
             let drainer = drainer::Parts {
@@ -125,6 +129,7 @@ impl Parts {
                 clock: clock.clone(),
                 entropy: entropy.clone(),
                 metrics: metrics.clone(),
+                listener: book.clone(),
             };
             Linked::new(postgres, drainer, &tasks, &closing)
         });
@@ -139,7 +144,8 @@ impl Parts {
             journal,
             cache,
             tokens,
-            admission: Arc::new(admission),
+            admission,
+            book,
             linked,
             token,
             started: clock.monotonic(),
@@ -175,6 +181,7 @@ impl Parts {
         Control {
             observe: Arc::new(observe),
             cache: self.cache.clone(),
+            admission: self.admission.clone(),
             tokens: self.tokens.clone(),
             journal: self.journal.clone(),
             drainer: self.linked.as_ref().map(|linked| linked.drainer.clone()),
@@ -206,6 +213,8 @@ impl Parts {
     pub fn tend(&self) {
         let (journal, closing) = (self.journal.clone(), self.closing.clone());
         self.tasks.spawn_blocking(move || journal.examine(&|| closing.is_cancelled()));
+        let (book, journal) = (self.book.clone(), self.journal.clone());
+        self.tasks.spawn_blocking(move || open_book(&book, &journal));
         self.end_overlaps();
         self.tidy_limits();
         self.keep_merged();
@@ -293,6 +302,15 @@ impl Parts {
         });
     }
 
+    /// Reads what was used of quotas, for a command that shows it.
+    pub async fn open_book(&self) {
+        let (book, journal) = (self.book.clone(), self.journal.clone());
+        let opened = tokio::task::spawn_blocking(move || open_book(&book, &journal));
+        if let Err(error) = opened.await {
+            tracing::error!(%error, "what was used of quotas cannot be read");
+        }
+    }
+
     /// Merges once, where there is no Postgres: commands leave a segment each.
     pub async fn merge_local(&self) {
         if self.scope() == Scope::All {
@@ -315,6 +333,21 @@ impl Parts {
         let stopped = tokio::task::spawn_blocking(move || journal.shutdown());
         stopped.await.map_err(|error| Error::Failed(error.to_string()))??;
         Ok(())
+    }
+}
+
+/// Again and again while it cannot be read: what is bound by a quota is undecidable until then.
+fn open_book(book: &Arc<QuotaBook>, journal: &Journal) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    const ATTEMPTS: u32 = 60;
+    for attempt in 1..=ATTEMPTS {
+        match book.open(journal) {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::error!(%error, attempt, "what was used of quotas cannot be read yet");
+                std::thread::sleep(PAUSE);
+            }
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use bincode::Encode;
 use uuid::Uuid;
 
 use crate::codec::{self, CodecError, Kind};
-use crate::model::fact::{AuditEntry, Counter, Counts, Fact, StateFact};
+use crate::model::fact::{AuditEntry, Counter, Counts, Fact, QuotaKey, StateFact};
 
 /// The largest chunk in bytes.
 pub const CHUNK_MAX: usize = 4096;
@@ -97,6 +97,8 @@ pub enum FactRef<'a> {
     Usage(&'a Counter, &'a Counts),
     /// Events lane.
     Audit(&'a AuditEntry),
+    /// Quota lane.
+    Quota(&'a QuotaKey, &'a u64),
 }
 
 impl<'a> From<&'a Fact> for FactRef<'a> {
@@ -105,6 +107,7 @@ impl<'a> From<&'a Fact> for FactRef<'a> {
             Fact::State(fact) => Self::State(fact),
             Fact::Usage(fact) => Self::Usage(&fact.counter, &fact.counts),
             Fact::Audit(entry) => Self::Audit(entry),
+            Fact::Quota(fact) => Self::Quota(&fact.key, &fact.used),
         }
     }
 }

@@ -109,7 +109,7 @@ impl Committer {
             if stopping {
                 self.stop();
                 return Unwritten {
-                    counters: carried.usage.len(),
+                    counters: carried.usage.len() + carried.quotas.len(),
                     state: carried.state.len(),
                     events: carried.events.len(),
                 };
@@ -131,7 +131,8 @@ impl Committer {
     /// The bound on pending counters is about memory: what was merged takes it no more. And while
     /// the disk fails, events yield beyond their bound.
     fn merged(&self, carried: &mut Collected) {
-        let gone = carried.taken.saturating_sub(carried.usage.len());
+        let left = carried.usage.len() + carried.quotas.len();
+        let gone = carried.taken.saturating_sub(left);
         carried.taken -= gone;
         self.shared.took(gone);
         let beyond = carried.events.len().saturating_sub(EVENTS_MAX);
@@ -151,6 +152,13 @@ impl Committer {
             self.commit_lane(Lane::State, || collected.state_facts())?;
             self.shared.state_committed(collected.state.len());
             collected.state.clear();
+        }
+        // Before the requests that used them: what was answered is charged.
+        if !collected.quotas.is_empty() {
+            self.commit_lane(Lane::Quota, || collected.quota_facts())?;
+            let quotas = std::mem::take(&mut collected.quotas).len();
+            collected.taken = collected.taken.saturating_sub(quotas);
+            self.shared.took(quotas);
         }
         if !collected.usage.is_empty() {
             self.commit_lane(Lane::Usage, || collected.usage_facts())?;

@@ -22,10 +22,10 @@
 //! that stand for one stream: copies of a directory may have merged it apart.
 //!
 //! - In a data directory that was ever attached to Postgres ([`Scope::Own`]): usage that this
-//!   process wrote. What others wrote may be a copy of what Postgres has.
+//!   process wrote, and quotas. What others wrote may be a copy of what Postgres has.
 //! - In one that never was ([`Scope::All`]): every lane, whoever wrote it; hours older than
-//!   [`HOURS_KEPT`] are folded into totals, and old audit entries and sessions that expired
-//!   [`SESSIONS_KEPT`] ago drop out. So an embedded gateway runs for years and starts at once.
+//!   [`HOURS_KEPT`] are folded into totals; old audit entries, sessions that expired
+//!   [`SESSIONS_KEPT`] ago and quotas whose period ended [`QUOTAS_KEPT`] ago drop out. So an embedded gateway runs for years and starts at once.
 //!
 //! The transaction that takes a merged segment from 0 retires its sources in the ledger.
 
@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use laws::{EVENTS_MAX, SESSIONS_KEPT};
+use laws::{EVENTS_MAX, QUOTAS_KEPT, SESSIONS_KEPT};
 use part::Claim;
 use pick::{Candidate, FRESH_MIN, pick};
 use run::{Fold, Merged};
@@ -78,7 +78,7 @@ const REST_MAX: Duration = Duration::from_millis(200);
 /// What may be merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Usage of this process.
+    /// Sums of this process, and state.
     Own,
     /// Everything: there is no Postgres. Where one ever was, as [`Scope::Own`].
     All,
@@ -138,7 +138,8 @@ impl Journal {
         let stop = || stop() || merging.give_way.load(Ordering::Acquire);
         let clock = &self.clock.0;
         let mut pace = Pace { stop: &stop, clock, since: clock.monotonic() };
-        let lanes: &[Lane] = if all { &Lane::ALL } else { &[Lane::State, Lane::Usage] };
+        let lanes: &[Lane] =
+            if all { &Lane::ALL } else { &[Lane::State, Lane::Quota, Lane::Usage] };
         let mut merged = false;
         for lane in lanes {
             // State facts may be repeated: whose they are is no matter.
@@ -263,6 +264,14 @@ impl Merge<'_> {
                 let fold = Fold(all.then(|| this_hour.saturating_sub(HOURS_KEPT)));
                 let mut merged = Merged::new(&segments, fold, pace)?;
                 while write_batch(&mut writer, &mut merged, pace)? {}
+            }
+            Lane::Quota => {
+                let over = all.then(|| self.journal.clock.0.now().minus(QUOTAS_KEPT));
+                let merged = laws::quotas(&segments, over, pace)?;
+                for batch in merged.chunks(BATCH) {
+                    write_all(&mut writer, batch.to_vec())?;
+                    pace.step()?;
+                }
             }
             Lane::State => {
                 let over = all.then(|| self.journal.clock.0.now().minus(SESSIONS_KEPT));

@@ -18,7 +18,7 @@ use crate::disk;
 use crate::model::fact::Lane;
 
 const FILE: &str = "removed";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const LENGTH: usize = 4;
 
 #[derive(Encode, Decode)]

@@ -118,7 +118,7 @@ impl Journal {
             [] => return Err(LogError::Unreadable(super::SegmentError::Missing(Missing::NONE))),
             _ => return Err(LogError::Mixed),
         };
-        if replay.lane == Lane::Usage && end.is_none() {
+        if replay.lane.is_sum() && end.is_none() {
             return Err(LogError::NoEnd(foreign.stream));
         }
         let open = End { last_seq: found.last_seq, facts: found.facts, sealed: false };

@@ -12,10 +12,27 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{FactRef, lock};
-use crate::model::fact::{AuditEntry, Counter, Counts, StateFact};
+use crate::model::fact::{AuditEntry, Counter, Counts, QuotaKey, StateFact};
 
 /// Counters with their counts.
 pub type Tally = HashMap<Counter, Counts>;
+
+/// What was used, by quota.
+pub type Used = HashMap<QuotaKey, u64>;
+
+/// Adds what was used; whether the quota is new there.
+fn add(used: &mut Used, key: QuotaKey, more: u64) -> bool {
+    match used.entry(key) {
+        Entry::Occupied(mut known) => {
+            *known.get_mut() = known.get().saturating_add(more);
+            false
+        }
+        Entry::Vacant(new) => {
+            new.insert(more);
+            true
+        }
+    }
+}
 
 /// Merges `counts` into `tally`; whether the counter is new there.
 pub fn merge(tally: &mut Tally, counter: Counter, counts: &Counts) -> bool {
@@ -36,11 +53,14 @@ pub fn merge(tally: &mut Tally, counter: Counter, counts: &Counts) -> bool {
 pub struct Collected {
     /// State lane, in the order of recording.
     pub state: Vec<StateFact>,
+    /// Quota lane, merged.
+    pub quotas: Used,
     /// Usage lane, merged.
     pub usage: Tally,
     /// Events lane.
     pub events: Vec<AuditEntry>,
-    /// Counters taken out of the shards, before merging: what the bound on pending counters counts.
+    /// Counters and quotas taken out of the shards, before merging: what the bound on pending
+    /// counters counts.
     pub taken: usize,
 }
 
@@ -57,16 +77,27 @@ impl Collected {
                 merge(&mut self.usage, counter, &counts);
             }
         }
+        for (key, used) in later.quotas {
+            add(&mut self.quotas, key, used);
+        }
     }
 
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.state.is_empty() && self.usage.is_empty() && self.events.is_empty()
+        self.state.is_empty()
+            && self.quotas.is_empty()
+            && self.usage.is_empty()
+            && self.events.is_empty()
     }
 
     /// The facts of the state lane.
     pub fn state_facts(&self) -> impl Iterator<Item = FactRef<'_>> {
         self.state.iter().map(FactRef::State)
+    }
+
+    /// The facts of the quota lane.
+    pub fn quota_facts(&self) -> impl Iterator<Item = FactRef<'_>> {
+        self.quotas.iter().map(|(key, used)| FactRef::Quota(key, used))
     }
 
     /// The facts of the usage lane, those that are alike side by side: by client, then by key.
@@ -103,6 +134,7 @@ struct Rare {
 struct Shard {
     round: u64,
     tally: Tally,
+    quotas: Used,
 }
 
 /// Shards on cache lines of their own, so that neighbours do not slow each other down.
@@ -140,7 +172,7 @@ fn own_shard() -> usize {
 impl Window {
     /// An empty window whose first round is 1.
     pub fn new() -> Self {
-        let shard = || Lane(Mutex::new(Shard { round: 1, tally: Tally::new() }));
+        let shard = || Lane(Mutex::new(Shard { round: 1, ..Shard::default() }));
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             rare: Mutex::new(Rare { round: 1, ..Rare::default() }),
@@ -151,6 +183,13 @@ impl Window {
     pub fn count(&self, counter: Counter, counts: &Counts) -> (u64, bool) {
         let mut shard = lock(&self.shards[own_shard()].0);
         let new = merge(&mut shard.tally, counter, counts);
+        (shard.round, new)
+    }
+
+    /// Adds to what was used of a quota; as [`Window::count`].
+    pub fn use_quota(&self, key: QuotaKey, used: u64) -> (u64, bool) {
+        let mut shard = lock(&self.shards[own_shard()].0);
+        let new = add(&mut shard.quotas, key, used);
         (shard.round, new)
     }
 
@@ -194,10 +233,12 @@ impl Window {
             // The next window will hold about as many counters: spare it the growing.
             let next = Tally::with_capacity(shard.tally.len());
             let tally = std::mem::replace(&mut shard.tally, next);
+            let quotas = std::mem::take(&mut shard.quotas);
             drop(shard);
             collected.absorb(Collected {
-                taken: tally.len(),
+                taken: tally.len() + quotas.len(),
                 usage: tally,
+                quotas,
                 ..Collected::default()
             });
         }

@@ -6,6 +6,7 @@
 //! | state | revoked (key) | min of the moments |
 //! | state | not before (subject, client) | max of the moments |
 //! | state | session | insert if absent; generation and its moment: max; revoked: min |
+//! | quota | quota used (quota, client or key, period) | sum |
 //! | usage | count (client, key, table, operation, hour) | sum; `last_seen` max |
 //! | events | audit entry | set union by event id |
 //!
@@ -25,6 +26,8 @@ use super::{Client, Key, Name, Session, Timestamp};
 pub enum Lane {
     /// Created and revoked: tiny and precious, read before the first answer, drained first.
     State,
+    /// What was used of quotas: small, and read before a request that is bound by one is answered.
+    Quota,
     /// Counters: the bulk.
     Usage,
     /// Audit entries: bounded, and the first to yield.
@@ -33,12 +36,18 @@ pub enum Lane {
 
 impl Lane {
     /// Every lane in the order in which they are drained.
-    pub const ALL: [Self; 3] = [Self::State, Self::Usage, Self::Events];
+    pub const ALL: [Self; 4] = [Self::State, Self::Quota, Self::Usage, Self::Events];
+
+    /// Whether its facts are sums: to take one twice would count it twice.
+    pub fn is_sum(self) -> bool {
+        matches!(self, Self::Quota | Self::Usage)
+    }
 
     /// The directory's and the ledger's word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::State => "state",
+            Self::Quota => "quota",
             Self::Usage => "usage",
             Self::Events => "events",
         }
@@ -209,6 +218,15 @@ pub struct QuotaKey {
     pub until: Timestamp,
 }
 
+/// A fact of the quota lane: requests that were admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct QuotaFact {
+    /// Of which quota, and when.
+    pub key: QuotaKey,
+    /// How much.
+    pub used: u64,
+}
+
 /// A fact of the events lane: who changed what.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct AuditEntry {
@@ -232,6 +250,8 @@ pub enum Fact {
     Usage(UsageFact),
     /// Events lane.
     Audit(AuditEntry),
+    /// Quota lane.
+    Quota(QuotaFact),
 }
 
 impl Fact {
@@ -241,6 +261,7 @@ impl Fact {
             Self::State(_) => Lane::State,
             Self::Usage(_) => Lane::Usage,
             Self::Audit(_) => Lane::Events,
+            Self::Quota(_) => Lane::Quota,
         }
     }
 }

@@ -5,7 +5,7 @@
 //!   ledger row if absent
 //!   compare and swap     wait for the answer: a straggler must find nothing to do
 //!   what was merged into a stream that begins here is retired, or all is rolled back
-//!   state · usage · events, each merged and sorted
+//!   state · quotas · usage · events, each merged and sorted
 //! COMMIT                 any error from here on: the fate is unknown until the ledger is read
 //! ```
 //!
@@ -16,6 +16,7 @@
 pub(super) mod ledger;
 mod letters;
 mod part;
+mod quotas;
 mod sessions;
 mod state;
 mod usage;
@@ -29,13 +30,14 @@ use uuid::Uuid;
 
 use super::PostgresError;
 use super::rows::bigint;
-use crate::model::fact::{AuditEntry, Lane, StateFact, UsageFact};
+use crate::model::fact::{AuditEntry, Lane, QuotaFact, QuotaKey, StateFact, UsageFact};
 use crate::model::{Name, Timestamp};
 
 use part::Part;
 
 pub use ledger::{Ledger, Retirement};
 pub use letters::Refused;
+pub use quotas::{QuotaBases, QuotaKeys};
 
 /// How long a statement may wait for somebody's lock, run, or leave the transaction idle (a gateway
 /// that froze in the middle): all on the server's side, where an abandoned socket is not noticed.
@@ -69,6 +71,8 @@ pub struct Batch {
     pub retires: Vec<Retirement>,
     /// In any order.
     pub state: Vec<StateFact>,
+    /// Merged: one per quota, client or key, and period.
+    pub quotas: Vec<QuotaFact>,
     /// Merged: one per counter.
     pub usage: Vec<UsageFact>,
     /// In any order.
@@ -176,6 +180,26 @@ impl Sink {
         };
         self.conn = Some(conn);
         Ok(ledger)
+    }
+
+    /// What Postgres has confirmed of `keys`, read in one snapshot with how far `streams` are applied;
+    /// of all periods that are not over when `keys` is `None`, beyond `after`, a page at a time.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn quota_bases(
+        &mut self,
+        keys: QuotaKeys<'_>,
+        streams: &[Uuid],
+    ) -> Result<QuotaBases, SinkError> {
+        let mut conn = self.take().await.map_err(SinkError::Failed)?;
+        let read = quotas::bases(&mut conn, &self.node, keys, streams);
+        let bases = match tokio::time::timeout(self.deadline, read).await {
+            Ok(read) => read.map_err(failed)?,
+            Err(_) => return Err(SinkError::Failed(PostgresError::Deadline(self.deadline))),
+        };
+        self.conn = Some(conn);
+        Ok(bases)
     }
 
     async fn take(&mut self) -> Result<PgConnection, PostgresError> {

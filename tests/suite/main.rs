@@ -23,6 +23,7 @@ mod nginx;
 mod outage;
 mod policies;
 mod power;
+mod quotas;
 mod reader;
 mod sessions;
 mod sessions_admin;

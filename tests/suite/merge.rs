@@ -243,6 +243,7 @@ async fn a_source_is_retired_once_and_by_one_only() {
         ranges: vec![range(id(by), Lane::Usage, 0, 1)],
         retires: vec![Retirement {
             by: id(by),
+            lane: Lane::Usage,
             sources: sources.iter().map(|source| (id(*source), 5)).collect(),
         }],
         usage: vec![usage("acme", 1, "orders", 1)],
@@ -283,7 +284,7 @@ async fn the_most_sources_are_retired_in_one_transaction() {
     let sources: Vec<_> = (0..SOURCES_MAX as u128).map(|n| (id(1000 + n), 5)).collect();
     let mut batch = Batch {
         ranges: vec![range(id(1), Lane::Usage, 0, 1)],
-        retires: vec![Retirement { by: id(1), sources: sources.clone() }],
+        retires: vec![Retirement { by: id(1), lane: Lane::Usage, sources: sources.clone() }],
         usage: vec![usage("acme", 1, "orders", 1)],
         ..Batch::default()
     };

@@ -11,7 +11,9 @@ use uuid::Uuid;
 use super::run::Reading;
 use super::{MergeError, Pace};
 use crate::journal::Segment;
-use crate::model::fact::{AuditEntry, Fact, Revocation, RevocationKind, StateFact};
+use crate::model::fact::{
+    AuditEntry, Fact, QuotaFact, QuotaKey, Revocation, RevocationKind, StateFact,
+};
 use crate::model::{Name, Session, Timestamp};
 
 /// Audit entries that are kept; the oldest beyond drop out.
@@ -19,6 +21,29 @@ pub(super) const EVENTS_MAX: usize = if cfg!(test) { 20 } else { 100_000 };
 
 /// How long a session that has expired is kept where nothing was ever sent.
 pub const SESSIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long what was used of a quota is kept after its period where nothing was ever sent: clocks
+/// may go back.
+pub const QUOTAS_KEPT: Duration = Duration::from_secs(40 * 24 * 3600);
+
+/// What was used, summed; periods that ended before `over` drop out. There are as many as quotas are
+/// in use: few enough for memory.
+pub(super) fn quotas(
+    segments: &[Arc<Segment>],
+    over: Option<Timestamp>,
+    pace: &mut Pace<'_>,
+) -> Result<Vec<Fact>, MergeError> {
+    let mut used = BTreeMap::<QuotaKey, u64>::new();
+    each(segments, pace, |fact| {
+        if let Fact::Quota(fact) = fact
+            && over.is_none_or(|over| fact.key.until >= over)
+        {
+            let sum = used.entry(fact.key).or_insert(0);
+            *sum = sum.saturating_add(fact.used);
+        }
+    })?;
+    Ok(used.into_iter().map(|(key, used)| Fact::Quota(QuotaFact { key, used })).collect())
+}
 
 /// The first creation by name or id, the revocation that denies most, and sessions as far as they
 /// have come; those that expired before `over` drop out. `segments` come in the order in which they
@@ -52,7 +77,7 @@ pub(super) fn state(
                 created.push(StateFact::KeyCreated(key));
             }
         }
-        Fact::Usage(_) | Fact::Audit(_) => {}
+        Fact::Usage(_) | Fact::Audit(_) | Fact::Quota(_) => {}
     })?;
     let mut revoked: Vec<_> = revoked.into_values().collect();
     revoked.sort();

@@ -32,7 +32,7 @@ impl Part {
 
 impl Segment {
     /// Whether this process wrote it.
-    pub(super) fn is_own(&self) -> bool {
+    pub(in crate::journal) fn is_own(&self) -> bool {
         self.part.own
     }
 

@@ -132,7 +132,7 @@ impl Segment {
             // Where repetition does no harm, all that is there is read. A sum beyond its end may
             // have been logged in another stream as well.
             Err(SegmentError::Codec(CodecError::Damaged | CodecError::Shape))
-                if self.lane != Lane::Usage =>
+                if !self.lane.is_sum() =>
             {
                 let (stream, lane) = (self.stream, self.lane.as_str());
                 tracing::error!(%stream, lane, "a segment's end is damaged: all of it is read");

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{AuditEntry, Fact, StateFact, UsageFact};
+use super::{AuditEntry, Fact, QuotaFact, StateFact, UsageFact};
 use crate::model::{Client, Timestamp};
 
 impl Fact {
@@ -13,6 +13,16 @@ impl Fact {
         match self {
             Self::State(fact) => state(fact),
             Self::Usage(fact) => ("usage", usage(fact)),
+            Self::Quota(QuotaFact { key, used }) => (
+                "quota",
+                json!({
+                    "quota": key.quota,
+                    "scope": key.scope,
+                    "period_start": key.period,
+                    "period_end": key.until,
+                    "used": used,
+                }),
+            ),
             Self::Audit(AuditEntry { event_id, actor, action, subject }) => (
                 "audit",
                 json!({

@@ -28,6 +28,8 @@ pub struct Ledger {
 pub struct Retirement {
     /// The stream that they were merged into.
     pub by: Uuid,
+    /// The lane of both.
+    pub lane: Lane,
     /// Each with its last sequence number.
     pub sources: Vec<(Uuid, u64)>,
 }
@@ -135,7 +137,7 @@ pub(super) async fn retire(
     let retired = sqlx::query!(
         r#"
         INSERT INTO gatepost.stream_ledger AS l (stream_id, node_id, lane, closed_seq, retired_by)
-        SELECT u.stream, $3, 'usage', u.ends_at, $4
+        SELECT u.stream, $3, $5, u.ends_at, $4
         FROM unnest($1::uuid[], $2::bigint[]) AS u (stream, ends_at)
         ORDER BY u.stream
         ON CONFLICT (stream_id) DO UPDATE
@@ -145,7 +147,8 @@ pub(super) async fn retire(
         &streams,
         &ends,
         node,
-        retirement.by
+        retirement.by,
+        retirement.lane.as_str()
     )
     .execute(conn)
     .await?;

@@ -6,26 +6,33 @@
 use sqlx::PgConnection;
 
 use super::letters::Refused;
-use super::{Batch, SinkError, failed, state, usage};
-use crate::model::fact::{AuditEntry, Fact, Lane, StateFact, UsageFact};
+use super::{Batch, SinkError, failed, quotas, state, usage};
+use crate::model::fact::{AuditEntry, Fact, Lane, QuotaFact, StateFact, UsageFact};
 
 /// Facts of one lane.
 #[derive(Clone, Copy)]
 pub(super) enum Part<'a> {
     State(&'a [StateFact]),
+    Quotas(&'a [QuotaFact]),
     Usage(&'a [UsageFact]),
     Events(&'a [AuditEntry]),
 }
 
 impl<'a> Part<'a> {
     /// Everything in a batch, in the order in which it is written.
-    pub(super) fn all(batch: &'a Batch) -> [Self; 3] {
-        [Self::State(&batch.state), Self::Usage(&batch.usage), Self::Events(&batch.events)]
+    pub(super) fn all(batch: &'a Batch) -> [Self; 4] {
+        [
+            Self::State(&batch.state),
+            Self::Quotas(&batch.quotas),
+            Self::Usage(&batch.usage),
+            Self::Events(&batch.events),
+        ]
     }
 
     pub(super) fn lane(self) -> Lane {
         match self {
             Self::State(_) => Lane::State,
+            Self::Quotas(_) => Lane::Quota,
             Self::Usage(_) => Lane::Usage,
             Self::Events(_) => Lane::Events,
         }
@@ -34,6 +41,7 @@ impl<'a> Part<'a> {
     fn len(self) -> usize {
         match self {
             Self::State(facts) => facts.len(),
+            Self::Quotas(facts) => facts.len(),
             Self::Usage(facts) => facts.len(),
             Self::Events(facts) => facts.len(),
         }
@@ -43,6 +51,7 @@ impl<'a> Part<'a> {
         let half = self.len() / 2;
         match self {
             Self::State(facts) => [Self::State(&facts[..half]), Self::State(&facts[half..])],
+            Self::Quotas(facts) => [Self::Quotas(&facts[..half]), Self::Quotas(&facts[half..])],
             Self::Usage(facts) => [Self::Usage(&facts[..half]), Self::Usage(&facts[half..])],
             Self::Events(facts) => [Self::Events(&facts[..half]), Self::Events(&facts[half..])],
         }
@@ -52,6 +61,7 @@ impl<'a> Part<'a> {
     fn single(self) -> Option<Fact> {
         match self {
             Self::State([fact]) => Some(Fact::State(fact.clone())),
+            Self::Quotas([fact]) => Some(Fact::Quota(fact.clone())),
             Self::Usage([fact]) => Some(Fact::Usage(fact.clone())),
             Self::Events([fact]) => Some(Fact::Audit(fact.clone())),
             _ => None,
@@ -66,6 +76,7 @@ impl<'a> Part<'a> {
     ) -> Result<u64, sqlx::Error> {
         match self {
             Self::State(facts) => state::write(conn, facts).await,
+            Self::Quotas(facts) => quotas::write(conn, node, facts).await,
             Self::Usage(facts) => usage::write(conn, node, facts).await,
             Self::Events(facts) => super::write_events(conn, node, facts).await,
         }

@@ -97,6 +97,11 @@ impl Edge {
             Ok(cleared) => {
                 // Before anything is taken: what cannot be counted does not happen.
                 let room = self.meter.reserve(cleared.commit())?;
+                if cleared.asks_quotas() && !self.admission.quotas().is_based() {
+                    // The quota lane is being read: a moment after the start.
+                    let based = self.admission.quotas().based();
+                    drop(tokio::time::timeout(self.cache.miss_deadline(), based).await);
+                }
                 match self.admission.charge(cleared, now, self.clock.monotonic()) {
                     Ok(permit) => return Ok((self.noted(permit), room)),
                     Err(denial) => denial,

@@ -56,7 +56,7 @@ async fn a_source_of_a_merge_that_is_half_applied_waits_for_the_other_half() {
     // The first chunk of it, in a batch of its own.
     let mut batch = Batch {
         ranges: vec![range(merged, Lane::Usage, 0, 1)],
-        retires: vec![Retirement { by: merged, sources: sources.clone() }],
+        retires: vec![Retirement { by: merged, lane: Lane::Usage, sources: sources.clone() }],
         usage: vec![usage("acme", 1, "orders", 1)],
         ..Batch::default()
     };
@@ -135,6 +135,7 @@ async fn what_names_a_stream_twice_is_refused_and_harms_no_other() {
         ranges: vec![range(id(by), Lane::Usage, 0, 1)],
         retires: vec![Retirement {
             by: id(by),
+            lane: Lane::Usage,
             sources: sources.iter().map(|source| (id(*source), 5)).collect(),
         }],
         usage: vec![usage("acme", 1, "orders", 1)],

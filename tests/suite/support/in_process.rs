@@ -100,6 +100,7 @@ impl Gateway {
             clock,
             entropy,
             metrics: metrics.clone(),
+            listener: Arc::new(()),
         });
         let shutdown = CancellationToken::new();
         let draining = Some(tokio::spawn(worker.run(shutdown.clone())));

@@ -1,0 +1,78 @@
+//! The book of quotas: what was used before this process counted is what Postgres has confirmed and
+//! the cache's disk knows, and what earlier processes left in the journal beyond that.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use uuid::Uuid;
+
+use crate::admission::{Admission, Bases, Used};
+use crate::cache::Cache;
+use crate::drainer::QuotaListener;
+use crate::journal::{Journal, SegmentError};
+use crate::model::fact::QuotaKey;
+
+/// Facts of earlier processes: where each stands, and what was used.
+type Inherited = HashMap<QuotaKey, Vec<(Uuid, u64, u64)>>;
+
+/// See the module.
+pub struct QuotaBook {
+    cache: Arc<Cache>,
+    admission: Arc<Admission>,
+    inherited: OnceLock<Mutex<Inherited>>,
+}
+
+impl QuotaBook {
+    pub fn new(cache: Arc<Cache>, admission: Arc<Admission>) -> Arc<Self> {
+        Arc::new(Self { cache, admission, inherited: OnceLock::new() })
+    }
+
+    /// Reads what earlier processes left; from then on quotas are decided. Blocks.
+    pub fn open(self: &Arc<Self>, journal: &Journal) -> Result<(), SegmentError> {
+        let mut inherited = Inherited::new();
+        journal.inherited_quotas(&mut |stream, seq, fact| {
+            inherited.entry(fact.key).or_default().push((stream, seq, fact.used));
+        })?;
+        if self.inherited.set(Mutex::new(inherited)).is_ok() {
+            self.admission.quotas().based_on(Arc::clone(self) as Arc<dyn Bases>);
+        }
+        Ok(())
+    }
+}
+
+impl Bases for QuotaBook {
+    fn used(&self, key: &QuotaKey) -> Option<Used> {
+        if !self.cache.quota_bases_known() {
+            return None;
+        }
+        // Held over both: what is confirmed meanwhile is taken out here after it is on disk.
+        let inherited = self.inherited.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+        let base = self.cache.quota_base(key).inspect_err(|error| {
+            tracing::error!(%error, "the cache's disk tier cannot be read");
+        });
+        let base = base.ok()?.unwrap_or_default();
+        let beyond = |(stream, seq, _): &&(Uuid, u64, u64)| !base.contains(*stream, *seq);
+        let left = inherited.get(key).into_iter().flatten().filter(beyond);
+        let left = left.fold(0_u64, |sum, (_, _, used)| sum.saturating_add(*used));
+        let own = base.own.saturating_add(left);
+        Some(Used { own, settled: base.own, others: base.others })
+    }
+}
+
+impl QuotaListener for QuotaBook {
+    fn confirmed(&self, key: &QuotaKey, own: u64, others: u64) {
+        if let (Some(inherited), Ok(Some(base))) =
+            (self.inherited.get(), self.cache.quota_base(key))
+        {
+            // Its segment may go from now on, and the record will not name it for ever.
+            let mut inherited = inherited.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(left) = inherited.get_mut(key) {
+                left.retain(|(stream, seq, _)| !base.contains(*stream, *seq));
+                if left.is_empty() {
+                    inherited.remove(key);
+                }
+            }
+        }
+        self.admission.quotas().confirmed(key, own, others);
+    }
+}
