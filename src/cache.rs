@@ -11,6 +11,7 @@
 //! lock. So whatever the order, no load leaves an older entry behind than the last change.
 
 mod absent;
+mod clients;
 mod config;
 mod entry;
 mod flight;
@@ -40,9 +41,9 @@ use crate::clock::SharedClock;
 use crate::disk;
 use crate::metrics::Metrics;
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
-use crate::model::{Client, DEFAULT_POLICY, Digest, Key, Name, Timestamp};
+use crate::model::{Digest, Key, Timestamp};
 use absent::Absent;
-use entry::{Cells, ClientCell, KnownClient};
+use entry::{Cells, ClientCell};
 use flight::Flights;
 use follow::Writing;
 use freshness::Freshness;
@@ -295,47 +296,6 @@ impl Cache {
     fn revoked_at(&self, overlay: &Overlay, kind: RevocationKind, id: &str) -> Stored<Timestamp> {
         let (stored, pinned) = (self.store.revoked_at(kind, id)?, overlay.revoked_at(kind, id));
         Ok(stored.into_iter().chain(pinned).reduce(|a, b| kind.merge(a, b)))
-    }
-
-    fn client_in(&self, overlay: &Overlay, name: &str) -> Stored<Client> {
-        if let Some(client) = self.declared.client(name) {
-            return Ok(Some(client.clone()));
-        }
-        let stored = self.store.client(name)?.map(|row| row.client);
-        Ok(stored.or_else(|| overlay.client(name).cloned()))
-    }
-
-    fn known_client(&self, overlay: &Overlay, name: &str) -> Stored<KnownClient> {
-        let Some(client) = self.client_in(overlay, name)? else { return Ok(None) };
-        let stored =
-            if self.declared.client(name).is_some() { None } else { self.store.client(name)? };
-        let policy = client.policy.clone().unwrap_or_else(|| DEFAULT_POLICY.into());
-        let (mode, policy) = (stored.and_then(|row| row.mode), self.policy_cell(&policy)?);
-        Ok(Some(KnownClient { client, mode, policy }))
-    }
-
-    fn cell(&self, overlay: &Overlay, name: &Name) -> Result<Arc<ClientCell>, disk::StoreError> {
-        let mut cells = self.cells();
-        if let Some(cell) = cells.get(name) {
-            return Ok(cell.clone());
-        }
-        let cell = Arc::new(ClientCell::new(name, self.known_client(overlay, name)?));
-        cells.insert(name.clone(), cell.clone());
-        Ok(cell)
-    }
-
-    /// Shows all keys of a client what is known of it now; whoever changed it has written that
-    /// first.
-    fn show_client(&self, overlay: &Overlay, name: &str) {
-        let cells = self.cells();
-        let Some(cell) = cells.get(name) else { return };
-        match self.known_client(overlay, name) {
-            Ok(known) => cell.set(known),
-            Err(error) => {
-                self.metrics.cache.disk_errors.inc();
-                tracing::error!(%error, client = name, "a client cannot be read");
-            }
-        }
     }
 
     fn digest_in(&self, overlay: &Overlay, id: Uuid) -> Option<Digest> {

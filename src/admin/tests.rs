@@ -320,7 +320,7 @@ async fn what_is_known_is_shown_without_postgres() {
     let (_, status) = plane.get("/status").await;
     assert_eq!((&status["mode"], &status["node"]), (&json!("embedded"), &json!("gw")));
     assert_eq!(status["uptime_seconds"], json!(3.0));
-    assert_eq!(status["journal"]["lanes"].as_array().map(Vec::len), Some(3));
+    assert_eq!(status["journal"]["lanes"].as_array().map(Vec::len), Some(4));
 }
 
 #[tokio::test]

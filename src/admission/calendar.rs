@@ -1,8 +1,8 @@
 //! The time that quotas go by: the wall clock, unless it jumps.
 //!
 //! A clock that is set to 1970 or 2100 by mistake, and back, must neither hand out a new period's
-//! quota nor take the present one away. So a jump is not believed at once: until the clock has stood
-//! by it for [`SETTLE`], time goes on from where it was.
+//! quota nor take the present one away. So a jump is not believed at once: until the clock has
+//! stood by it for [`SETTLE`], time goes on from where it was.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

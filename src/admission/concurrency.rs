@@ -30,7 +30,6 @@ pub struct Running {
 impl Concurrency {
     fn shard(&self, (_, scope): Place) -> MutexGuard<'_, HashMap<Place, u32>> {
         // Keys' ids are v7: their random half is the lower one. Clients' are hashes.
-        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let at = scope as usize % SHARDS;
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
-//! How much of which quota was used in its period: by this gateway, exactly, and by others as far as
-//! Postgres has told.
+//! How much of which quota was used in its period: by this gateway, exactly, and by others as far
+//! as Postgres has told.
 //!
 //! What stands here is disposable: it is the sum of what Postgres has confirmed and of what the
 //! journal holds beyond that, and [`Bases`] tells that sum again whenever it is asked for. So what
@@ -150,7 +150,6 @@ impl Quotas {
     }
 
     fn shard(&self, slot: &Slot) -> MutexGuard<'_, Shard> {
-        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let at = slot.scope as usize % SHARDS;
         lock(&self.shards[at])
     }

@@ -3,10 +3,11 @@
 //! A bucket remembers one moment, its theoretical arrival time (TAT): when everything that was let
 //! through would have come, had it come evenly. With `window / limit` between two requests, one
 //! passes if its TAT lies at most `burst` requests ahead. Time is kept in nanoseconds and parts of
-//! `1 / limit` of one, so that nothing is ever rounded: `limit` requests in `window` are exactly that.
+//! `1 / limit` of one, so that nothing is ever rounded: `limit` requests in `window` are exactly
+//! that.
 //!
-//! All limits of a request are looked at under the locks of their shards before any is charged:
-//! a refusal by one takes nothing from another, and of requests that come at the same time never one
+//! All limits of a request are looked at under the locks of their shards before any is charged: a
+//! refusal by one takes nothing from another, and of requests that come at the same time never one
 //! too many passes. A refused request changes nothing.
 
 use std::collections::HashMap;

@@ -1,3 +1,5 @@
+//! Decisions: what denies, what is undecidable, what is taken and what is given back.
+
 use std::sync::Mutex;
 
 use super::*;
@@ -190,7 +192,8 @@ fn a_rate_limit_refuses_what_is_too_fast_and_says_when() {
 fn a_refusal_by_one_limit_never_eats_another() {
     let (admission, principal, target) = (admission(), principal(&[]), orders());
     let policy = rules(
-        r#"{"rate_limits":[{"name":"fast","limit":1,"window":"1s"},{"name":"slow","limit":5,"window":"1h"}],
+        r#"{"rate_limits":[{"name":"fast","limit":1,"window":"1s"},
+                           {"name":"slow","limit":5,"window":"1h"}],
             "quotas":[{"name":"daily","limit":4,"period":"day"}],"concurrency":{"limit":1}}"#,
     );
     let ask = Ask::request(&target, None);
@@ -298,7 +301,8 @@ fn what_nobody_can_say_of_a_quota_is_undecidable() {
 fn observing_decides_the_same_and_lets_pass() {
     let (admission, principal, target) = (admission(), principal(&[]), orders());
     let observe = rules(
-        r#"{"mode":"observe","rights":["*.read"],"rate_limits":[{"name":"r","limit":2,"window":"1h"}]}"#,
+        r#"{"mode":"observe","rights":["*.read"],
+            "rate_limits":[{"name":"r","limit":2,"window":"1h"}]}"#,
     );
     let ask = Ask::request(&target, None);
     let mut would = Vec::new();

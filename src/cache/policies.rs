@@ -1,8 +1,8 @@
 //! Policies: compiled once, shared in cells by all keys and clients that have them.
 //!
-//! What cannot be compiled never takes the place of what was: the running policy stays as it is, and
-//! the fault is told. A policy that nobody knows leaves its callers undecidable; only `default` says
-//! nothing, and so restricts nothing, where nobody wrote one.
+//! What cannot be compiled never takes the place of what was: the running policy stays as it is,
+//! and the fault is told. A policy that nobody knows leaves its callers undecidable; only `default`
+//! says nothing, and so restricts nothing, where nobody wrote one.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -142,7 +142,8 @@ impl Cache {
             policy = name,
             problem,
             faults,
-            "a policy in Postgres cannot be used: what held before holds on; mend it with `gatepost \
+            "a policy in Postgres cannot be used: what held before holds on; mend it with \
+            `gatepost \
              policy apply`"
         );
     }

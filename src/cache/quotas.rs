@@ -1,9 +1,9 @@
-//! What Postgres has confirmed of quotas: on disk, so that after a restart without Postgres the rest
-//! of a quota is known.
+//! What Postgres has confirmed of quotas: on disk, so that after a restart without Postgres the
+//! rest of a quota is known.
 //!
 //! Each record tells with what was used the ledger positions that it stands for, and is written as
-//! one value: so whatever of a batch reached the disk before a kill, a fact of the journal is either
-//! in its record or beyond its position, never both.
+//! one value: so whatever of a batch reached the disk before a kill, a fact of the journal is
+//! either in its record or beyond its position, never both.
 
 use bincode::{Decode, Encode};
 use uuid::Uuid;
@@ -51,8 +51,8 @@ impl Cache {
         self.store.quota(key)
     }
 
-    /// Whether every quota that is not over was read from Postgres once: what has no record then was
-    /// not used. Always so when embedded.
+    /// Whether every quota that is not over was read from Postgres once: what has no record then
+    /// was not used. Always so when embedded.
     pub fn quota_bases_known(&self) -> bool {
         self.source.is_none() || self.store.quotas_known().unwrap_or(false)
     }

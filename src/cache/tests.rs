@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
+use crate::model::Client;
 use crate::model::{KeyState, api_key};
 
 const START: Timestamp = Timestamp(1_700_000_000_000_000);

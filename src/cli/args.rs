@@ -146,7 +146,8 @@ pub(super) enum ClientMode {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PolicyCommand {
-    /// Store the [[policies]] of a TOML file in Postgres: all of them, or none when anything is wrong
+    /// Store the [[policies]] of a TOML file in Postgres: all of them, or none when anything is
+    /// wrong
     Apply {
         file: PathBuf,
         /// Only show what would change

@@ -261,7 +261,7 @@ fn print_hides_passwords_and_reads_back_as_the_same_configuration() {
     // The URL itself is given again: what was printed of it leads nowhere.
     let again = loaded(&printed, &[("DATABASE_URL", url)]).expect("what is printed is valid");
     assert_eq!(redacted_toml(&again), printed);
-    assert_eq!(again.policies[0].spec["rate"]["limit"], 5);
+    assert_eq!(again.policies[0].spec["concurrency"]["limit"], 5);
 }
 
 #[test]

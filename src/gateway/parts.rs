@@ -115,10 +115,7 @@ impl Parts {
             left_at,
         };
         let tokens = Arc::new(Tokens::new(data.path(), tokens));
-        let (now, monotonic) = (clock.now(), clock.monotonic());
-        let admission = Admission::new(config.admission.clone(), now, monotonic, metrics.clone());
-        let admission = Arc::new(admission);
-        let book = QuotaBook::new(cache.clone(), admission.clone());
+        let (admission, book) = limits(config, &cache, &clock, &metrics);
         let closing = CancellationToken::new();
         let linked = postgres.map(|postgres| {
             let drainer = drainer::Parts {
@@ -334,6 +331,20 @@ impl Parts {
         stopped.await.map_err(|error| Error::Failed(error.to_string()))??;
         Ok(())
     }
+}
+
+/// What decides, and what it knows of quotas.
+fn limits(
+    config: &Config,
+    cache: &Arc<Cache>,
+    clock: &SharedClock,
+    metrics: &Arc<Metrics>,
+) -> (Arc<Admission>, Arc<QuotaBook>) {
+    let (now, monotonic) = (clock.now(), clock.monotonic());
+    let admission = Admission::new(config.admission.clone(), now, monotonic, metrics.clone());
+    let admission = Arc::new(admission);
+    let book = QuotaBook::new(cache.clone(), admission.clone());
+    (admission, book)
 }
 
 /// Again and again while it cannot be read: what is bound by a quota is undecidable until then.

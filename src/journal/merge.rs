@@ -25,7 +25,8 @@
 //!   process wrote, and quotas. What others wrote may be a copy of what Postgres has.
 //! - In one that never was ([`Scope::All`]): every lane, whoever wrote it; hours older than
 //!   [`HOURS_KEPT`] are folded into totals; old audit entries, sessions that expired
-//!   [`SESSIONS_KEPT`] ago and quotas whose period ended [`QUOTAS_KEPT`] ago drop out. So an embedded gateway runs for years and starts at once.
+//!   [`SESSIONS_KEPT`] ago and quotas whose period ended [`QUOTAS_KEPT`] ago drop out. So an
+//!   embedded gateway runs for years and starts at once.
 //!
 //! The transaction that takes a merged segment from 0 retires its sources in the ledger.
 

@@ -6,6 +6,8 @@ use tempfile::TempDir;
 
 use std::fs;
 
+use uuid::Uuid;
+
 use super::*;
 use crate::clock::SystemClock;
 use crate::disk;

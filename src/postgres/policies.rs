@@ -86,8 +86,9 @@ async fn change_one(
         r#"
         INSERT INTO gatepost.audit_log (event_id, at, node_id, actor, action, subject, detail)
         SELECT $1, gatepost.from_micros($2), $3, $4, $5, $6::text,
-               jsonb_build_object('before', (SELECT spec FROM gatepost.policies WHERE name = $6::text),
-                                  'after', $7::text::jsonb)
+               jsonb_build_object(
+                 'before', (SELECT spec FROM gatepost.policies WHERE name = $6::text),
+                 'after', $7::text::jsonb)
         "#,
         change.event_id,
         at,

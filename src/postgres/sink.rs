@@ -182,8 +182,9 @@ impl Sink {
         Ok(ledger)
     }
 
-    /// What Postgres has confirmed of `keys`, read in one snapshot with how far `streams` are applied;
-    /// of all periods that are not over when `keys` is `None`, beyond `after`, a page at a time.
+    /// What Postgres has confirmed of `keys`, read in one snapshot with how far `streams` are
+    /// applied; of all periods that are not over when `keys` is `None`, beyond `after`, a page at a
+    /// time.
     ///
     /// # Errors
     /// When it cannot be read.

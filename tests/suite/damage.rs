@@ -206,8 +206,8 @@ fn applied(good: &Good, stream: Uuid, counted: &HashMap<Uuid, i64>) -> (u64, u64
 }
 
 /// Each image into a Postgres of its own: what is counted there, and what is reported missing, is
-/// all that was durable. What was found `here` before the drain is reported, unless it was set aside
-/// after that. Returns each loss that is known exactly: facts, and of how many.
+/// all that was durable. What was found `here` before the drain is reported, unless it was set
+/// aside after that. Returns each loss that is known exactly: facts, and of how many.
 async fn is_all_there_is(
     good: &Good,
     gateway: &Gateway,

@@ -1,16 +1,11 @@
 //! Policies of the real program: applied, refused, in force on every path, and through outages.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+mod limits;
 
-use axum::Router;
-use axum::body::Body;
+use std::path::PathBuf;
+
 use axum::http::Method;
-use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::support::cluster::Cluster;
 use crate::support::database::Database;
@@ -134,15 +129,18 @@ async fn what_is_wrong_is_told_with_its_field_and_nothing_changes() {
     };
     for (text, told) in [
         (
-            "[[policies]]\nname = \"standard\"\nrate_limits = [{ name = \"a\", limit = 0, window = \"1s\" }]\n",
+            "[[policies]]\nname = \"standard\"\nrate_limits = [{ name = \"a\", limit = 0, window \
+            = \"1s\" }]\n",
             "policies[0].rate_limits[0].limit: must be at least 1",
         ),
         (
-            "[[policies]]\nname = \"other\"\n[[policies]]\nname = \"standard\"\nip_deny = [\"10.0.0.0/99\"]\n",
+            "[[policies]]\nname = \"other\"\n[[policies]]\nname = \"standard\"\nip_deny = \
+            [\"10.0.0.0/99\"]\n",
             "policies[1].ip_deny[0]: ",
         ),
         (
-            "[[policies]]\nname = \"standard\"\nquotas = [{ name = \"m\", limit = 5, period = \"month\", timezone = \"Nowhere\" }]\n",
+            "[[policies]]\nname = \"standard\"\nquotas = [{ name = \"m\", limit = 5, period = \
+            \"month\", timezone = \"Nowhere\" }]\n",
             "policies[0].quotas[0].timezone: ",
         ),
         ("[[policies]]\nname = \"standard\"\nlimits = 5\n", "policies[0].limits: unknown field"),
@@ -191,7 +189,8 @@ async fn a_dry_run_changes_nothing_and_what_is_in_use_is_not_removed() {
     let changed = apply(&gateway, second, &[]).await.json();
     let difference = json!(["- mode = \"observe\"", "+ mode = \"enforce\""]);
     assert_eq!(changed["changes"][0]["difference"], difference);
-    let history = "SELECT count(*) FROM gatepost.audit_log WHERE action = 'policy.apply' AND subject = 'a' \
+    let history = "SELECT count(*) FROM gatepost.audit_log WHERE action = 'policy.apply' AND \
+        subject = 'a' \
                    AND actor = 'admin' AND detail -> 'after' ->> 'mode' = 'enforce' \
                    AND detail -> 'before' ->> 'mode' = 'observe'";
     assert_eq!(db.number(history).await, 1);
@@ -245,148 +244,14 @@ async fn a_change_reaches_all_keys_at_once() {
 }
 
 #[tokio::test]
-async fn limits_are_told_and_refusals_say_when_to_come_again() {
-    let mut gateway = Gateway::new(
-        None,
-        "[admission]\nlimit_headers = \"both\"\n[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
-         rate_limits = [{ name = \"burst\", limit = 1, window = \"1h\", burst = 2, per = \"key\" },\n\
-                        { name = \"steady\", limit = 100, window = \"1m\" }]\n",
-    );
-    gateway.start().await;
-    let (key, other) = (gateway.create_key("acme").await, gateway.create_key("acme").await);
-    let first = gateway.http().authorize(&key.key).await.unwrap();
-    assert_eq!(
-        first.header("ratelimit-policy"),
-        Some(r#""burst";q=2;w=7200, "steady";q=100;w=60"#)
-    );
-    let told = first.header("ratelimit").unwrap();
-    assert!(told.starts_with(r#""burst";r=1;t=3600, "steady";r=99;t=1"#), "{told}");
-    assert_eq!(first.header("x-ratelimit-limit"), Some("2"));
-    assert_eq!(first.header("x-ratelimit-remaining"), Some("1"));
-    assert_eq!(gateway.http().verdict(&key.key).await.0, 200);
-    let refused = gateway.http().authorize(&key.key).await.unwrap();
-    assert_eq!((refused.status, &*refused.code()), (429, "rate_limited"));
-    assert!(refused.body.contains("`burst`"), "{}", refused.body);
-    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
-    assert!((3500..=3600).contains(&wait), "{wait}");
-    assert!(refused.header("ratelimit").unwrap().starts_with(r#""burst";r=0;t=7200"#));
-    let bearer = format!("Bearer {}", key.key);
-    let headers = [("authorization", &*bearer)];
-    let nginx = gateway.http().ask(Method::GET, "/authz/auth-request", &headers, "").await.unwrap();
-    assert_eq!((nginx.status, nginx.header("x-gatepost-deny-status")), (403, Some("429")));
-    assert!(nginx.header("x-gatepost-retry-after").is_some());
-    // The client's limit is shared; the key's is not, and a refusal took nothing from either.
-    let answer = gateway.http().authorize(&other.key).await.unwrap();
-    assert_eq!(answer.status, 200);
-    assert!(answer.header("ratelimit").unwrap().contains(r#""steady";r=9"#));
-    let heavy = verify(&gateway, json!({ "key": other.key, "cost": 2 })).await;
-    assert_eq!((heavy.status, &heavy.json()["code"]), (200, &json!("rate_limited")));
-    // Memory only: a restart grants a burst again.
-    gateway.terminate().await;
-    gateway.start().await;
-    assert_eq!(gateway.http().verdict(&key.key).await.0, 200);
-}
-
-/// An upstream whose answers do not end before their client leaves.
-async fn endless() -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let drip = || async {
-        let pieces = futures_util::stream::unfold((), |()| async {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            Some((Ok::<_, std::io::Error>("drip"), ()))
-        });
-        Body::from_stream(pieces.boxed())
-    };
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(drip)).await.unwrap() });
-    address
-}
-
-#[tokio::test]
-async fn a_place_is_held_for_the_whole_answer_and_free_when_the_client_leaves() {
-    let upstream = endless().await;
-    let mut gateway = Gateway::new(
-        None,
-        &format!(
-            "[[upstreams]]\nname = \"drip\"\ntargets = [\"{upstream}\"]\n[[routes]]\npath = \"/drip\"\n\
-             upstream = \"drip\"\n[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
-             concurrency = {{ limit = 2, per = \"key\" }}\n"
-        ),
-    );
-    gateway.start().await;
-    let (key, other) = (gateway.create_key("acme").await, gateway.create_key("acme").await);
-    let address: SocketAddr = gateway.http().address().parse().unwrap();
-    let open = async |key: &Made| {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = format!("GET /drip HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n\r\n", key.key);
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut start = [0; 12];
-        stream.read_exact(&mut start).await.unwrap();
-        (stream, String::from_utf8_lossy(&start).into_owned())
-    };
-    let (first, status) = open(&key).await;
-    assert_eq!(status, "HTTP/1.1 200");
-    let (_second, status) = open(&key).await;
-    assert_eq!(status, "HTTP/1.1 200");
-    let refused = forwarded(&gateway, &key.key, Method::GET, "/drip").await;
-    assert_eq!((refused.status, &*refused.code()), (429, "concurrency_exceeded"));
-    assert!(refused.header("retry-after").is_some());
-    assert_eq!(open(&other).await.1, "HTTP/1.1 200", "each key has its own");
-    drop(first);
-    until("a place is free", || async { open(&key).await.1 == "HTTP/1.1 200" }).await;
-}
-
-#[tokio::test]
-async fn addresses_are_taken_from_trusted_proxies_only() {
-    let settings = |trusted: &str| {
-        format!(
-            "{trusted}[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
-             ip_allow = [\"10.0.0.0/8\", \"2001:db8::/32\"]\nip_deny = [\"10.9.0.0/16\"]\n"
-        )
-    };
-    let mut gateway = Gateway::new(None, &settings(""));
-    gateway.start().await;
-    let key = gateway.create_key("acme").await;
-    let bearer = format!("Bearer {}", key.key);
-    let from = async |gateway: &Gateway, ip: &str| {
-        let headers = [("authorization", &*bearer), ("x-forwarded-for", ip)];
-        let asked = gateway.http().ask(Method::GET, "/authz/forward-auth", &headers, "");
-        asked.await.unwrap().status
-    };
-    for (ip, status) in [
-        ("10.1.2.3", 200),
-        ("2001:db8::7", 200),
-        ("10.9.1.1", 403),
-        ("192.0.2.1", 403),
-        ("nonsense", 403),
-    ] {
-        assert_eq!(from(&gateway, ip).await, status, "{ip}");
-    }
-    assert_eq!(
-        gateway.http().verdict(&key.key).await,
-        (403, "ip_denied".into()),
-        "loopback itself"
-    );
-    for (ip, valid) in [("10.1.2.3", true), ("10.9.2.3", false)] {
-        let told = verify(&gateway, json!({ "key": key.key, "ip": ip })).await.json();
-        assert_eq!(told["valid"], valid);
-    }
-    gateway.terminate().await;
-    let text = std::fs::read_to_string(gateway.dir().join("gatepost.toml")).unwrap();
-    let text = text.replace("[server]\n", "[server]\ntrusted_proxies = [\"192.0.2.0/24\"]\n");
-    std::fs::write(gateway.dir().join("gatepost.toml"), text).unwrap();
-    gateway.start().await;
-    assert_eq!(from(&gateway, "10.1.2.3").await, 403, "a stranger's word does not count");
-}
-
-#[tokio::test]
 async fn policies_hold_while_postgres_is_away_and_through_kill_9() {
     let cluster = Cluster::dedicated();
     let db = cluster.database().await;
     let mut gateway = ready(&db, "").await;
     enforce(
         &gateway,
-        "[[policies]]\nname = \"standard\"\nrights = [\"orders.read\"]\nrate_limits = [{ name = \"slow\", limit = 2, window = \"1h\" }]\n",
+        "[[policies]]\nname = \"standard\"\nrights = [\"orders.read\"]\nrate_limits = [{ name = \
+            \"slow\", limit = 2, window = \"1h\" }]\n",
     )
     .await;
     let key = key_with(&gateway, "acme", "standard").await;
@@ -409,7 +274,8 @@ async fn staleness_is_the_policys_own() {
     let mut gateway = ready(&db, "").await;
     enforce(
         &gateway,
-        "[[policies]]\nname = \"strict\"\nmax_stale = \"1ms\"\n[[policies]]\nname = \"lax\"\nmax_stale = \"9h\"\n\
+        "[[policies]]\nname = \"strict\"\nmax_stale = \"1ms\"\n[[policies]]\nname = \
+            \"lax\"\nmax_stale = \"9h\"\n\
          [[policies]]\nname = \"open\"\nmax_stale = \"1ms\"\non_undecidable = \"allow\"\n",
     )
     .await;

@@ -14,7 +14,8 @@ const QUICK: &str = "[postgres]\npoll_interval = \"200ms\"\nconnect_timeout = \"
 /// A quota for a year, so that no test runs over its end; an answered request is on disk.
 fn yearly(limit: u64) -> String {
     format!(
-        "{QUICK}[drain]\ninterval = \"100ms\"\ndeadline = \"2s\"\n[[policies]]\nname = \"default\"\n\
+        "{QUICK}[drain]\ninterval = \"100ms\"\ndeadline = \"2s\"\n[[policies]]\nname = \
+            \"default\"\n\
          commit = \"before_reply\"\n\
          quotas = [{{ name = \"yearly\", limit = {limit}, period = \"year\" }}]\n"
     )
@@ -206,7 +207,8 @@ async fn a_key_has_a_quota_of_its_own_and_observing_charges_nothing_beyond() {
         None,
         "[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\nmode = \"observe\"\n\
          quotas = [{ name = \"own\", limit = 2, period = \"year\", per = \"key\" },\n\
-                   { name = \"all\", limit = 3, period = \"year\", timezone = \"Europe/Berlin\" }]\n",
+                   { name = \"all\", limit = 3, period = \"year\", timezone = \"Europe/Berlin\" \
+                   }]\n",
     );
     gateway.start().await;
     let (key, other) = (gateway.create_key("acme").await, gateway.create_key("acme").await);

@@ -1,3 +1,5 @@
+//! Against two oracles, at the same time, changed while they run, and at the edges.
+
 use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU32;
 
@@ -55,7 +57,10 @@ proptest! {
                     let wait = Some(not_until.wait_time_from(clock.now()));
                     prop_assert_eq!(ours, Err(TakeError::Refused { at: 0, retry_after: wait }));
                 }
-                Err(_) => prop_assert_eq!(ours, Err(TakeError::Refused { at: 0, retry_after: None })),
+                Err(_) => {
+                    let never = TakeError::Refused { at: 0, retry_after: None };
+                    prop_assert_eq!(ours, Err(never));
+                }
             }
         }
     }

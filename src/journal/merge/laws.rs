@@ -26,8 +26,8 @@ pub const SESSIONS_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// may go back.
 pub const QUOTAS_KEPT: Duration = Duration::from_secs(40 * 24 * 3600);
 
-/// What was used, summed; periods that ended before `over` drop out. There are as many as quotas are
-/// in use: few enough for memory.
+/// What was used, summed; periods that ended before `over` drop out. There are as many as quotas
+/// are in use: few enough for memory.
 pub(super) fn quotas(
     segments: &[Arc<Segment>],
     over: Option<Timestamp>,

@@ -156,12 +156,16 @@ mod tests {
         assert!(Period::new(PeriodUnit::Day, "").is_err());
     }
 
+    const ZONES: [&str; 4] = ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia"];
+    const UNITS: [PeriodUnit; 4] =
+        [PeriodUnit::Hour, PeriodUnit::Day, PeriodUnit::Month, PeriodUnit::Year];
+
     proptest! {
         #[test]
         fn every_moment_lies_in_one_period(
             micros in -62_000_000_000_000_000_i64..250_000_000_000_000_000,
-            zone in prop::sample::select(vec!["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia"]),
-            unit in prop::sample::select(vec![PeriodUnit::Hour, PeriodUnit::Day, PeriodUnit::Month, PeriodUnit::Year]),
+            zone in prop::sample::select(&ZONES),
+            unit in prop::sample::select(&UNITS),
         ) {
             let period = Period::new(unit, zone).expect("a zone");
             let now = Timestamp(micros);

@@ -1,3 +1,5 @@
+//! Documents as they are read, refused and written.
+
 use super::*;
 use crate::model::{Name, Policy};
 

@@ -1,6 +1,7 @@
 //! What each refusal looks like on the wire.
 
 use super::*;
+use crate::authn::AuthnError;
 
 const ALL: [(Code, &str, u16, &str); 30] = [
     (Code::AmbiguousCredential, "ambiguous_credential", 400, "Ambiguous credential"),

@@ -192,7 +192,7 @@ async fn a_key_is_exchanged_by_its_own_client_only() {
     let (good, disabled, expired, shut) = (key(1), key(2), key(3), key(4));
     let answer = exchange(&[("client_id", "acme"), ("client_secret", good.reveal())]).await;
     let issued = answer.json();
-    assert_eq!(issued["scope"], "orders.read");
+    assert_eq!(issued["scope"], "orders.read orders.delete");
     assert_eq!((&issued["token_type"], &issued["expires_in"]), (&json!("Bearer"), &json!(300)));
     assert_eq!(issued["refresh_token"], Value::Null);
     let token = issued["access_token"].as_str().expect("a token").to_owned();
@@ -287,7 +287,7 @@ async fn a_client_may_say_who_it_is_and_then_it_must_be_the_sessions() {
     let answer = gateway.ask("POST", "/oauth/token", &headers, &body).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.header("cache-control"), Some("no-store"));
-    assert_eq!(answer.json()["scope"], "orders.read");
+    assert_eq!(answer.json()["scope"], "orders.read orders.delete");
     assert!(gateway.metrics.tokens.repeated.get() == 0, "it was the first");
 
     // Names are form-urlencoded in Basic, and no key is taken in two ways.
@@ -301,7 +301,7 @@ async fn a_client_may_say_who_it_is_and_then_it_must_be_the_sessions() {
     let twice = gateway.ask("POST", "/oauth/token", &headers, exchange).await;
     assert_eq!(error(&twice), (400, "invalid_request".into()));
     let answer = gateway.ask("POST", "/oauth/token", &[FORM, with_key], exchange).await;
-    assert_eq!(answer.json()["scope"], "orders.read");
+    assert_eq!(answer.json()["scope"], "orders.read orders.delete");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,109 @@
+//! What each error of the other rooms becomes.
+
+use super::{Code, DEFAULT_RETRY, Refusal};
+use crate::admission::Denial;
+use crate::authn::AuthnError;
+use crate::proxy::ProxyError;
+use crate::server::path::PathError;
+use crate::tokens::TokenError;
+use crate::usage::Unaccountable;
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Self {
+        Self { code, detail: None, retry_after: None, report: None }
+    }
+}
+
+impl From<AuthnError> for Refusal {
+    fn from(error: AuthnError) -> Self {
+        match error {
+            AuthnError::Missing => Code::MissingCredential.into(),
+            AuthnError::Ambiguous => Code::AmbiguousCredential.into(),
+            AuthnError::Invalid => Code::InvalidCredential.into(),
+            AuthnError::Undecidable { retry_after } => {
+                Self { retry_after: Some(retry_after), ..Code::ValidationUnavailable.into() }
+            }
+        }
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        let refusal = Self::from(Code::of(&denial));
+        match denial {
+            Denial::PolicyUnavailable { retry_after } => {
+                Self { retry_after: Some(retry_after), ..refusal }
+            }
+            Denial::MissingRight(right) => {
+                let detail = format!("The right `{right}` is not given to this credential.");
+                Self { detail: Some(detail.into()), ..refusal }
+            }
+            Denial::ConcurrencyExceeded(limit) => {
+                let detail =
+                    format!("{limit} requests run at a time already. Wait for one to end.");
+                Self { detail: Some(detail.into()), retry_after: Some(DEFAULT_RETRY), ..refusal }
+            }
+            Denial::RateLimited(limited) => {
+                let name = &limited.name;
+                let detail = format!("The rate limit `{name}` is used up. Slow down.");
+                refusal.limited(detail, limited)
+            }
+            Denial::QuotaExceeded(limited) => {
+                let name = &limited.name;
+                let detail = format!("The quota `{name}` is used up until its period ends.");
+                refusal.limited(detail, limited)
+            }
+            _ => refusal,
+        }
+    }
+}
+
+impl From<TokenError> for Refusal {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid => Code::InvalidGrant.into(),
+            TokenError::Scope => Code::InvalidScope.into(),
+            TokenError::ClientDisabled => Code::ClientDisabled.into(),
+            TokenError::Undecidable { retry_after } => {
+                Self { retry_after: Some(retry_after), ..Code::SessionUnavailable.into() }
+            }
+            TokenError::Stale => {
+                let detail = "What is known of the session is too old to decide by. Try again.";
+                Self { detail: Some(detail.into()), ..Code::PolicyUnavailable.into() }
+            }
+            TokenError::Elsewhere(node) => {
+                let detail = format!("The session belongs to the gateway `{node}`. Ask it there.");
+                Self { detail: Some(detail.into()), ..Code::SessionElsewhere.into() }
+            }
+            TokenError::Unrecorded(_) => {
+                let detail = "It could not be recorded, so it was not done. Try again.";
+                Self { detail: Some(detail.into()), ..Code::AccountingUnavailable.into() }
+            }
+        }
+    }
+}
+
+impl From<Unaccountable> for Refusal {
+    fn from(_: Unaccountable) -> Self {
+        Code::AccountingUnavailable.into()
+    }
+}
+
+impl From<ProxyError> for Refusal {
+    fn from(error: ProxyError) -> Self {
+        match error {
+            ProxyError::Unreachable => Code::UpstreamUnreachable.into(),
+            ProxyError::Timeout => Code::UpstreamTimeout.into(),
+            ProxyError::BodyTooLarge => Code::BodyTooLarge.into(),
+            ProxyError::BodyStalled => Code::RequestTimeout.into(),
+            ProxyError::BodyBroken => Self::bad_request("The request body broke off."),
+            ProxyError::Upgrade => Code::UpgradeUnsupported.into(),
+        }
+    }
+}
+
+impl From<PathError> for Refusal {
+    fn from(error: PathError) -> Self {
+        Self::bad_request(error.detail())
+    }
+}
