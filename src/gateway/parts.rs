@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::Error;
 use super::data::DataDir;
 use super::directory::PostgresDirectory;
-use super::quotas::QuotaBook;
+use super::quotas::{QuotaBook, limits, open_book};
 use super::storage::Storage;
 use crate::admin::{self, Contact, Control, Directory};
 use crate::admission::Admission;
@@ -83,13 +83,9 @@ impl Parts {
     ) -> Result<Self, Error> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
-        let metrics = Arc::new(Metrics::new());
-        let tasks = TaskTracker::new();
+        let (metrics, tasks) = (Arc::new(Metrics::new()), TaskTracker::new());
         let node = data.node(config.data.node.as_deref(), &entropy, clock.now())?;
-        let token = token(config, data.path(), &entropy)?;
-        let make =
-            |section| Postgres::new(section, clock.clone(), entropy.clone(), metrics.clone());
-        let postgres = config.postgres.clone().map(make).transpose()?;
+        let postgres = postgres(config, &clock, &entropy, &metrics)?;
         let source = postgres.as_ref().map(|postgres| postgres.source() as Arc<dyn Source>);
         let keys = Keys::open(data.path(), &config.tokens, &entropy, clock.now())?;
         let storage = Storage {
@@ -131,6 +127,7 @@ impl Parts {
             Linked::new(postgres, drainer, &tasks, &closing)
         });
         Ok(Self {
+            token: token(config, data.path(), &entropy)?,
             stopping: CancellationToken::new(),
             entropy,
             metrics,
@@ -144,7 +141,6 @@ impl Parts {
             admission,
             book,
             linked,
-            token,
             started: clock.monotonic(),
             clock,
         })
@@ -333,33 +329,14 @@ impl Parts {
     }
 }
 
-/// What decides, and what it knows of quotas.
-fn limits(
+fn postgres(
     config: &Config,
-    cache: &Arc<Cache>,
     clock: &SharedClock,
+    entropy: &SharedEntropy,
     metrics: &Arc<Metrics>,
-) -> (Arc<Admission>, Arc<QuotaBook>) {
-    let (now, monotonic) = (clock.now(), clock.monotonic());
-    let admission = Admission::new(config.admission.clone(), now, monotonic, metrics.clone());
-    let admission = Arc::new(admission);
-    let book = QuotaBook::new(cache.clone(), admission.clone());
-    (admission, book)
-}
-
-/// Again and again while it cannot be read: what is bound by a quota is undecidable until then.
-fn open_book(book: &Arc<QuotaBook>, journal: &Journal) {
-    const PAUSE: Duration = Duration::from_secs(1);
-    const ATTEMPTS: u32 = 60;
-    for attempt in 1..=ATTEMPTS {
-        match book.open(journal) {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::error!(%error, attempt, "what was used of quotas cannot be read yet");
-                std::thread::sleep(PAUSE);
-            }
-        }
-    }
+) -> Result<Option<Postgres>, Error> {
+    let make = |section| Postgres::new(section, clock.clone(), entropy.clone(), metrics.clone());
+    Ok(config.postgres.clone().map(make).transpose()?)
 }
 
 /// Revocations that stand here already are recorded (again), to settle in Postgres.

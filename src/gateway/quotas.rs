@@ -3,13 +3,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::admission::{Admission, Bases, Used};
 use crate::cache::Cache;
+use crate::clock::SharedClock;
+use crate::config::Config;
 use crate::drainer::QuotaListener;
 use crate::journal::{Journal, SegmentError};
+use crate::metrics::Metrics;
 use crate::model::fact::QuotaKey;
 
 /// Facts of earlier processes: where each stands, and what was used.
@@ -74,5 +78,34 @@ impl QuotaListener for QuotaBook {
             }
         }
         self.admission.quotas().confirmed(key, own, others);
+    }
+}
+
+/// What decides, and what it knows of quotas.
+pub fn limits(
+    config: &Config,
+    cache: &Arc<Cache>,
+    clock: &SharedClock,
+    metrics: &Arc<Metrics>,
+) -> (Arc<Admission>, Arc<QuotaBook>) {
+    let (now, monotonic) = (clock.now(), clock.monotonic());
+    let admission = Admission::new(config.admission.clone(), now, monotonic, metrics.clone());
+    let admission = Arc::new(admission);
+    let book = QuotaBook::new(cache.clone(), admission.clone());
+    (admission, book)
+}
+
+/// Again and again while it cannot be read: what is bound by a quota is undecidable until then.
+pub fn open_book(book: &Arc<QuotaBook>, journal: &Journal) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    const ATTEMPTS: u32 = 60;
+    for attempt in 1..=ATTEMPTS {
+        match book.open(journal) {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::error!(%error, attempt, "what was used of quotas cannot be read yet");
+                std::thread::sleep(PAUSE);
+            }
+        }
     }
 }

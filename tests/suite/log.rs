@@ -34,7 +34,7 @@ async fn status(gateway: &Gateway) -> Value {
 
 /// Waits until nothing of the usage lane is left to settle, and no segment of it either.
 async fn settled(gateway: &Gateway) {
-    until("settled", || async { status(gateway).await["lanes"][1]["segments"] == 0 }).await;
+    until("settled", || async { status(gateway).await["lanes"][2]["segments"] == 0 }).await;
 }
 
 fn lines(ran: &Ran) -> Vec<Value> {
@@ -236,7 +236,7 @@ async fn a_copy_of_what_is_in_the_journal_is_refused() {
     let refused = replay(&gateway, &copy).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("is in the journal"), "{}", refused.stderr);
-    assert_eq!(status(&gateway).await["lanes"][1]["segments"], 1);
+    assert_eq!(status(&gateway).await["lanes"][2]["segments"], 1);
     gateway.terminate().await;
 }
 

@@ -232,7 +232,7 @@ async fn a_gateway_with_garbage_in_a_segment_starts_and_reports_it() {
     until("it has looked through its segments", || async {
         let status = status().await;
         status["quarantined"][0]["missing"]["facts"] == 3000
-            || status["lanes"][1]["missing"]["facts"] == 3000
+            || status["lanes"][2]["missing"]["facts"] == 3000
     })
     .await;
     gateway.terminate().await;

@@ -287,7 +287,7 @@ async fn a_client_may_say_who_it_is_and_then_it_must_be_the_sessions() {
     let answer = gateway.ask("POST", "/oauth/token", &headers, &body).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.header("cache-control"), Some("no-store"));
-    assert_eq!(answer.json()["scope"], "orders.read orders.delete");
+    assert_eq!(answer.json()["scope"], "orders.read");
     assert!(gateway.metrics.tokens.repeated.get() == 0, "it was the first");
 
     // Names are form-urlencoded in Basic, and no key is taken in two ways.
