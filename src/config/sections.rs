@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+use crate::model::policy::PolicySpec;
+
 /// `[admin]`
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -112,7 +114,8 @@ pub struct DeclaredKey {
 pub struct DeclaredPolicy {
     /// Its name.
     pub name: String,
-    /// Everything else in the table: the policy's document, read by `admission`.
+    /// Everything else in the table: the policy's document.
     #[serde(flatten)]
+    #[schemars(with = "PolicySpec")]
     pub spec: serde_json::Map<String, serde_json::Value>,
 }

@@ -145,7 +145,7 @@ pub struct Concurrency {
 #[serde(default, deny_unknown_fields)]
 pub struct PolicySpec {
     /// Whether it denies or only says that it would. The client's own setting wins; without either
-    /// `policy.mode` holds.
+    /// `admission.mode` holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// What may be done, `<table>.<operation>` with `*` for any; `*` alone is everything. Without:
