@@ -35,6 +35,10 @@ pub struct Config {
     pub server: server::Config,
     /// The control plane's listener.
     pub admin: Admin,
+    /// What is told of single requests.
+    pub events: server::Events,
+    /// How long Postgres keeps what is not a total.
+    pub retention: postgres::Retention,
     /// What this gateway keeps on disk.
     pub data: Data,
     /// What it tells.

@@ -8,6 +8,7 @@ mod parts;
 mod quotas;
 mod serve;
 mod storage;
+mod tend;
 
 use std::sync::Arc;
 

@@ -66,8 +66,8 @@ use ticket::{Ended, Shared};
 
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
-use crate::metrics::{LaneLabel, Metrics};
-use crate::model::fact::{AuditEntry, Counter, Counts, Lane, QuotaKey, StateFact};
+use crate::metrics::{EventLabel, LaneLabel, Metrics};
+use crate::model::fact::{AuditEntry, Counter, Counts, Event, Fact, Lane, QuotaKey, StateFact};
 
 pub use ballast::{give_up_ballast, is_disk_full};
 pub use chunk::{CHUNK_MAX, CHUNK_VERSION, Chunk, FACT_MAX, FactRef};
@@ -265,8 +265,33 @@ impl Journal {
 
     /// Records an audit entry; yields when the journal is full.
     pub fn note(&self, entry: AuditEntry) {
-        if !self.has_room() || !self.shared.window.event(entry) {
-            self.metrics.journal.dropped.get_or_create(&LaneLabel::of(Lane::Events)).inc();
+        self.yielding("audit", Fact::Audit(entry));
+    }
+
+    /// Records an event; yields when the journal is full, and holds nobody up.
+    pub fn event(&self, event: Event) {
+        self.yielding(event.kind(), Fact::Event(event));
+    }
+
+    fn yielding(&self, kind: &'static str, fact: Fact) {
+        /// How often it is said that events are dropped.
+        const TOLD_EVERY: u64 = 1_000_000_000;
+        if chunk::fits(FactRef::from(&fact)) && self.has_room() && self.shared.window.event(fact) {
+            return;
+        }
+        let journal = &self.metrics.journal;
+        journal.dropped.get_or_create(&LaneLabel::of(Lane::Events)).inc();
+        journal.events_dropped.get_or_create(&EventLabel { kind }).inc();
+        let now = u64::try_from(self.clock.0.monotonic().as_nanos()).unwrap_or(u64::MAX);
+        let told = self.shared.events_told.load(Ordering::Relaxed);
+        let due = told == 0 || now.saturating_sub(told) >= TOLD_EVERY;
+        let swap = || {
+            let told_now = now.max(1);
+            let order = Ordering::Relaxed;
+            self.shared.events_told.compare_exchange(told, told_now, order, order)
+        };
+        if due && swap().is_ok() {
+            tracing::warn!(kind, "events are dropped: there are too many, or the journal is full");
         }
     }
 

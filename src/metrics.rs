@@ -50,7 +50,7 @@ pub use admission::{AdmissionMetrics, CodeLabel};
 pub use cache::CacheMetrics;
 pub use drain::DrainMetrics;
 pub use http::{HttpMetrics, RequestLabels};
-pub use journal::{JournalMetrics, LaneLabel};
+pub use journal::{EventLabel, JournalMetrics, LaneLabel};
 pub use postgres::{PoolLabel, PostgresMetrics};
 pub use tokens::TokenMetrics;
 

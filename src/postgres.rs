@@ -38,7 +38,7 @@ use crate::entropy::SharedEntropy;
 use crate::metrics::Metrics;
 use crate::model::Name;
 
-pub use config::{Config, DatabaseUrl};
+pub use config::{Config, DatabaseUrl, Retention};
 pub use directory::Directory;
 pub use error::PostgresError;
 pub use feed::Feed;

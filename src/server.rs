@@ -19,7 +19,7 @@ mod request_id;
 mod routes;
 mod verify;
 
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, Events};
 pub use edge::{DataPlane, ServerParts, service};
 pub use listener::serve;
 pub use readiness::{Footing, Phase, Readiness};

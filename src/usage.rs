@@ -12,8 +12,9 @@ use std::sync::Arc;
 use crate::admission::Permit;
 use crate::clock::SharedClock;
 use crate::journal::{Commit, Full, Journal, Room, Ticket};
-use crate::model::fact::{Counter, Counts};
+use crate::model::fact::{Counter, Counts, Event};
 use crate::model::{Principal, Target, Timestamp};
+use record::Held;
 
 pub use record::{OpenRecord, Tally};
 
@@ -63,6 +64,11 @@ impl Meter {
         self.receipt(permit.commit(), self.journal.count(room, counter_of(permit), counts))
     }
 
+    /// Something to look at later; it may yield.
+    pub fn happened(&self, event: Event) {
+        self.journal.event(event);
+    }
+
     /// Before the request itself: whoever waits for that waits for these as well.
     fn quotas(&self, room: Room, permit: &Permit<'_>) {
         for used in permit.uses() {
@@ -78,17 +84,19 @@ impl Meter {
     }
 
     /// A request that is being forwarded: counts the admission now, the completion when the
-    /// record is dropped. Until then it has its place among those that run at a time.
+    /// record is dropped. Until then it has its place among those that run at a time. `line` is
+    /// told then, with how it ended.
     pub fn open(
         self: &Arc<Self>,
         room: Room,
         permit: &mut Permit<'_>,
+        line: Option<Box<Event>>,
     ) -> (Arc<OpenRecord>, Receipt<'_>) {
         self.quotas(room, permit);
         let counter = counter_of(permit);
         let ticket = self.journal.count(room, counter.clone(), admitted(permit.at()));
-        let running = permit.take_running();
-        let record = OpenRecord::new(Arc::clone(self), room, counter, permit.at(), running);
+        let held = Held { running: permit.take_running(), line };
+        let record = OpenRecord::new(Arc::clone(self), room, counter, permit.at(), held);
         (Arc::new(record), self.receipt(permit.commit(), ticket))
     }
 

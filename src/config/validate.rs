@@ -31,6 +31,8 @@ pub(super) fn problems(config: &Config, origin: impl Fn(&str) -> String) -> Vec<
     journal(config, &mut found);
     found.at_least_one(config.admission.max_buckets, "admission.max_buckets");
     found.at_least_one(config.admission.max_quotas, "admission.max_quotas");
+    let share = (0.0..=1.0).contains(&config.events.requests);
+    found.unless(share, "events.requests", "must lie between 0 and 1");
     drain(config, &mut found);
     routing(config, &mut found);
     declared(config, &mut found);

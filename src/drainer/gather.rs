@@ -56,6 +56,7 @@ impl Merged {
         match fact {
             Fact::State(fact) => batch.state.push(fact),
             Fact::Audit(entry) => batch.events.push(entry),
+            Fact::Event(event) => batch.happened.push(event),
             Fact::Quota(QuotaFact { key, used }) => {
                 let sum = self.quotas.entry(key).or_insert(0);
                 *sum = sum.saturating_add(used);
@@ -68,7 +69,11 @@ impl Merged {
     }
 
     fn rows(&self, batch: &Batch) -> usize {
-        self.usage.len() + self.quotas.len() + batch.state.len() + batch.events.len()
+        self.usage.len()
+            + self.quotas.len()
+            + batch.state.len()
+            + batch.events.len()
+            + batch.happened.len()
     }
 
     fn full(&self, batch: &Batch, bounds: Bounds) -> bool {

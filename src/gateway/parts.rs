@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::Error;
 use super::data::DataDir;
 use super::directory::PostgresDirectory;
-use super::quotas::{QuotaBook, limits, open_book};
+use super::quotas::{QuotaBook, limits};
 use super::storage::Storage;
 use crate::admin::{self, Contact, Control, Directory};
 use crate::admission::Admission;
@@ -22,13 +22,12 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::config::Config;
 use crate::drainer::{self, Drainer};
 use crate::entropy::{SharedEntropy, SystemEntropy};
-use crate::journal::{Journal, MergeError, Reader, Scope};
+use crate::journal::{Journal, Reader};
 use crate::metrics::Metrics;
 use crate::model::Name;
 use crate::model::fact::{Revocation, StateFact};
 use crate::postgres::feed::FeedHandle;
 use crate::postgres::{Feed, Postgres};
-use crate::steward::Steward;
 use crate::tokens::{self, Keys, Tokens};
 
 /// Postgres, as far as it is configured.
@@ -67,7 +66,7 @@ pub struct Parts {
     pub cache: Arc<Cache>,
     pub tokens: Arc<Tokens>,
     pub admission: Arc<Admission>,
-    book: Arc<QuotaBook>,
+    pub book: Arc<QuotaBook>,
     pub linked: Option<Linked>,
     pub token: SecretString,
     started: Duration,
@@ -202,121 +201,6 @@ impl Parts {
         self.tasks.spawn(feed.run(follower, Arc::new(missing), self.closing.clone()));
     }
 
-    /// What a running gateway does beside answering.
-    pub fn tend(&self) {
-        let (journal, closing) = (self.journal.clone(), self.closing.clone());
-        self.tasks.spawn_blocking(move || journal.examine(&|| closing.is_cancelled()));
-        let (book, journal) = (self.book.clone(), self.journal.clone());
-        self.tasks.spawn_blocking(move || open_book(&book, &journal));
-        self.end_overlaps();
-        self.tidy_limits();
-        self.keep_merged();
-        if let Some(linked) = &self.linked {
-            let steward = Steward {
-                node: self.node.clone(),
-                cache: self.cache.clone(),
-                journal: self.journal.clone(),
-                directory: linked.postgres.directory(),
-                kept: self.tokens.config().sessions_kept,
-                clock: self.clock.clone(),
-                metrics: self.metrics.clone(),
-            };
-            self.tasks.spawn(steward.run(self.closing.clone()));
-        }
-    }
-
-    /// Once a minute, and at the start: an overlap that has ended becomes a revocation "at once".
-    fn end_overlaps(&self) {
-        const EVERY: Duration = Duration::from_secs(60);
-        let (journal, cache) = (self.journal.clone(), self.cache.clone());
-        let closing = self.closing.clone();
-        self.tasks.spawn(async move {
-            loop {
-                let (journal, seen) = (journal.clone(), cache.clone());
-                let look = move || record(&journal, &seen, seen.reached());
-                if let Err(error) = tokio::task::spawn_blocking(look).await {
-                    tracing::error!(%error, "ended overlaps cannot be looked for");
-                }
-                tokio::select! {
-                    () = closing.cancelled() => return,
-                    () = tokio::time::sleep(EVERY) => {}
-                }
-            }
-        });
-    }
-
-    /// Limits that stand as if nothing had ever been taken are let go of.
-    fn tidy_limits(&self) {
-        const EVERY: Duration = Duration::from_secs(30);
-        let (admission, clock) = (self.admission.clone(), self.clock.clone());
-        let closing = self.closing.clone();
-        self.tasks.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = closing.cancelled() => return,
-                    () = tokio::time::sleep(EVERY) => admission.tidy(clock.monotonic()),
-                }
-            }
-        });
-    }
-
-    /// What may be merged: without Postgres nobody else can have it.
-    fn scope(&self) -> Scope {
-        if self.linked.is_some() { Scope::Own } else { Scope::All }
-    }
-
-    /// Merges a backlog whenever it is worth while.
-    fn keep_merged(&self) {
-        const EVERY: Duration = Duration::from_secs(1);
-        const AFTER_FAILURE: Duration = Duration::from_secs(60);
-        let journal = self.journal.clone();
-        let (closing, scope) = (self.closing.clone(), self.scope());
-        self.tasks.spawn(async move {
-            while !closing.is_cancelled() {
-                let (journal, stop) = (journal.clone(), closing.clone());
-                let merge = move || journal.merge(scope, &|| stop.is_cancelled());
-                let pause = match tokio::task::spawn_blocking(merge).await {
-                    Ok(Ok(true)) => continue,
-                    Ok(Ok(false) | Err(MergeError::Stopped)) => EVERY,
-                    Ok(Err(error)) => {
-                        tracing::warn!(%error, "the backlog is not merged now");
-                        AFTER_FAILURE
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "the backlog cannot be merged");
-                        AFTER_FAILURE
-                    }
-                };
-                tokio::select! {
-                    () = closing.cancelled() => {}
-                    () = tokio::time::sleep(pause) => {}
-                }
-            }
-        });
-    }
-
-    /// Reads what was used of quotas, for a command that shows it.
-    pub async fn open_book(&self) {
-        let (book, journal) = (self.book.clone(), self.journal.clone());
-        let opened = tokio::task::spawn_blocking(move || open_book(&book, &journal));
-        if let Err(error) = opened.await {
-            tracing::error!(%error, "what was used of quotas cannot be read");
-        }
-    }
-
-    /// Merges once, where there is no Postgres: commands leave a segment each.
-    pub async fn merge_local(&self) {
-        if self.scope() == Scope::All {
-            let journal = self.journal.clone();
-            let merge = move || journal.merge(Scope::All, &|| false);
-            match tokio::task::spawn_blocking(merge).await {
-                Ok(Ok(_worth_while)) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "the journal's segments are not merged"),
-                Err(error) => tracing::error!(%error, "the journal's segments are not merged"),
-            }
-        }
-    }
-
     /// Ends feed and drainer, brings the journal to the disk, and frees the data directory.
     pub async fn close(self) -> Result<(), Error> {
         self.closing.cancel();
@@ -340,7 +224,7 @@ fn postgres(
 }
 
 /// Revocations that stand here already are recorded (again), to settle in Postgres.
-fn record(journal: &Journal, cache: &Cache, revocations: Vec<Revocation>) {
+pub(super) fn record(journal: &Journal, cache: &Cache, revocations: Vec<Revocation>) {
     if revocations.is_empty() {
         return;
     }

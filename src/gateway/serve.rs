@@ -55,8 +55,8 @@ pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
         parts.follow(feed);
     }
     let readiness = readiness(&control);
-    let plane = data_plane(&parts, config.server.clone(), routes, readiness.clone());
-    parts.tend();
+    let plane = data_plane(&parts, &config, routes, readiness.clone());
+    parts.tend(&config.retention);
     readiness.ready();
     announce(&config, &addresses, &parts.data);
 
@@ -106,10 +106,11 @@ pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
 
 fn data_plane(
     parts: &Parts,
-    config: server::Config,
+    config: &Config,
     routes: RouteTable,
     readiness: Arc<Readiness>,
 ) -> server::DataPlane {
+    let config = server::Config { events: config.events.clone(), ..config.server.clone() };
     server::service(ServerParts {
         config,
         routes,

@@ -15,7 +15,7 @@ use bincode::Encode;
 use uuid::Uuid;
 
 use crate::codec::{self, CodecError, Kind};
-use crate::model::fact::{AuditEntry, Counter, Counts, Fact, QuotaKey, StateFact};
+use crate::model::fact::{AuditEntry, Counter, Counts, Event, Fact, QuotaKey, StateFact};
 
 /// The largest chunk in bytes.
 pub const CHUNK_MAX: usize = 4096;
@@ -99,6 +99,8 @@ pub enum FactRef<'a> {
     Audit(&'a AuditEntry),
     /// Quota lane.
     Quota(&'a QuotaKey, &'a u64),
+    /// Events lane.
+    Event(&'a Event),
 }
 
 impl<'a> From<&'a Fact> for FactRef<'a> {
@@ -108,6 +110,7 @@ impl<'a> From<&'a Fact> for FactRef<'a> {
             Fact::Usage(fact) => Self::Usage(&fact.counter, &fact.counts),
             Fact::Audit(entry) => Self::Audit(entry),
             Fact::Quota(fact) => Self::Quota(&fact.key, &fact.used),
+            Fact::Event(event) => Self::Event(event),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the journal says of itself, for `status` and `log status`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,14 +8,14 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{Commit, Journal, Missing, Report, Segment};
-use crate::metrics::LaneLabel;
+use crate::metrics::{EventLabel, LaneLabel};
 use crate::model::Timestamp;
 use crate::model::fact::Lane;
 
 /// What `status` says of one lane.
 #[derive(Clone, Debug, Serialize)]
 pub struct LaneStatus {
-    /// `state`, `usage` or `events`.
+    /// `state`, `quota`, `usage` or `events`.
     pub lane: &'static str,
     /// Segments on disk, settled ones in their retention included.
     pub segments: u64,
@@ -56,6 +57,8 @@ pub struct JournalStatus {
     pub failing: bool,
     /// What was set aside as damaged, and what is missing with it.
     pub quarantined: Vec<Report>,
+    /// Events that yielded since the start, by kind.
+    pub events_dropped: BTreeMap<&'static str, u64>,
     /// Counters that wait for their commit.
     pub pending: u64,
     /// The longest that a counted request may not be on disk yet, while the disk works.
@@ -123,12 +126,21 @@ impl Journal {
             disk_free: crate::disk::free_bytes(&self.dir).ok(),
             failing: self.shared.is_hopeless(),
             quarantined: self.quarantined(),
+            events_dropped: self.events_dropped(),
             pending: self.pending() as u64,
             worst_case_loss_seconds: match self.config.commit {
                 Commit::BeforeReply => 0.0,
                 Commit::Interval => self.config.interval.0.as_secs_f64(),
             },
         }
+    }
+
+    fn events_dropped(&self) -> BTreeMap<&'static str, u64> {
+        let dropped = |kind| {
+            let label = EventLabel { kind };
+            (kind, self.metrics.journal.events_dropped.get_or_create(&label).get())
+        };
+        ["audit", "auth_attempt", "admission", "request"].map(dropped).into()
     }
 
     fn lane_status(&self, lane: Lane) -> LaneStatus {

@@ -48,6 +48,8 @@ pub(super) struct Shared {
     pub disk_bytes: AtomicU64,
     /// State facts that were recorded and are not on disk.
     state_waiting: AtomicUsize,
+    /// When it was last said that events are dropped: monotonic nanoseconds, 0 never.
+    pub events_told: AtomicU64,
     pub segments: Mutex<Vec<Arc<Segment>>>,
     pub merging: Merging,
 }
@@ -68,6 +70,7 @@ impl Shared {
             pending: AtomicI64::new(0),
             disk_bytes: AtomicU64::new(0),
             state_waiting: AtomicUsize::new(0),
+            events_told: AtomicU64::new(0),
             segments: Mutex::default(),
             merging: Merging::default(),
         }

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{FactRef, lock};
-use crate::model::fact::{AuditEntry, Counter, Counts, QuotaKey, StateFact};
+use crate::model::fact::{Counter, Counts, Fact, QuotaKey, StateFact};
 
 /// Counters with their counts.
 pub type Tally = HashMap<Counter, Counts>;
@@ -58,7 +58,7 @@ pub struct Collected {
     /// Usage lane, merged.
     pub usage: Tally,
     /// Events lane.
-    pub events: Vec<AuditEntry>,
+    pub events: Vec<Fact>,
     /// Counters and quotas taken out of the shards, before merging: what the bound on pending
     /// counters counts.
     pub taken: usize,
@@ -111,7 +111,7 @@ impl Collected {
 
     /// The facts of the events lane.
     pub fn event_facts(&self) -> impl Iterator<Item = FactRef<'_>> {
-        self.events.iter().map(FactRef::Audit)
+        self.events.iter().map(FactRef::from)
     }
 }
 
@@ -127,7 +127,7 @@ fn place(counter: &Counter) -> (u128, u128) {
 struct Rare {
     round: u64,
     state: Vec<StateFact>,
-    events: Vec<AuditEntry>,
+    events: Vec<Fact>,
 }
 
 #[derive(Debug, Default)]
@@ -151,7 +151,7 @@ pub struct Window {
 
 /// More shards than worker threads of most machines; a shard is 128 bytes.
 const SHARDS: usize = 16;
-/// The bound on audit entries in one window; the events lane yields first.
+/// The bound on events in one window; the events lane yields first.
 pub const EVENTS_MAX: usize = 10_000;
 
 static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
@@ -201,11 +201,11 @@ impl Window {
     }
 
     /// Records an event; `false` when the window has taken its share.
-    pub fn event(&self, entry: AuditEntry) -> bool {
+    pub fn event(&self, event: Fact) -> bool {
         let mut rare = lock(&self.rare);
         let fits = rare.events.len() < EVENTS_MAX;
         if fits {
-            rare.events.push(entry);
+            rare.events.push(event);
         }
         fits
     }

@@ -8,10 +8,17 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::model::fact::Lane;
 
+/// Which kind of event.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct EventLabel {
+    /// `audit`, `auth_attempt`, `admission` or `request`.
+    pub kind: &'static str,
+}
+
 /// Which lane.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LaneLabel {
-    /// `state`, `usage` or `events`.
+    /// `state`, `quota`, `usage` or `events`.
     pub lane: &'static str,
 }
 
@@ -50,6 +57,9 @@ metrics! {
         pub rejected: Family<LaneLabel, Counter> = Family::default() => "journal_rejected",
         /// Facts dropped under `on_full = "drop_and_count"`, and events that yielded.
         pub dropped: Family<LaneLabel, Counter> = Family::default() => "journal_dropped",
+        /// Events that yielded, by kind.
+        pub events_dropped: Family<EventLabel, Counter> = Family::default()
+            => "journal_events_dropped",
         /// Sequence numbers found missing while reading segments.
         pub missing: Counter = Counter::default() => "journal_missing_sequences",
         /// Merges of a long backlog.

@@ -8,10 +8,11 @@
 //! | state | session | insert if absent; generation and its moment: max; revoked: min |
 //! | quota | quota used (quota, client or key, period) | sum |
 //! | usage | count (client, key, table, operation, hour) | sum; `last_seen` max |
-//! | events | audit entry | set union by event id |
+//! | events | audit entry; auth attempt, admission, request | set union by event id |
 //!
 //! A state fact never needs its parent row: any order of arrival ends in the same state.
 
+mod event;
 mod shown;
 
 use std::hash::{Hash, Hasher};
@@ -20,6 +21,10 @@ use bincode::{Decode, Encode};
 use uuid::Uuid;
 
 use super::{Client, Key, Name, Session, Timestamp};
+
+pub use event::{
+    AdmissionEvent, AuthAttempt, EVENT_TEXT_MAX, Event, Happened, RequestLine, event_text,
+};
 
 /// One of the journal's lanes; each has its own streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,7 +35,7 @@ pub enum Lane {
     Quota,
     /// Counters: the bulk.
     Usage,
-    /// Audit entries: bounded, and the first to yield.
+    /// Audit entries and what happened to requests: bounded, and the first to yield.
     Events,
 }
 
@@ -252,6 +257,8 @@ pub enum Fact {
     Audit(AuditEntry),
     /// Quota lane.
     Quota(QuotaFact),
+    /// Events lane.
+    Event(Event),
 }
 
 impl Fact {
@@ -260,7 +267,7 @@ impl Fact {
         match self {
             Self::State(_) => Lane::State,
             Self::Usage(_) => Lane::Usage,
-            Self::Audit(_) => Lane::Events,
+            Self::Audit(_) | Self::Event(_) => Lane::Events,
             Self::Quota(_) => Lane::Quota,
         }
     }

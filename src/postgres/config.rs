@@ -10,6 +10,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::PostgresError;
 use crate::model::units::Span;
 
+/// `[retention]`: how long Postgres keeps what is not a total. Whole months go at a time.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// `auth_attempts`, `admission_events`, `request_log`, `audit_log`; `0s` keeps for ever.
+    pub events: Span,
+    /// `usage_hourly`; `0s` keeps for ever.
+    pub hourly: Span,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3600;
+        Self { events: Span::secs(90 * DAY), hourly: Span::secs(400 * DAY) }
+    }
+}
+
 /// `[postgres]`
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

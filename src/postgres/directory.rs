@@ -11,8 +11,9 @@ use uuid::Uuid;
 use super::pool::{Checkout, Pool};
 use super::rows::count;
 use super::sink::{Ledger, ledger};
-use super::{PostgresError, deadline};
+use super::{PostgresError, Retention, deadline};
 use crate::model::fact::Counts;
+use crate::model::units::Span;
 use crate::model::{Name, Timestamp};
 
 /// What is settled, with the ledger positions that it stands for, read in one snapshot.
@@ -107,6 +108,28 @@ impl Directory {
             let ledger = positions(&mut *conn, streams).await?;
             sqlx::raw_sql("COMMIT").execute(conn).await?;
             Ok(UsageReport { rows, ledger })
+        })
+        .await
+    }
+
+    /// Makes the partitions of the months to come, and lets go of what is older than it is kept;
+    /// how many partitions and rows went.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked, or refuses.
+    pub async fn keep_partitions(&self, retention: &Retention) -> Result<i32, PostgresError> {
+        let seconds = |span: Span| span.0.as_secs_f64();
+        self.with(async |conn| {
+            sqlx::query_scalar!(r#"SELECT gatepost.ensure_partitions() AS "made!""#)
+                .fetch_one(&mut *conn)
+                .await?;
+            let expire = sqlx::query_scalar!(
+                r#"SELECT gatepost.expire(make_interval(secs => $1), make_interval(secs => $2))
+                   AS "gone!""#,
+                seconds(retention.events),
+                seconds(retention.hourly)
+            );
+            Ok(expire.fetch_one(conn).await?)
         })
         .await
     }

@@ -13,6 +13,7 @@
 //! because Postgres will never take a row is done once more with care: the offenders are sifted out
 //! and become dead letters, all others are applied, and the ledger advances past both.
 
+mod events;
 pub(super) mod ledger;
 mod letters;
 mod part;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use super::PostgresError;
 use super::rows::bigint;
-use crate::model::fact::{AuditEntry, Lane, QuotaFact, QuotaKey, StateFact, UsageFact};
+use crate::model::fact::{AuditEntry, Event, Lane, QuotaFact, QuotaKey, StateFact, UsageFact};
 use crate::model::{Name, Timestamp};
 
 use part::Part;
@@ -77,6 +78,8 @@ pub struct Batch {
     pub usage: Vec<UsageFact>,
     /// In any order.
     pub events: Vec<AuditEntry>,
+    /// In any order.
+    pub happened: Vec<Event>,
 }
 
 /// A committed transaction.
@@ -257,42 +260,6 @@ fn failed(error: sqlx::Error) -> SinkError {
         }
         _ => SinkError::Failed(error.into()),
     }
-}
-
-async fn write_events(
-    conn: &mut PgConnection,
-    node: &str,
-    events: &[AuditEntry],
-) -> Result<u64, sqlx::Error> {
-    if events.is_empty() {
-        return Ok(0);
-    }
-    let mut events: Vec<&AuditEntry> = events.iter().collect();
-    events.sort_by_key(|event| event.event_id);
-    let ids: Vec<Uuid> = events.iter().map(|event| event.event_id).collect();
-    let at: Vec<i64> = ids.iter().map(|id| made_at(*id).0).collect();
-    let actors: Vec<&str> = events.iter().map(|event| &*event.actor).collect();
-    let actions: Vec<&str> = events.iter().map(|event| &*event.action).collect();
-    let subjects: Vec<&str> = events.iter().map(|event| &*event.subject).collect();
-    sqlx::query!(
-        r#"
-        INSERT INTO gatepost.audit_log (event_id, at, node_id, actor, action, subject)
-        SELECT u.id, gatepost.from_micros(u.at), $6, u.actor, u.action, u.subject
-        FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::text[])
-          AS u (id, at, actor, action, subject)
-        ORDER BY u.id
-        ON CONFLICT (event_id, at) DO NOTHING
-        "#,
-        &ids,
-        &at,
-        &actors as _,
-        &actions as _,
-        &subjects as _,
-        node
-    )
-    .execute(conn)
-    .await?;
-    Ok(rows_in(events.len()))
 }
 
 /// The moment that a uuid v7 tells (RFC 9562 §5.7); the epoch for any other.

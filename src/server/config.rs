@@ -40,6 +40,9 @@ pub struct Config {
     pub upstream_max_idle: usize,
     /// How long running requests may take when the gateway shuts down.
     pub shutdown_deadline: Span,
+    /// What is told of single requests.
+    #[serde(skip)]
+    pub events: Events,
     /// For development: an upstream named `echo` that answers with what it got, behind `/echo`.
     pub echo: bool,
 }
@@ -62,8 +65,28 @@ impl Default for Config {
             upstream_idle_timeout: Span::secs(30),
             upstream_max_idle: 64,
             shutdown_deadline: Span::secs(30),
+            events: Events::default(),
             echo: false,
         }
+    }
+}
+
+/// `[events]`: what is told of single requests, in `auth_attempts`, `admission_events` and
+/// `request_log`. It may yield to counts.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// Credentials that are refused.
+    pub auth_attempts: bool,
+    /// What policies deny, or would.
+    pub admissions: bool,
+    /// The share of forwarded requests that are told, from 0 to 1.
+    pub requests: f64,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self { auth_attempts: true, admissions: true, requests: 0.0 }
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the data plane shares, and the one way out of it.
 
 mod authorize;
+mod events;
 mod forward;
 mod service;
 #[cfg(test)]

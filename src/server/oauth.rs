@@ -140,7 +140,7 @@ async fn token(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refu
             Ok(issued(&edge.tokens.refresh(text, asked).await?, true))
         }
         "client_credentials" => {
-            let caller = presented.identify(edge).await?.ok_or(Code::InvalidClient)?;
+            let caller = presented.identify(edge, ip).await?.ok_or(Code::InvalidClient)?;
             // It is a use of the key, and counted as one.
             let (permit, room) = edge.admit(&caller, Ask::request(edge.access(), ip)).await?;
             let principal = permit.principal();

@@ -2,6 +2,8 @@
 
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use uuid::Uuid;
+
 use crate::clock::SharedClock;
 use crate::entropy::{Entropy, SeededEntropy, SharedEntropy};
 
@@ -34,9 +36,14 @@ impl RequestIds {
         }
     }
 
+    /// A uuid v7, for what needs to differ and not to be secret.
+    pub fn uuid(&self) -> Uuid {
+        (&self.sequence as &dyn Entropy).uuid_v7(self.clock.now())
+    }
+
     /// A new id.
     pub fn make(&self) -> HeaderValue {
-        let id = (&self.sequence as &dyn Entropy).uuid_v7(self.clock.now());
+        let id = self.uuid();
         let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
         let text = id.as_hyphenated().encode_lower(&mut text);
         // Hexadecimal digits and hyphens always make a header.

@@ -79,7 +79,7 @@ pub(super) async fn answer(edge: &Edge, parts: &Parts, body: Body) -> Result<Res
     if question.explain && !operator {
         return Err(Refusal::bad_request("`explain` needs the admin token as `Authorization`."));
     }
-    let caller = match edge.identify(&question.key).await {
+    let caller = match edge.identify(&question.key, question.ip).await {
         Ok(caller) => caller,
         Err(undecidable @ AuthnError::Undecidable { .. }) => return Err(undecidable.into()),
         Err(_) => return Ok(Json(Answer::unknown()).into_response()),
@@ -135,7 +135,7 @@ async fn may_ask(edge: &Edge, parts: &Parts) -> Result<(), Refusal> {
     if peer.trusted && client.is_some_and(|ip| edge.trusted.contains(ip)) {
         return Ok(());
     }
-    let caller = edge.identify(authn::presented(&parts.headers)?).await?;
+    let caller = edge.identify(authn::presented(&parts.headers)?, client).await?;
     Ok(edge.entitled(&caller, MAY_VERIFY, client)?)
 }
 

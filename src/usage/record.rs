@@ -8,7 +8,7 @@ use super::Meter;
 use crate::admission::Running;
 use crate::journal::Room;
 use crate::model::Timestamp;
-use crate::model::fact::{Counter, Counts};
+use crate::model::fact::{Counter, Counts, Event, Happened};
 
 /// What is known so far of a request that runs. Shared by the two directions.
 #[derive(Debug, Default)]
@@ -72,7 +72,15 @@ pub struct OpenRecord {
     at: Timestamp,
     started: Duration,
     tally: Tally,
-    _running: Option<Running>,
+    held: Held,
+}
+
+/// What a request holds until its end.
+pub(super) struct Held {
+    /// Its place among those that run at a time.
+    pub running: Option<Running>,
+    /// What is told of it then.
+    pub line: Option<Box<Event>>,
 }
 
 impl OpenRecord {
@@ -81,10 +89,10 @@ impl OpenRecord {
         room: Room,
         counter: Counter,
         at: Timestamp,
-        running: Option<Running>,
+        held: Held,
     ) -> Self {
         let started = meter.clock.monotonic();
-        Self { meter, room, counter, at, started, tally: Tally::default(), _running: running }
+        Self { meter, room, counter, at, started, tally: Tally::default(), held }
     }
 
     /// Where to note what happens.
@@ -97,6 +105,15 @@ impl Drop for OpenRecord {
     fn drop(&mut self) {
         let took = self.meter.clock.monotonic().saturating_sub(self.started);
         let counts = self.tally.completed(self.at, took);
+        if let Some(mut event) = self.held.line.take()
+            && let Happened::Request(line) = &mut event.what
+        {
+            line.status = self.tally.status.load(Ordering::Relaxed);
+            (line.bytes_in, line.bytes_out) = (counts.bytes_in, counts.bytes_out);
+            line.duration_us = counts.duration_us;
+            self.meter.happened(*event);
+        }
+        drop(self.held.running.take());
         // The answer has left already: nobody is there to wait for the ticket.
         let _unawaited = self.meter.journal.count(self.room, self.counter.clone(), counts);
     }

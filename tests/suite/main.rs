@@ -11,6 +11,7 @@ mod crash_points;
 mod damage;
 mod disk_errors;
 mod drain;
+mod events;
 mod feed;
 mod fuzz;
 mod kill;

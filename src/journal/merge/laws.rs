@@ -11,12 +11,10 @@ use uuid::Uuid;
 use super::run::Reading;
 use super::{MergeError, Pace};
 use crate::journal::Segment;
-use crate::model::fact::{
-    AuditEntry, Fact, QuotaFact, QuotaKey, Revocation, RevocationKind, StateFact,
-};
+use crate::model::fact::{Fact, QuotaFact, QuotaKey, Revocation, RevocationKind, StateFact};
 use crate::model::{Name, Session, Timestamp};
 
-/// Audit entries that are kept; the oldest beyond drop out.
+/// Events that are kept; the oldest beyond drop out.
 pub(super) const EVENTS_MAX: usize = if cfg!(test) { 20 } else { 100_000 };
 
 /// How long a session that has expired is kept where nothing was ever sent.
@@ -77,7 +75,7 @@ pub(super) fn state(
                 created.push(StateFact::KeyCreated(key));
             }
         }
-        Fact::Usage(_) | Fact::Audit(_) | Fact::Quota(_) => {}
+        Fact::Usage(_) | Fact::Audit(_) | Fact::Quota(_) | Fact::Event(_) => {}
     })?;
     let mut revoked: Vec<_> = revoked.into_values().collect();
     revoked.sort();
@@ -94,18 +92,21 @@ pub(super) fn events(
     segments: &[Arc<Segment>],
     pace: &mut Pace<'_>,
 ) -> Result<(Vec<Fact>, u64), MergeError> {
-    let (mut kept, mut dropped) = (BTreeMap::<Uuid, AuditEntry>::new(), 0);
+    let (mut kept, mut dropped) = (BTreeMap::<Uuid, Fact>::new(), 0);
     each(segments, pace, |fact| {
-        if let Fact::Audit(entry) = fact {
-            kept.insert(entry.event_id, entry);
-            if kept.len() > EVENTS_MAX {
-                // The id is a uuid v7: the first is the oldest.
-                kept.pop_first();
-                dropped += 1;
-            }
+        let id = match &fact {
+            Fact::Audit(entry) => entry.event_id,
+            Fact::Event(event) => event.event_id,
+            _ => return,
+        };
+        kept.insert(id, fact);
+        if kept.len() > EVENTS_MAX {
+            // The id is a uuid v7: the first is the oldest.
+            kept.pop_first();
+            dropped += 1;
         }
     })?;
-    Ok((kept.into_values().map(Fact::Audit).collect(), dropped))
+    Ok((kept.into_values().collect(), dropped))
 }
 
 fn each(

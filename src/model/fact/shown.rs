@@ -3,7 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::{AuditEntry, Fact, QuotaFact, StateFact, UsageFact};
+use super::{
+    AdmissionEvent, AuditEntry, AuthAttempt, Event, Fact, Happened, QuotaFact, StateFact, UsageFact,
+};
 use crate::model::{Client, Timestamp};
 
 impl Fact {
@@ -23,6 +25,7 @@ impl Fact {
                     "used": used,
                 }),
             ),
+            Self::Event(event) => happened(event),
             Self::Audit(AuditEntry { event_id, actor, action, subject }) => (
                 "audit",
                 json!({
@@ -34,6 +37,40 @@ impl Fact {
             ),
         }
     }
+}
+
+fn happened(event: &Event) -> (&'static str, Value) {
+    let id = event.event_id;
+    let told = match &event.what {
+        Happened::AuthAttempt(AuthAttempt { client, key_id, ip, code }) => {
+            json!({"event_id": id, "client": client, "key_id": key_id, "ip": ip, "code": code})
+        }
+        Happened::Admission(AdmissionEvent { client, key_id, policy, code, observed, limit }) => {
+            json!({
+                "event_id": id,
+                "client": client,
+                "key_id": key_id,
+                "policy": policy,
+                "code": code,
+                "observed": observed,
+                "limit": limit,
+            })
+        }
+        Happened::Request(line) => json!({
+            "event_id": id,
+            "request_id": line.request_id,
+            "client": line.client,
+            "key_id": line.key_id,
+            "method": line.method,
+            "host": line.host,
+            "path": line.path,
+            "status": line.status,
+            "bytes_in": line.bytes_in,
+            "bytes_out": line.bytes_out,
+            "duration_us": line.duration_us,
+        }),
+    };
+    (event.kind(), told)
 }
 
 fn state(fact: &StateFact) -> (&'static str, Value) {

@@ -6,8 +6,8 @@
 use sqlx::PgConnection;
 
 use super::letters::Refused;
-use super::{Batch, SinkError, failed, quotas, state, usage};
-use crate::model::fact::{AuditEntry, Fact, Lane, QuotaFact, StateFact, UsageFact};
+use super::{Batch, SinkError, events, failed, quotas, state, usage};
+use crate::model::fact::{AuditEntry, Event, Fact, Lane, QuotaFact, StateFact, UsageFact};
 
 /// Facts of one lane.
 #[derive(Clone, Copy)]
@@ -16,16 +16,18 @@ pub(super) enum Part<'a> {
     Quotas(&'a [QuotaFact]),
     Usage(&'a [UsageFact]),
     Events(&'a [AuditEntry]),
+    Happened(&'a [Event]),
 }
 
 impl<'a> Part<'a> {
     /// Everything in a batch, in the order in which it is written.
-    pub(super) fn all(batch: &'a Batch) -> [Self; 4] {
+    pub(super) fn all(batch: &'a Batch) -> [Self; 5] {
         [
             Self::State(&batch.state),
             Self::Quotas(&batch.quotas),
             Self::Usage(&batch.usage),
             Self::Events(&batch.events),
+            Self::Happened(&batch.happened),
         ]
     }
 
@@ -34,7 +36,7 @@ impl<'a> Part<'a> {
             Self::State(_) => Lane::State,
             Self::Quotas(_) => Lane::Quota,
             Self::Usage(_) => Lane::Usage,
-            Self::Events(_) => Lane::Events,
+            Self::Events(_) | Self::Happened(_) => Lane::Events,
         }
     }
 
@@ -44,6 +46,7 @@ impl<'a> Part<'a> {
             Self::Quotas(facts) => facts.len(),
             Self::Usage(facts) => facts.len(),
             Self::Events(facts) => facts.len(),
+            Self::Happened(facts) => facts.len(),
         }
     }
 
@@ -54,6 +57,9 @@ impl<'a> Part<'a> {
             Self::Quotas(facts) => [Self::Quotas(&facts[..half]), Self::Quotas(&facts[half..])],
             Self::Usage(facts) => [Self::Usage(&facts[..half]), Self::Usage(&facts[half..])],
             Self::Events(facts) => [Self::Events(&facts[..half]), Self::Events(&facts[half..])],
+            Self::Happened(facts) => {
+                [Self::Happened(&facts[..half]), Self::Happened(&facts[half..])]
+            }
         }
     }
 
@@ -64,6 +70,7 @@ impl<'a> Part<'a> {
             Self::Quotas([fact]) => Some(Fact::Quota(fact.clone())),
             Self::Usage([fact]) => Some(Fact::Usage(fact.clone())),
             Self::Events([fact]) => Some(Fact::Audit(fact.clone())),
+            Self::Happened([fact]) => Some(Fact::Event(fact.clone())),
             _ => None,
         }
     }
@@ -78,7 +85,8 @@ impl<'a> Part<'a> {
             Self::State(facts) => state::write(conn, facts).await,
             Self::Quotas(facts) => quotas::write(conn, node, facts).await,
             Self::Usage(facts) => usage::write(conn, node, facts).await,
-            Self::Events(facts) => super::write_events(conn, node, facts).await,
+            Self::Events(facts) => events::write_audit(conn, node, facts).await,
+            Self::Happened(facts) => events::write_happened(conn, node, facts).await,
         }
     }
 

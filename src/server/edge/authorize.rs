@@ -12,13 +12,12 @@ use crate::admission::{Ask, Denial, Permit, Presented, Step};
 use crate::authn::{self, AuthnError, Caller};
 use crate::cache::Enforcement;
 use crate::journal::Room;
-use crate::metrics::CodeLabel;
 use crate::model::{Target, Timestamp};
 use crate::proxy::headers;
 use crate::server::limits;
 use crate::server::original::{self, Original};
 use crate::server::peers::Peer;
-use crate::server::problem::{Code, Refusal};
+use crate::server::problem::Refusal;
 
 impl Edge {
     /// Answers a proxy that asks whether it may let a request through.
@@ -30,8 +29,9 @@ impl Edge {
         let peer = self.trusted.peer(&parts.extensions);
         let original = self.original_target(endpoint, parts, peer)?;
         let target = original.as_ref().unwrap_or(&self.access);
-        let caller = self.identify(authn::presented(&parts.headers)?).await?;
-        let ask = Ask::request(target, self.trusted.client(peer, &parts.headers));
+        let ip = self.trusted.client(peer, &parts.headers);
+        let caller = self.identify(authn::presented(&parts.headers)?, ip).await?;
+        let ask = Ask::request(target, ip);
         let (permit, room) = self.admit(&caller, ask).await?;
         self.meter.allowed(room, &permit).settled().await?;
         let mut response = Response::new(Body::empty());
@@ -67,9 +67,14 @@ impl Edge {
         Ok(hit.map(|hit| hit.target))
     }
 
-    /// Who presents a credential.
-    pub(in crate::server) async fn identify(&self, credential: &str) -> Result<Caller, AuthnError> {
-        authn::identify(&self.cache, &self.tokens, credential).await
+    /// Who presents a credential from `ip`.
+    pub(in crate::server) async fn identify(
+        &self,
+        credential: &str,
+        ip: Option<IpAddr>,
+    ) -> Result<Caller, AuthnError> {
+        let identified = authn::identify(&self.cache, &self.tokens, credential).await;
+        identified.inspect_err(|error| self.unknown_credential(error, ip))
     }
 
     /// Who really asks, as far as that can be said.
@@ -103,24 +108,20 @@ impl Edge {
                     drop(tokio::time::timeout(self.cache.miss_deadline(), based).await);
                 }
                 match self.admission.charge(cleared, now, self.clock.monotonic()) {
-                    Ok(permit) => return Ok((self.noted(permit), room)),
+                    Ok(permit) => {
+                        self.admitted(caller, &permit);
+                        return Ok((permit, room));
+                    }
                     Err(denial) => denial,
                 }
             }
             Err(denial) => denial,
         };
+        self.refused(caller, &denial, ask.ip);
         if self.meter.denied(caller.principal(), ask.target, now).settled().await.is_err() {
             tracing::warn!("a denial was answered but could not be counted");
         }
         Err(denial.into())
-    }
-
-    fn noted<'a>(&self, permit: Permit<'a>) -> Permit<'a> {
-        if let Some(denial) = permit.would_deny() {
-            let label = CodeLabel { code: Code::of(denial).as_str() };
-            self.metrics.admission.would_deny.get_or_create(&label).inc();
-        }
-        permit
     }
 
     /// Whether a caller that asks about somebody else may be answered; it is not counted for that,

@@ -11,6 +11,7 @@ use crate::admission::Ask;
 use crate::authn;
 use crate::proxy::Origin;
 use crate::server::problem::{Code, Refusal};
+use crate::server::request_id::X_REQUEST_ID;
 use crate::server::{limits, original};
 
 impl Edge {
@@ -20,17 +21,20 @@ impl Edge {
         let peer = self.trusted.peer(&parts.extensions);
         let host = original::host(&parts.uri, &parts.headers)?;
         let hit = self.routes.find(host, &parts.method, parts.uri.path())?.ok_or(Code::NotFound)?;
-        let caller = self.identify(authn::presented(&parts.headers)?).await?;
-        let ask = Ask::request(&hit.target, self.trusted.client(peer, &parts.headers));
+        let ip = self.trusted.client(peer, &parts.headers);
+        let caller = self.identify(authn::presented(&parts.headers)?, ip).await?;
+        let ask = Ask::request(&hit.target, ip);
         let (mut permit, room) = self.admit(&caller, ask).await?;
 
+        let id = parts.headers.get(X_REQUEST_ID);
+        let line = self.sampled(&parts, permit.principal(), host, id);
         let host = host.and_then(|host| HeaderValue::from_str(host).ok());
         let origin = Origin { peer: peer.ip, trusted: peer.trusted, host };
         if !hit.route.forward_credential {
             authn::strip(&mut parts.headers);
         }
         let request = Request::from_parts(parts, body);
-        let (record, receipt) = self.meter.open(room, &mut permit);
+        let (record, receipt) = self.meter.open(room, &mut permit, line);
         let upstream = &hit.route.upstream;
         let forwarded =
             self.proxy.forward(&permit, Arc::clone(&record), upstream, &origin, request);

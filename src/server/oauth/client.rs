@@ -55,9 +55,13 @@ impl Presented {
     ///
     /// # Errors
     /// When there is no such key, or it is not that of the client that is named.
-    pub async fn identify(&self, edge: &Edge) -> Result<Option<Caller>, Refusal> {
+    pub async fn identify(
+        &self,
+        edge: &Edge,
+        ip: Option<IpAddr>,
+    ) -> Result<Option<Caller>, Refusal> {
         let Some(key) = &self.key else { return Ok(None) };
-        let caller = edge.identify(key).await?;
+        let caller = edge.identify(key, ip).await?;
         // An access token must not be exchanged for another, which would live longer.
         if !matches!(caller, Caller::Key(_)) {
             return Err(Code::InvalidClient.into());
@@ -74,7 +78,7 @@ impl Presented {
     /// # Errors
     /// When the key is not good, or not that of the client that is named.
     pub async fn client(&self, edge: &Edge, ip: Option<IpAddr>) -> Result<Option<Name>, Refusal> {
-        let Some(caller) = self.identify(edge).await? else {
+        let Some(caller) = self.identify(edge, ip).await? else {
             return Ok(self.client_id.as_deref().map(Name::from));
         };
         edge.may_ask(&caller, edge.access(), ip)?;

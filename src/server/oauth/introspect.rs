@@ -19,7 +19,8 @@ use crate::tokens::Holder;
 const MAY_INTROSPECT: &str = "tokens.introspect";
 
 pub(super) async fn answer(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refusal> {
-    let caller = Presented::find(&parts.headers, form)?.identify(edge).await?;
+    let caller =
+        Presented::find(&parts.headers, form)?.identify(edge, edge.client_ip(parts)).await?;
     let caller = caller.ok_or(Code::MissingCredential)?;
     edge.entitled(&caller, MAY_INTROSPECT, edge.client_ip(parts))?;
     let text = form.needed("token")?;
@@ -61,7 +62,7 @@ async fn of_access_token(edge: &Edge, text: &str) -> Result<Option<Value>, Refus
     let config = edge.tokens.config();
     // An API key is no token: it is not looked up.
     let Some(bearer) = edge.tokens.verify(text) else { return Ok(None) };
-    let caller = match edge.identify(text).await {
+    let caller = match edge.identify(text, None).await {
         Ok(caller) => caller,
         Err(undecidable @ AuthnError::Undecidable { .. }) => return Err(undecidable.into()),
         Err(_) => return Ok(None),

@@ -1,0 +1,160 @@
+//! What a gateway does beside answering: overlaps that end, limits that stand idle, backlogs that
+//! are merged, partitions that come and go.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::parts::{Parts, record};
+use super::quotas::open_book;
+use crate::journal::{MergeError, Scope};
+use crate::postgres;
+use crate::steward::Steward;
+
+impl Parts {
+    /// What a running gateway does beside answering.
+    pub fn tend(&self, retention: &postgres::Retention) {
+        let (journal, closing) = (self.journal.clone(), self.closing.clone());
+        self.tasks.spawn_blocking(move || journal.examine(&|| closing.is_cancelled()));
+        let (book, journal) = (self.book.clone(), self.journal.clone());
+        self.tasks.spawn_blocking(move || open_book(&book, &journal));
+        self.end_overlaps();
+        self.tidy_limits();
+        self.keep_merged();
+        if let Some(linked) = &self.linked {
+            let steward = Steward {
+                node: self.node.clone(),
+                cache: self.cache.clone(),
+                journal: self.journal.clone(),
+                directory: linked.postgres.directory(),
+                kept: self.tokens.config().sessions_kept,
+                clock: self.clock.clone(),
+                metrics: self.metrics.clone(),
+            };
+            self.tasks.spawn(steward.run(self.closing.clone()));
+            let (directory, kept) = (linked.postgres.directory(), retention.clone());
+            self.tasks.spawn(keep_partitions(directory, kept, self.closing.clone()));
+        }
+    }
+
+    /// Once a minute, and at the start: an overlap that has ended becomes a revocation "at once".
+    fn end_overlaps(&self) {
+        const EVERY: Duration = Duration::from_secs(60);
+        let (journal, cache) = (self.journal.clone(), self.cache.clone());
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let (journal, seen) = (journal.clone(), cache.clone());
+                let look = move || record(&journal, &seen, seen.reached());
+                if let Err(error) = tokio::task::spawn_blocking(look).await {
+                    tracing::error!(%error, "ended overlaps cannot be looked for");
+                }
+                tokio::select! {
+                    () = closing.cancelled() => return,
+                    () = tokio::time::sleep(EVERY) => {}
+                }
+            }
+        });
+    }
+
+    /// Limits that stand as if nothing had ever been taken are let go of.
+    fn tidy_limits(&self) {
+        const EVERY: Duration = Duration::from_secs(30);
+        let (admission, clock) = (self.admission.clone(), self.clock.clone());
+        let closing = self.closing.clone();
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = closing.cancelled() => return,
+                    () = tokio::time::sleep(EVERY) => admission.tidy(clock.monotonic()),
+                }
+            }
+        });
+    }
+
+    /// What may be merged: without Postgres nobody else can have it.
+    fn scope(&self) -> Scope {
+        if self.linked.is_some() { Scope::Own } else { Scope::All }
+    }
+
+    /// Merges a backlog whenever it is worth while.
+    fn keep_merged(&self) {
+        const EVERY: Duration = Duration::from_secs(1);
+        const AFTER_FAILURE: Duration = Duration::from_secs(60);
+        let journal = self.journal.clone();
+        let (closing, scope) = (self.closing.clone(), self.scope());
+        self.tasks.spawn(async move {
+            while !closing.is_cancelled() {
+                let (journal, stop) = (journal.clone(), closing.clone());
+                let merge = move || journal.merge(scope, &|| stop.is_cancelled());
+                let pause = match tokio::task::spawn_blocking(merge).await {
+                    Ok(Ok(true)) => continue,
+                    Ok(Ok(false) | Err(MergeError::Stopped)) => EVERY,
+                    Ok(Err(error)) => {
+                        tracing::warn!(%error, "the backlog is not merged now");
+                        AFTER_FAILURE
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the backlog cannot be merged");
+                        AFTER_FAILURE
+                    }
+                };
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    () = tokio::time::sleep(pause) => {}
+                }
+            }
+        });
+    }
+
+    /// Reads what was used of quotas, for a command that shows it.
+    pub async fn open_book(&self) {
+        let (book, journal) = (self.book.clone(), self.journal.clone());
+        let opened = tokio::task::spawn_blocking(move || open_book(&book, &journal));
+        if let Err(error) = opened.await {
+            tracing::error!(%error, "what was used of quotas cannot be read");
+        }
+    }
+
+    /// Merges once, where there is no Postgres: commands leave a segment each.
+    pub async fn merge_local(&self) {
+        if self.scope() == Scope::All {
+            let journal = self.journal.clone();
+            let merge = move || journal.merge(Scope::All, &|| false);
+            match tokio::task::spawn_blocking(merge).await {
+                Ok(Ok(_worth_while)) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the journal's segments are not merged"),
+                Err(error) => tracing::error!(%error, "the journal's segments are not merged"),
+            }
+        }
+    }
+}
+
+/// Once a day, and at the first contact: next months' partitions, and an end to what is old.
+async fn keep_partitions(
+    directory: postgres::Directory,
+    retention: postgres::Retention,
+    closing: CancellationToken,
+) {
+    const EVERY: Duration = Duration::from_secs(24 * 3600);
+    const AFTER_FAILURE: Duration = Duration::from_secs(60);
+    // Rows of the default partitions go in bounded batches: more of them wait.
+    const MORE: Duration = Duration::from_secs(1);
+    loop {
+        let pause = match directory.keep_partitions(&retention).await {
+            Ok(gone) if gone >= 10_000 => MORE,
+            Ok(gone) => {
+                tracing::debug!(gone, "partitions are kept");
+                EVERY
+            }
+            Err(error) => {
+                tracing::debug!(%error, "partitions cannot be kept now");
+                AFTER_FAILURE
+            }
+        };
+        tokio::select! {
+            () = closing.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What happened to requests, as it is told in Postgres: once, of a sample, and never at the cost
+//! of a request. And how long it is kept.
+
+use axum::http::Method;
+use gatepost::model::units::Span;
+use gatepost::postgres::Retention;
+use sqlx::Row;
+
+use crate::support::database::Database;
+use crate::support::gateway::{Gateway, until};
+use crate::support::postgres::at;
+
+const QUICK: &str = "[postgres]\npoll_interval = \"200ms\"\nconnect_timeout = \"500ms\"\n";
+
+async fn rows(db: &Database, sql: &'static str) -> Vec<String> {
+    let rows = sqlx::query(sql).fetch_all(&mut db.connect().await).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn refusals_denials_and_requests_are_told_once() {
+    let db = Database::new().await;
+    let settings = format!(
+        "{QUICK}[events]\nrequests = 1.0\n[[routes]]\npath = \"/rest/v1/{{table}}\"\n\
+         upstream = \"echo\"\n[[policies]]\nname = \"default\"\nrate_limits = [\n\
+         {{ name = \"few\", limit = 2, window = \"1h\", per = \"key\" }}]\n\
+         [[policies]]\nname = \"watched\"\nmode = \"observe\"\nrights = []\n"
+    );
+    let mut gateway = Gateway::new(Some(&db.url), &settings);
+    gateway.start_ready().await;
+    gateway.create_client("acme").await;
+    let key = gateway.create_key("acme").await;
+    let args = ["key", "create", "--client", "acme", "--policy", "watched"];
+    let watched = gateway.run(&args).await.json();
+    let watched = watched["key"].as_str().unwrap();
+    let bearer = format!("Bearer {}", key.key);
+    for _ in 0..2 {
+        let headers = [("authorization", &*bearer), ("x-request-id", "mine")];
+        let path = "/rest/v1/orders?secret=1";
+        let asked = gateway.http().ask(Method::POST, path, &headers, "12345").await;
+        assert_eq!(asked.unwrap().status, 200);
+    }
+    assert_eq!(gateway.http().verdict(&key.key).await.0, 429);
+    assert_eq!(gateway.http().verdict(watched).await.0, 200);
+    let unknown = format!("{}x", &key.key[..key.key.len() - 1]);
+    assert_eq!(gateway.http().verdict(&unknown).await.0, 401);
+    gateway.revoke(&key).await;
+    assert_eq!(gateway.http().verdict(&key.key).await.0, 401);
+    gateway.drain().await;
+    gateway.kill9();
+    gateway.start_ready().await;
+    gateway.drain().await;
+
+    let attempts = "SELECT concat_ws(' ', code, coalesce(client_name, '-'), host(client_ip), \
+        node_id <> '') \
+                    FROM gatepost.auth_attempts ORDER BY at";
+    let loopback = ["invalid_credential - 127.0.0.1 t", "key_revoked acme 127.0.0.1 t"];
+    assert_eq!(rows(&db, attempts).await, loopback);
+    let events = "SELECT concat_ws(' ', code, client_name, policy, observed, \
+        coalesce(limit_name, '-')) \
+                  FROM gatepost.admission_events ORDER BY at";
+    let denials = ["rate_limited acme default f few", "insufficient_scope acme watched t -"];
+    assert_eq!(rows(&db, events).await, denials);
+    let lines = "SELECT concat_ws(' ', request_id, client_name, method, path, status, bytes_in, \
+                 bytes_out > 0, duration_us > 0) FROM gatepost.request_log";
+    let line = "mine acme POST /rest/v1/orders 200 5 t t";
+    assert_eq!(rows(&db, lines).await, [line, line], "without the query");
+}
+
+#[tokio::test]
+async fn at_saturation_events_are_dropped_and_counted_and_no_request_waits() {
+    // The journal has room for state and sums, and is full for what yields.
+    let mut gateway = Gateway::new(
+        None,
+        "[journal]\non_full = \"drop_and_count\"\nmax_bytes = \"64KiB\"\nsegment_max_bytes = \
+            \"64KiB\"\n\
+         [[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\nrights = []\n",
+    );
+    gateway.start().await;
+    let key = gateway.create_key("acme").await;
+    until("events are dropped", || async {
+        for _ in 0..50 {
+            assert_eq!(gateway.http().verdict(&key.key).await.0, 403);
+        }
+        let status = gateway.control(Method::GET, "/status", "").await.unwrap().json();
+        status["journal"]["events_dropped"]["admission"].as_u64().unwrap() > 100
+    })
+    .await;
+    let metrics = gateway.admin().get("/metrics").await.body;
+    let counted = "gatepost_journal_events_dropped_total{kind=\"admission\"}";
+    assert!(metrics.contains(counted), "{metrics}");
+    let warned = gateway.said().matches("events are dropped").count();
+    assert!((1..60).contains(&warned), "{warned} times");
+}
+
+#[tokio::test]
+async fn what_is_old_goes_by_the_month_and_totals_stay() {
+    let db = Database::new().await;
+    db.execute(
+        "CREATE TABLE gatepost.hourly_totals_2020_01 PARTITION OF gatepost.hourly_totals \
+           FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z'); \
+         CREATE TABLE gatepost.request_log_2020_01 PARTITION OF gatepost.request_log \
+           FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z'); \
+         INSERT INTO gatepost.hourly_totals \
+           (hour, key_id, client_name, table_name, operation, node_id) \
+           SELECT m, gen_random_uuid(), 'acme', '', 'access', 'gw' \
+           FROM unnest('{2020-01-05Z,2020-03-05Z}'::timestamptz[]) AS m UNION ALL \
+           SELECT now(), gen_random_uuid(), 'acme', '', 'access', 'gw'; \
+         INSERT INTO gatepost.client_totals (client_name, node_id, total_requests) \
+           VALUES ('acme', 'gw', 3); \
+         INSERT INTO gatepost.auth_attempts (event_id, at, node_id, code) \
+           SELECT gen_random_uuid(), m, 'gw', 'x' \
+           FROM unnest('{2020-01-05Z,2021-03-05Z}'::timestamptz[]) AS m UNION ALL \
+           SELECT gen_random_uuid(), now(), 'gw', 'x';",
+    )
+    .await;
+    let directory = at(&db.url).directory();
+    let day = |days: u64| Span::secs(days * 24 * 3600);
+    let keep = |events, hourly| Retention { events: day(events), hourly: day(hourly) };
+    let count = async |table: &'static str| db.number(table).await;
+    let hours = "SELECT count(*) FROM gatepost.usage_hourly";
+    let attempts = "SELECT count(*) FROM gatepost.auth_attempts";
+    assert_eq!(directory.keep_partitions(&keep(0, 0)).await.unwrap(), 0, "zero keeps for ever");
+    assert_eq!((count(hours).await, count(attempts).await), (3, 3));
+    // A partition of hours, and a row from where no partition was; nothing of the events.
+    assert_eq!(directory.keep_partitions(&keep(0, 400)).await.unwrap(), 2);
+    assert_eq!((count(hours).await, count(attempts).await), (1, 3));
+    assert_eq!(directory.keep_partitions(&keep(90, 400)).await.unwrap(), 3);
+    assert_eq!((count(hours).await, count(attempts).await), (1, 1));
+    let total = "SELECT total_requests FROM gatepost.client_statistics";
+    assert_eq!(db.number(total).await, 3, "lifetime totals stay");
+    let ahead = "SELECT count(*) FROM pg_class WHERE relname = 'request_log_' || \
+                 to_char((now() + interval '1 month') AT TIME ZONE 'UTC', 'YYYY_MM')";
+    assert_eq!(db.number(ahead).await, 1, "next month's is there");
+}
