@@ -20,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Settings<'a> {
     pub commit: Option<&'a str>,
     pub database_url: Option<&'a str>,
+    /// More of its configuration.
+    pub more: Option<&'a str>,
     /// The document of the token keys.
     pub token_keys: Option<&'a str>,
 }
@@ -42,6 +44,7 @@ impl Gateway {
         if let Some(commit) = settings.commit {
             write!(config, "[journal]\ncommit = \"{commit}\"\n")?;
         }
+        config += settings.more.unwrap_or_default();
         let file = data.with_extension("toml");
         fs::write(&file, config)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));

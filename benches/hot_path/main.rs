@@ -22,6 +22,7 @@ mod million;
 mod outage;
 #[path = "../common/parts.rs"]
 mod parts;
+mod policies;
 #[expect(dead_code, reason = "the journal's benchmark asks for more")]
 #[path = "../common/process.rs"]
 mod process;
@@ -72,9 +73,11 @@ impl Effort {
 
 type Scenario = fn(Effort, &mut Report) -> Result<()>;
 
-const SCENARIOS: [(&str, Scenario); 6] = [
+const SCENARIOS: [(&str, Scenario); 8] = [
     ("interval", throughput::interval),
     ("before_reply", throughput::before_reply),
+    ("policies", policies::run),
+    ("million_limits", policies::million),
     ("failure", failure::run),
     ("outage", outage::run),
     ("million", million::run),

@@ -119,7 +119,7 @@ pub(super) fn as_table(shape: &Shape, answer: &Value) -> String {
     match shape {
         Shape::List(columns) => list(columns, answer),
         Shape::Changes(columns) => changes(columns, answer),
-        Shape::Usage(columns) => list(columns, &with_known(answer)),
+        Shape::Usage(columns) => list(columns, &with_known(answer)) + &quotas(answer),
         Shape::One | Shape::NewKey | Shape::NewSession | Shape::Lines => fields(answer),
         Shape::Sections(sections) | Shape::Verified(sections) => {
             let (mut rest, mut text) = (answer.clone(), String::new());
@@ -148,6 +148,24 @@ fn changes(columns: &[Column], answer: &Value) -> String {
         text += "\nNothing was changed: this was a dry run.\n";
     }
     text
+}
+
+const QUOTAS: &[Column] = &[
+    ("QUOTA", "/quota"),
+    ("PER", "/per"),
+    ("OF", "/of"),
+    ("USED", "/used"),
+    ("LIMIT", "/limit"),
+    ("REMAINING", "/remaining"),
+    ("UNTIL", "/period_end"),
+];
+
+/// The quotas of all rows, if there are any.
+fn quotas(answer: &Value) -> String {
+    let rows = answer.as_array().into_iter().flatten();
+    let all: Vec<Value> =
+        rows.flat_map(|row| row["quotas"].as_array().cloned().unwrap_or_default()).collect();
+    if all.is_empty() { String::new() } else { format!("\n{}", list(QUOTAS, &Value::Array(all))) }
 }
 
 /// Adds to each row what is known: the sum, or while Postgres cannot be asked what is unsettled.
