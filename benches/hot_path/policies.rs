@@ -79,7 +79,6 @@ pub fn million(effort: Effort, report: &mut Report) -> Result<()> {
     gateway.stop()?;
     // The first fill has a figure of its own.
     let gateway = Gateway::start(&data, settings)?;
-    gateway.wait_for("gatepost_cache_revision", 1.0)?;
     Load::new(keys::texts(keys), 64, effort).touch(gateway.address)?;
     let mut resident = Series::default();
     resident.push(gateway.resident_mib()?);

@@ -204,11 +204,8 @@ impl Limiter {
         at % self.shards.len()
     }
 
-    fn hold(&self, charges: &[Charge]) -> Held<'_> {
-        let mut places = [usize::MAX; LIMITS_MAX];
-        for (place, charge) in places.iter_mut().zip(charges) {
-            *place = self.place(&charge.bucket);
-        }
+    fn hold(&self, places: &[usize; LIMITS_MAX]) -> Held<'_> {
+        let mut places = *places;
         places.sort_unstable();
         // (A request is held against its key's limits and its client's: two at most.)
         let mut held = Vec::with_capacity(2);
@@ -260,10 +257,17 @@ impl Limiter {
         now: Duration,
         levels: &mut [Level],
     ) -> Result<(), TakeError> {
-        let mut held = self.hold(charges);
-        let new = Self::look(&self.plan(charges), charges, &mut held, cost, now, levels)?;
+        let places = self.plan(charges);
+        let mut held = self.hold(&places);
+        let new = match Self::look(&places, charges, &mut held, cost, now) {
+            Ok(new) => new,
+            Err(refused) => {
+                Self::tell(&places, charges, &mut held, now, levels);
+                return Err(refused);
+            }
+        };
         self.make_room(&mut held, new, now)?;
-        for ((charge, level), place) in charges.iter().zip(levels).zip(self.plan(charges)) {
+        for ((charge, level), place) in charges.iter().zip(levels).zip(places) {
             let Some(shard) = held.of(place) else { continue };
             let at = Instant::new(&charge.rate, now);
             let key = key(&charge.bucket);
@@ -287,8 +291,10 @@ impl Limiter {
         now: Duration,
         levels: &mut [Level],
     ) -> Result<(), TakeError> {
-        let mut held = self.hold(charges);
-        Self::look(&self.plan(charges), charges, &mut held, cost, now, levels).map(drop)
+        let places = self.plan(charges);
+        let mut held = self.hold(&places);
+        Self::tell(&places, charges, &mut held, now, levels);
+        Self::look(&places, charges, &mut held, cost, now).map(drop)
     }
 
     fn plan(&self, charges: &[Charge]) -> [usize; LIMITS_MAX] {
@@ -306,7 +312,6 @@ impl Limiter {
         held: &mut Held<'_>,
         cost: u32,
         now: Duration,
-        levels: &mut [Level],
     ) -> Result<usize, TakeError> {
         let (mut new, mut refused) = (0, None::<(usize, Option<Duration>)>);
         for (at, charge) in charges.iter().enumerate() {
@@ -314,9 +319,6 @@ impl Limiter {
             new += usize::from(slot.is_none());
             let instant = Instant::new(&charge.rate, now);
             let tat = instant.tat(slot.as_ref());
-            if let Some(level) = levels.get_mut(at) {
-                *level = instant.level(tat);
-            }
             if let Err(retry_after) = instant.after(tat, cost) {
                 // `None`, which is never, is later than any other.
                 let later = refused.is_none_or(|(_, before)| match (before, retry_after) {
@@ -332,6 +334,22 @@ impl Limiter {
         match refused {
             Some((at, retry_after)) => Err(TakeError::Refused { at, retry_after }),
             None => Ok(new),
+        }
+    }
+
+    /// How all stand.
+    fn tell(
+        places: &[usize; LIMITS_MAX],
+        charges: &[Charge],
+        held: &mut Held<'_>,
+        now: Duration,
+        levels: &mut [Level],
+    ) {
+        for ((charge, level), place) in charges.iter().zip(levels).zip(places) {
+            let shard = held.of(*place);
+            let slot = shard.and_then(|shard| shard.slots.get(&key(&charge.bucket)));
+            let instant = Instant::new(&charge.rate, now);
+            *level = instant.level(instant.tat(slot));
         }
     }
 

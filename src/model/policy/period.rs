@@ -1,5 +1,8 @@
 //! Periods of the calendar in a time zone: from when to when a moment's quota counts.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 use jiff::tz::TimeZone;
 use jiff::{ToSpan, Zoned};
 
@@ -7,10 +10,19 @@ use super::PeriodUnit;
 use crate::model::Timestamp;
 
 /// Hours, days, months or years of one time zone.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Period {
     unit: PeriodUnit,
     zone: TimeZone,
+    /// The one that was asked for last: the calendar is slow, and the next moment nearly always
+    /// lies in the same.
+    last: ArcSwap<(Timestamp, Timestamp)>,
+}
+
+impl PartialEq for Period {
+    fn eq(&self, other: &Self) -> bool {
+        self.unit == other.unit && self.zone == other.zone
+    }
 }
 
 /// There is no such time zone.
@@ -26,13 +38,21 @@ impl Period {
     pub fn new(unit: PeriodUnit, timezone: &str) -> Result<Self, PeriodError> {
         let unknown = |_| PeriodError(timezone.chars().take(64).collect());
         let zone = TimeZone::get(timezone).map_err(unknown)?;
-        Ok(Self { unit, zone })
+        let nothing = (Timestamp::NEG_INFINITY, Timestamp::NEG_INFINITY);
+        Ok(Self { unit, zone, last: ArcSwap::from_pointee(nothing) })
     }
 
     /// The period that `now` lies in: its start, and the start of the next. A moment beyond the
     /// calendar (before the year -9999 or after 9999) lies in one long period.
     pub fn around(&self, now: Timestamp) -> (Timestamp, Timestamp) {
-        self.in_calendar(now).unwrap_or((Timestamp::NEG_INFINITY, Timestamp(i64::MAX)))
+        let (start, next) = **self.last.load();
+        if start <= now && now < next {
+            return (start, next);
+        }
+        let whole = (Timestamp::NEG_INFINITY, Timestamp(i64::MAX));
+        let found = self.in_calendar(now).unwrap_or(whole);
+        self.last.store(Arc::new(found));
+        found
     }
 
     fn in_calendar(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {

@@ -31,7 +31,7 @@ pub struct RateRule {
 }
 
 /// A quota.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct QuotaRule {
     /// Tells its state from that of all others.
     pub id: u32,
@@ -79,7 +79,7 @@ impl Networks {
 }
 
 /// A policy as requests are held against it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Rules {
     /// The policy's name.
     pub name: Name,
