@@ -14,7 +14,7 @@ const FULL: &str = "[[policies]]\nname = \"default\"\nmode = \"enforce\"\n\
     rights = [\"orders.read\", \"*.read\", \"gateway.*\"]\n\
     rate_limits = [{ name = \"burst\", limit = 1000000, window = \"1s\", per = \"key\" },\n\
                    { name = \"steady\", limit = 100000000, window = \"1m\", per = \"client\" }]\n\
-    quotas = [{ name = \"monthly\", limit = 1000000000000, period = \"month\", per = \"client\" }]\n\
+    quotas = [{ name = \"monthly\", limit = 1000000000, period = \"month\", per = \"client\" }]\n\
     concurrency = { limit = 100000, per = \"key\" }\n\
     ip_allow = [\"127.0.0.0/8\"]\nip_deny = [\"10.9.0.0/16\"]\nmax_stale = \"24h\"\n";
 
