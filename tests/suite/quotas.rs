@@ -3,6 +3,7 @@
 use axum::http::Method;
 use gatepost::entropy::{Entropy, SeededEntropy};
 use serde_json::json;
+use sqlx::Executor;
 
 use crate::support::cluster::Cluster;
 use crate::support::database::Database;
@@ -136,7 +137,7 @@ async fn however_often_it_is_killed_the_quota_is_exact() {
 }
 
 #[tokio::test]
-async fn an_emptied_cache_asks_postgres_and_is_undecidable_without_it() {
+async fn with_an_emptied_cache_nothing_is_decided_before_postgres_has_told_what_was_used() {
     let cluster = Cluster::dedicated();
     let db = cluster.database().await;
     let mut gateway = Gateway::new(Some(&db.url), &yearly(6));
@@ -145,7 +146,16 @@ async fn an_emptied_cache_asks_postgres_and_is_undecidable_without_it() {
     gateway.drain().await;
     gateway.terminate().await;
     std::fs::remove_dir_all(gateway.data_dir().join("cache")).unwrap();
+    let mut conn = db.connect().await;
+    let lock = "BEGIN; LOCK TABLE gatepost.quota_totals IN ACCESS EXCLUSIVE MODE";
+    conn.execute(sqlx::raw_sql(lock)).await.unwrap();
     gateway.start_ready().await;
+    // The key is known, and what was used is not.
+    let unknown = (503, "api_key_policy_unavailable".to_owned());
+    for _ in 0..20 {
+        assert_eq!(gateway.http().verdict(&key.key).await, unknown);
+    }
+    conn.execute(sqlx::raw_sql("ROLLBACK")).await.unwrap();
     until("what was used is read", || async { gateway.http().verdict(&key.key).await.0 == 200 })
         .await;
     assert_eq!(pass(&gateway, &key, 5).await, 1, "four before, one just now");
