@@ -30,7 +30,8 @@ use crate::usage::{OpenRecord, Tally};
 use body::{Inbound, Outbound};
 pub use upstream::{Upstream, UpstreamConfig, UpstreamError};
 
-/// The bounds of forwarding.
+/// The bounds of forwarding, by `[server]` and by route. Those of the pool (`connect_timeout`,
+/// `idle_timeout`, `max_idle`) are the same for all routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// For a connection to an upstream.
@@ -53,6 +54,8 @@ pub struct Limits {
 pub struct Origin {
     /// The peer of the connection.
     pub peer: IpAddr,
+    /// Whether it came over TLS.
+    pub secure: bool,
     /// Whether the peer is a trusted proxy, so that its `X-Forwarded-*` are carried on.
     pub trusted: bool,
     /// The host that was asked for.
@@ -85,14 +88,13 @@ pub enum ProxyError {
 /// The forwarding client; one for all upstreams.
 pub struct Proxy {
     client: Client<HttpConnector, Inbound>,
-    limits: Limits,
     clock: SharedClock,
     metrics: Arc<Metrics>,
 }
 
 impl Proxy {
     /// A client with an empty pool.
-    pub fn new(limits: Limits, clock: SharedClock, metrics: Arc<Metrics>) -> Self {
+    pub fn new(limits: &Limits, clock: SharedClock, metrics: Arc<Metrics>) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(limits.connect_timeout));
         connector.set_nodelay(true);
@@ -101,33 +103,34 @@ impl Proxy {
             .pool_idle_timeout(limits.idle_timeout)
             .pool_max_idle_per_host(limits.max_idle)
             .build(connector);
-        Self { client, limits, clock, metrics }
+        Self { client, clock, metrics }
     }
 
-    /// Forwards a request. The path goes out byte for byte as it was authorised; the credential has
+    /// Forwards a request within the `limits` of its route. The path goes out byte for byte as it was authorised; the credential has
     /// been taken out by the server, unless the route lets it through.
     pub async fn forward(
         &self,
         permit: &Permit<'_>,
         record: Arc<OpenRecord>,
         upstream: &Upstream,
+        limits: &Limits,
         origin: &Origin,
         mut request: Request,
     ) -> Result<Response, ProxyError> {
         if headers::wants_websocket(request.headers()) {
             return Err(ProxyError::Upgrade);
         }
-        if announced_length(&request).is_some_and(|length| length > self.limits.body_max) {
+        if announced_length(&request).is_some_and(|length| length > limits.body_max) {
             self.metrics.http.bodies_too_large.inc();
             return Err(ProxyError::BodyTooLarge);
         }
         headers::prepare(request.headers_mut(), origin, permit.principal());
         *request.version_mut() = Version::HTTP_11;
-        let request = request.map(|body| Inbound::new(body, Arc::clone(&record), &self.limits));
+        let request = request.map(|body| Inbound::new(body, Arc::clone(&record), limits));
 
         let running = Running::start(&self.metrics.http.proxied);
         let started = self.clock.monotonic();
-        let answer = self.exchange(upstream, request, record.tally()).await;
+        let answer = self.exchange(upstream, limits, request, record.tally()).await;
         let took = self.clock.monotonic().saturating_sub(started);
         self.metrics.http.upstream_duration.observe(took.as_secs_f64());
         let mut answer = answer.inspect_err(|error| {
@@ -140,12 +143,13 @@ impl Proxy {
         *answer.version_mut() = Version::HTTP_11;
         headers::clean_answer(answer.headers_mut());
         record.tally().answered(answer.status().as_u16());
-        Ok(answer.map(|body| Body::new(Outbound::new(body, record, running, &self.limits))))
+        Ok(answer.map(|body| Body::new(Outbound::new(body, record, running, limits))))
     }
 
     async fn exchange(
         &self,
         upstream: &Upstream,
+        limits: &Limits,
         mut request: axum::http::Request<Inbound>,
         tally: &Tally,
     ) -> Result<Response, ProxyError> {
@@ -153,7 +157,7 @@ impl Proxy {
         let mut parts = target.clone().into_parts();
         parts.path_and_query = request.uri().path_and_query().cloned();
         *request.uri_mut() = Uri::from_parts(parts).map_err(|_| ProxyError::Unreachable)?;
-        let answer = self.head(request, tally).await?;
+        let answer = self.head(limits, request, tally).await?;
         // Nobody asked for another protocol; the connection is of no use to HTTP any more.
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(ProxyError::Unreachable);
@@ -164,13 +168,14 @@ impl Proxy {
     /// Waits for the answer's head. A body that is still being sent extends the wait.
     async fn head(
         &self,
+        limits: &Limits,
         request: axum::http::Request<Inbound>,
         tally: &Tally,
     ) -> Result<Response, ProxyError> {
         let mut pending = self.client.request(request);
         loop {
             let sent = tally.bytes_in();
-            match tokio::time::timeout(self.limits.response_timeout, &mut pending).await {
+            match tokio::time::timeout(limits.response_timeout, &mut pending).await {
                 Ok(Ok(answer)) => return Ok(answer.map(Body::new)),
                 Ok(Err(error)) => {
                     let reason = body_fault(&error).unwrap_or(ProxyError::Unreachable);

@@ -102,7 +102,10 @@ fn forwarded(headers: &mut HeaderMap, origin: &Origin) {
         headers.insert(X_FORWARDED_FOR, text(&chain));
     }
     if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(
+            X_FORWARDED_PROTO,
+            HeaderValue::from_static(if origin.secure { "https" } else { "http" }),
+        );
     }
     if !headers.contains_key(X_FORWARDED_HOST)
         && let Some(host) = &origin.host
@@ -179,6 +182,7 @@ mod tests {
         let mut headers = headers(pairs);
         let origin = Origin {
             peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
+            secure: false,
             trusted,
             host: Some(HeaderValue::from_static("api.example")),
         };

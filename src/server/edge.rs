@@ -139,7 +139,7 @@ impl Edge {
         });
         Self {
             trusted: Trusted::new(config.trusted_proxies.clone()),
-            proxy: Proxy::new(config.limits(), Arc::clone(&clock), Arc::clone(&metrics)),
+            proxy: Proxy::new(&config.limits(), Arc::clone(&clock), Arc::clone(&metrics)),
             ids: RequestIds::new(Arc::clone(&clock), &entropy),
             access: Target::access(),
             config,

@@ -29,15 +29,16 @@ impl Edge {
         let id = parts.headers.get(X_REQUEST_ID);
         let line = self.sampled(&parts, permit.principal(), host, id);
         let host = host.and_then(|host| HeaderValue::from_str(host).ok());
-        let origin = Origin { peer: peer.ip, trusted: peer.trusted, host };
+        let origin = Origin { peer: peer.ip, secure: false, trusted: peer.trusted, host };
         if !hit.route.forward_credential {
             authn::strip(&mut parts.headers);
         }
         let request = Request::from_parts(parts, body);
         let (record, receipt) = self.meter.open(room, &mut permit, line);
         let upstream = &hit.route.upstream;
+        let limits = self.config.limits();
         let forwarded =
-            self.proxy.forward(&permit, Arc::clone(&record), upstream, &origin, request);
+            self.proxy.forward(&permit, Arc::clone(&record), upstream, &limits, &origin, request);
         // The admission is committed while the upstream works; only the reply waits for both.
         let (answer, settled) = tokio::join!(forwarded, receipt.settled());
         if let Err(error) = settled {
