@@ -5,6 +5,7 @@
 
 mod body;
 mod echo;
+mod error;
 pub mod headers;
 mod upstream;
 
@@ -28,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::usage::{OpenRecord, Tally};
 
 use body::{Inbound, Outbound};
+pub use error::{Fault, ProxyError};
 pub use upstream::{Upstream, UpstreamConfig, UpstreamError};
 
 /// The bounds of forwarding, by `[server]` and by route. Those of the pool (`connect_timeout`,
@@ -62,29 +64,6 @@ pub struct Origin {
     pub host: Option<HeaderValue>,
 }
 
-/// Why an upstream gave no answer that can be passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProxyError {
-    /// No connection, or it broke before the answer's head.
-    #[error("the upstream cannot be reached, or broke off before it answered")]
-    Unreachable,
-    /// No head of an answer in time, or not the next piece of its body.
-    #[error("the upstream did not answer in time")]
-    Timeout,
-    /// The request's body is larger than `body_max`.
-    #[error("the request body is larger than `server.body_max`")]
-    BodyTooLarge,
-    /// The request's body stood still for longer than `body_idle_timeout`.
-    #[error("the request body stood still for too long")]
-    BodyStalled,
-    /// The request's body ended before its end.
-    #[error("the request body broke off")]
-    BodyBroken,
-    /// The request asks for another protocol.
-    #[error("protocol upgrades are not forwarded")]
-    Upgrade,
-}
-
 /// The forwarding client; one for all upstreams.
 pub struct Proxy {
     client: Client<HttpConnector, Inbound>,
@@ -106,8 +85,9 @@ impl Proxy {
         Self { client, clock, metrics }
     }
 
-    /// Forwards a request within the `limits` of its route. The path goes out byte for byte as it was authorised; the credential has
-    /// been taken out by the server, unless the route lets it through.
+    /// Forwards a request within the `limits` of its route. The path goes out byte for byte as it
+    /// was authorised; the credential has been taken out by the server, unless the route lets it
+    /// through.
     pub async fn forward(
         &self,
         permit: &Permit<'_>,
@@ -156,11 +136,11 @@ impl Proxy {
         let Some(target) = upstream.pick() else { return echo::answer(request).await };
         let mut parts = target.clone().into_parts();
         parts.path_and_query = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| ProxyError::Unreachable)?;
+        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Fault::Unreachable)?;
         let answer = self.head(limits, request, tally).await?;
         // Nobody asked for another protocol; the connection is of no use to HTTP any more.
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(ProxyError::Unreachable);
+            return Err(Fault::Garbled.into());
         }
         Ok(answer)
     }
@@ -178,27 +158,14 @@ impl Proxy {
             match tokio::time::timeout(limits.response_timeout, &mut pending).await {
                 Ok(Ok(answer)) => return Ok(answer.map(Body::new)),
                 Ok(Err(error)) => {
-                    let reason = body_fault(&error).unwrap_or(ProxyError::Unreachable);
                     tracing::debug!(%error, cause = error.source(), "no answer from upstream");
-                    return Err(reason);
+                    return Err(ProxyError::of(&error));
                 }
                 Err(_) if tally.bytes_in() > sent => {}
-                Err(_) => return Err(ProxyError::Timeout),
+                Err(_) => return Err(Fault::Timeout.into()),
             }
         }
     }
-}
-
-/// Finds the reason of our own request body in what the client reports.
-fn body_fault(error: &(dyn Error + 'static)) -> Option<ProxyError> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(fault) = error.downcast_ref::<ProxyError>() {
-            return Some(*fault);
-        }
-        cause = error.source();
-    }
-    None
 }
 
 fn announced_length(request: &Request) -> Option<u64> {

@@ -9,7 +9,7 @@ use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use super::{Limits, ProxyError, Running};
+use super::{Fault, Limits, ProxyError, Running};
 use crate::usage::OpenRecord;
 
 /// How long a body has stood still. Runs only while its sender is waited for: a receiver who takes
@@ -125,7 +125,7 @@ impl HttpBody for Outbound {
             ready!(this.idle.poll_over(cx));
             this.record.tally().broke_off();
             tracing::debug!("the upstream's answer stood still and was broken off");
-            return Poll::Ready(Some(Err(axum::Error::new(ProxyError::Timeout))));
+            return Poll::Ready(Some(Err(axum::Error::new(Fault::Timeout))));
         };
         this.idle.progress();
         match &frame {

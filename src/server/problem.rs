@@ -6,6 +6,7 @@
 
 mod from;
 mod oauth;
+mod upstream;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use crate::admission::{Denial, Limited, Report};
+use crate::proxy::Fault;
 
 /// The media type of a problem document.
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -87,8 +89,8 @@ pub enum Code {
     Internal,
     /// Another protocol is asked for.
     UpgradeUnsupported,
-    /// No answer from the upstream.
-    UpstreamUnreachable,
+    /// No answer from the upstream, for that reason.
+    Upstream(Fault),
     /// Nobody can say whether the key exists.
     ValidationUnavailable,
     /// Nobody can say how far the session has come.
@@ -101,8 +103,6 @@ pub enum Code {
     AccountingUnavailable,
     /// The gateway is starting or shutting down.
     NotReady,
-    /// The upstream is too slow.
-    UpstreamTimeout,
 }
 
 /// What a code says: code, status, title, detail.
@@ -166,8 +166,7 @@ impl Code {
         match self {
             Self::UpgradeUnsupported => ("upgrade_unsupported", 501, "Upgrade not supported",
                 "Protocol upgrades are not forwarded."),
-            Self::UpstreamUnreachable => ("upstream_unreachable", 502, "Upstream unreachable",
-                "The upstream cannot be reached, or broke off before it answered."),
+            Self::Upstream(fault) => upstream::kind(fault),
             Self::ValidationUnavailable => ("api_key_validation_unavailable", 503,
                 "API key validation unavailable",
                 "Nobody can say at the moment whether the API key is valid. Try again."),
@@ -184,8 +183,6 @@ impl Code {
                 "The request could not be counted, so it was not let through. Try again."),
             Self::NotReady => ("not_ready", 503, "Not ready",
                 "The gateway is starting or shutting down. Try again."),
-            Self::UpstreamTimeout => ("upstream_timeout", 504, "Upstream timeout",
-                "The upstream did not answer in time."),
             _ => ("internal", 500, "Internal error",
                 "The gateway failed. The request id finds the reason in its log."),
         }

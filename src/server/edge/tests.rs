@@ -3,6 +3,7 @@
 mod decisions;
 mod forwarding;
 mod tokens;
+mod upstreams;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};

@@ -92,8 +92,7 @@ impl From<Unaccountable> for Refusal {
 impl From<ProxyError> for Refusal {
     fn from(error: ProxyError) -> Self {
         match error {
-            ProxyError::Unreachable => Code::UpstreamUnreachable.into(),
-            ProxyError::Timeout => Code::UpstreamTimeout.into(),
+            ProxyError::Upstream(fault) => Code::Upstream(fault).into(),
             ProxyError::BodyTooLarge => Code::BodyTooLarge.into(),
             ProxyError::BodyStalled => Code::RequestTimeout.into(),
             ProxyError::BodyBroken => Self::bad_request("The request body broke off."),

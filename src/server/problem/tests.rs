@@ -26,7 +26,7 @@ const ALL: [(Code, &str, u16, &str); 30] = [
     (Code::BodyTooLarge, "body_too_large", 413, "Body too large"),
     (Code::Internal, "internal", 500, "Internal error"),
     (Code::UpgradeUnsupported, "upgrade_unsupported", 501, "Upgrade not supported"),
-    (Code::UpstreamUnreachable, "upstream_unreachable", 502, "Upstream unreachable"),
+    (Code::Upstream(Fault::Tls), "upstream_tls_failed", 502, "Upstream not trusted"),
     (
         Code::ValidationUnavailable,
         "api_key_validation_unavailable",
@@ -43,7 +43,7 @@ const ALL: [(Code, &str, u16, &str); 30] = [
     (Code::PolicyUnavailable, "api_key_policy_unavailable", 503, "API key policy unavailable"),
     (Code::AccountingUnavailable, "accounting_unavailable", 503, "Accounting unavailable"),
     (Code::NotReady, "not_ready", 503, "Not ready"),
-    (Code::UpstreamTimeout, "upstream_timeout", 504, "Upstream timeout"),
+    (Code::Upstream(Fault::Timeout), "upstream_timeout", 504, "Upstream timeout"),
 ];
 
 fn header<'a>(response: &'a Response, name: &str) -> Option<&'a str> {

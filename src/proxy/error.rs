@@ -1,0 +1,94 @@
+//! Why nothing can be passed on: what the client reports, told apart.
+
+use std::error::Error;
+use std::io;
+
+use hyper_util::client::legacy;
+
+/// Why a request was not answered by its upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// The upstream is at fault.
+    #[error(transparent)]
+    Upstream(#[from] Fault),
+    /// The request's body is larger than `body_max`.
+    #[error("the request body is larger than `server.body_max`")]
+    BodyTooLarge,
+    /// The request's body stood still for longer than `body_idle_timeout`.
+    #[error("the request body stood still for too long")]
+    BodyStalled,
+    /// The request's body ended before its end.
+    #[error("the request body broke off")]
+    BodyBroken,
+    /// The request asks for another protocol.
+    #[error("protocol upgrades are not forwarded")]
+    Upgrade,
+}
+
+/// What is wrong with an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// Nobody listens there, or its name means nothing.
+    #[error("the upstream cannot be reached")]
+    Unreachable,
+    /// No connection within `connect_timeout`.
+    #[error("no connection to the upstream in time")]
+    ConnectTimeout,
+    /// A connection, but no trust: a certificate that is not good, or no TLS at all.
+    #[error("no TLS with the upstream")]
+    Tls,
+    /// The connection ended or was reset before the answer's head.
+    #[error("the upstream broke off before it answered")]
+    BrokeOff,
+    /// What came is not HTTP, or its head is too large.
+    #[error("what the upstream said is not HTTP")]
+    Garbled,
+    /// No head of an answer in time, or not the next piece of its body.
+    #[error("the upstream did not answer in time")]
+    Timeout,
+}
+
+impl ProxyError {
+    /// What a failed attempt says of itself. A fault of the request's own body comes first: it is
+    /// what broke the connection.
+    pub(super) fn of(error: &legacy::Error) -> Self {
+        if let Some(fault) = chain(error).find_map(|cause| cause.downcast_ref::<Self>()) {
+            return *fault;
+        }
+        let fault = if error.is_connect() { connecting(error) } else { asking(error) };
+        fault.into()
+    }
+}
+
+fn connecting(error: &legacy::Error) -> Fault {
+    if chain(error).any(|cause| cause.is::<rustls::Error>()) {
+        return Fault::Tls;
+    }
+    let timed_out = |cause: &&(dyn Error + 'static)| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut)
+    };
+    if chain(error).any(|cause| timed_out(&cause)) {
+        Fault::ConnectTimeout
+    } else {
+        Fault::Unreachable
+    }
+}
+
+fn asking(error: &legacy::Error) -> Fault {
+    let hyper = chain(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
+    match hyper {
+        Some(error) if error.is_parse() => Fault::Garbled,
+        _ => Fault::BrokeOff,
+    }
+}
+
+/// An error and its causes. One that stands inside of an `io::Error` is a cause too, which
+/// `source` alone passes over.
+fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'e (dyn Error + 'static)| {
+        let error = *error;
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
+    })
+}
