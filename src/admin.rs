@@ -15,6 +15,7 @@ mod keys;
 mod log;
 mod policies;
 mod problem;
+mod reload;
 mod sessions;
 mod status;
 mod token;
@@ -33,6 +34,7 @@ pub use control::{AskContact, Contact, Control};
 pub use directory::{Answered, Directory, DirectoryError, LedgerRow, PolicyChange, SettledUsage};
 pub use health::VERSION_HEADER;
 pub use problem::Problem;
+pub use reload::{Configuration, ConfigurationStanding, Reloaded};
 pub use token::{TOKEN_FILE, read_or_make_token, read_token};
 
 /// The largest request body.
@@ -73,6 +75,7 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/log/facts", get(log::facts))
         .route("/log/verify", get(log::verify))
         .route("/log/replay", post(log::replay))
+        .route("/reload", post(reload::reload))
         .route("/status", get(status::show))
         .route("/cache/removals", post(status::accept_removals))
         .fallback(problem::not_found)

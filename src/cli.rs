@@ -73,7 +73,7 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
         Command::Serve => {
             let loaded = load()?;
             logging::init(&loaded.config.log, environment).map_err(Failure::Config)?;
-            serving()?.block_on(gateway::serve(loaded, reader(environment)))?;
+            serving()?.block_on(gateway::serve(loaded, environment, reader(environment)))?;
         }
         Command::Doctor => {
             logging::init_quiet(environment);
@@ -94,7 +94,8 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
         | Command::Token { .. }
         | Command::Usage(_)
         | Command::Log { .. }
-        | Command::Cache { .. } => {
+        | Command::Cache { .. }
+        | Command::Reload => {
             logging::init_quiet(environment);
             let ask = commands::ask(&cli.command)?;
             let loaded = load()?;

@@ -6,6 +6,7 @@
 //! `DATABASE_URL`, `DATABASE_DIRECT_URL` and `RUST_LOG`; an empty variable counts as unset. Secrets
 //! may come from a file named by a variable that ends in `_FILE`. An unknown key is an error.
 
+mod changes;
 mod declared;
 mod environment;
 mod error;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{admission, cache, drainer, journal, postgres, proxy, server, tokens};
 
 pub use crate::postgres::DatabaseUrl;
+pub use changes::needs_restart;
 pub use declared::{DECLARED_PREFIX, declared_key_id, development_key};
 pub use environment::Environment;
 pub use error::{Error, Problem};

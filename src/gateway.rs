@@ -6,7 +6,9 @@ mod directory;
 mod error;
 mod parts;
 mod quotas;
+mod reload;
 mod serve;
+mod signals;
 mod storage;
 mod tend;
 

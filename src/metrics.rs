@@ -44,6 +44,7 @@ mod drain;
 mod http;
 mod journal;
 mod postgres;
+mod reload;
 mod tokens;
 
 pub use admission::{AdmissionMetrics, CodeLabel};
@@ -52,6 +53,7 @@ pub use drain::DrainMetrics;
 pub use http::{HttpMetrics, RequestLabels};
 pub use journal::{EventLabel, JournalMetrics, LaneLabel};
 pub use postgres::{PoolLabel, PostgresMetrics};
+pub use reload::{OutcomeLabel, ReloadMetrics};
 pub use tokens::TokenMetrics;
 
 /// The handles of all rooms, and the registry that `/metrics` encodes.
@@ -60,6 +62,8 @@ pub struct Metrics {
     registry: Registry,
     /// Both listeners.
     pub http: HttpMetrics,
+    /// The configuration.
+    pub reload: ReloadMetrics,
     /// Policies and limits.
     pub admission: AdmissionMetrics,
     /// Lookups.
@@ -79,13 +83,14 @@ impl Metrics {
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("gatepost");
         let http = HttpMetrics::register(&mut registry);
+        let reload = ReloadMetrics::register(&mut registry);
         let admission = AdmissionMetrics::register(&mut registry);
         let cache = CacheMetrics::register(&mut registry);
         let journal = JournalMetrics::register(&mut registry);
         let drain = DrainMetrics::register(&mut registry);
         let postgres = PostgresMetrics::register(&mut registry);
         let tokens = TokenMetrics::register(&mut registry);
-        Self { registry, http, admission, cache, journal, drain, postgres, tokens }
+        Self { registry, http, reload, admission, cache, journal, drain, postgres, tokens }
     }
 
     /// The OpenMetrics text that `/metrics` answers with.

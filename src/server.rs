@@ -23,4 +23,4 @@ pub use config::{Config, ConfigError, Events};
 pub use edge::{DataPlane, ServerParts, service};
 pub use listener::serve;
 pub use readiness::{Footing, Phase, Readiness};
-pub use routes::{RouteConfig, RouteError, RouteTable};
+pub use routes::{RouteConfig, RouteError, RouteTable, Routes};

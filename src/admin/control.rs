@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Directory, Problem};
+use super::{Configuration, Directory, Problem};
 use crate::admission::Admission;
 use crate::cache::Cache;
 use crate::clock::SharedClock;
@@ -51,6 +51,8 @@ pub struct Control {
     pub directory: Option<Arc<dyn Directory>>,
     /// The connection to Postgres; none when embedded.
     pub contact: Option<AskContact>,
+    /// What was read at the start, and may be read again; none in a command.
+    pub configuration: Option<Arc<dyn Configuration>>,
     /// Brings gauges up to date that are looked up rather than kept, before they are shown.
     pub observe: Arc<dyn Fn() + Send + Sync>,
     /// For stamps and ages.

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
 
-use super::{Contact, Control, Problem};
+use super::{ConfigurationStanding, Contact, Control, Problem};
 use crate::cache::CacheStatus;
 use crate::drainer::DrainStatus;
 use crate::journal::JournalStatus;
@@ -34,6 +34,8 @@ pub(super) struct Shown {
     uptime_seconds: f64,
     /// The longest that a counted request is not on disk.
     worst_case_loss_seconds: f64,
+    /// Null in a command.
+    configuration: Option<ConfigurationStanding>,
     postgres: Option<Contact>,
     cache: CacheStatus,
     sessions: Sessions,
@@ -50,6 +52,7 @@ pub(super) async fn show(State(control): State<Arc<Control>>) -> Json<Shown> {
         mode: if control.contact.is_some() { "attached" } else { "embedded" },
         uptime_seconds: uptime.as_secs_f64(),
         worst_case_loss_seconds: journal.worst_case_loss_seconds,
+        configuration: control.configuration.as_ref().map(|read| read.standing()),
         postgres: control.contact.as_ref().map(|ask| ask()),
         cache: control.cache.status(),
         sessions: Sessions {

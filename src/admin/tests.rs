@@ -106,6 +106,7 @@ fn control(dir: &Path, clock: Arc<ManualClock>, directory: Option<Arc<dyn Direct
     let (now, monotonic) = (shared.now(), shared.monotonic());
     let admission = Admission::new(Default::default(), now, monotonic, Arc::clone(&metrics));
     Control {
+        configuration: None,
         admission: Arc::new(admission),
         tokens: Tokens::of_test(dir, &cache, &journal, &shared, &entropy, &metrics),
         cache,

@@ -92,6 +92,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: CacheCommand,
     },
+    /// Have the running gateway read its configuration again: routes and upstreams
+    Reload,
     /// Print a completion script
     Completions { shell: Shell },
     /// Read segments for the gateway that started this

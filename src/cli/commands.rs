@@ -119,6 +119,7 @@ pub(super) fn ask(command: &Command) -> Result<Ask, Failure> {
         Command::Cache { command: CacheCommand::AcceptRemovals } => {
             post("/cache/removals", json!({}), Shape::One)
         }
+        Command::Reload => post("/reload", json!({}), Shape::One),
         _ => get("/status", Shape::One),
     })
 }

@@ -65,6 +65,7 @@ fn every_command_of_the_contract_is_there() {
         "log inspect",
         &format!("log inspect {id}"),
         "log replay data/quarantine/usage-x",
+        "reload",
         "completions bash",
         "--config x.toml serve",
         "client list --config x.toml --output json --admin-url http://127.0.0.1:1",
@@ -140,6 +141,7 @@ fn commands_are_requests() {
     assert_eq!(asked("session revoke --client acme"), everywhere);
     let recovery = ("POST /admin/v1/sessions/recover".to_owned(), Some(json!({"for": "24h"})));
     assert_eq!(asked("session recover --for 24h"), recovery);
+    assert_eq!(asked("reload"), ("POST /admin/v1/reload".to_owned(), Some(json!({}))));
     assert_eq!(asked("token keys list").0, "GET /admin/v1/token-keys");
     assert_eq!(asked("token keys rotate").0, "POST /admin/v1/token-keys/rotate");
     assert_eq!(asked("usage").0, "GET /admin/v1/usage?period=month");

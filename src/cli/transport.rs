@@ -239,6 +239,7 @@ fn read(status: StatusCode, body: &[u8]) -> Result<Value, Failure> {
     let detail = detail.unwrap_or_else(|| format!("the gateway answered {status}"));
     Err(match status {
         StatusCode::BAD_REQUEST => Failure::Usage(detail),
+        StatusCode::UNPROCESSABLE_ENTITY => Failure::Config(detail),
         StatusCode::UNAUTHORIZED => Failure::Config(format!("wrong admin token: {detail}")),
         StatusCode::SERVICE_UNAVAILABLE if problem["code"] == "accounting_unavailable" => {
             Failure::TryAgain(detail)

@@ -178,6 +178,7 @@ impl Parts {
             journal: self.journal.clone(),
             drainer: self.linked.as_ref().map(|linked| linked.drainer.clone()),
             directory,
+            configuration: None,
             contact,
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),

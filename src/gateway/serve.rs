@@ -5,16 +5,16 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
 use super::Error;
 use super::data::DataDir;
 use super::parts::Parts;
-use crate::admin;
-use crate::config::{Config, Loaded, development_key};
+use super::reload::Running;
+use super::signals::Signals;
+use crate::admin::{self, Configuration};
+use crate::config::{Config, Environment, Loaded, development_key};
 use crate::journal::Reader;
 use crate::metrics::Metrics;
-use crate::server::{self, Footing, Readiness, RouteTable, ServerParts};
+use crate::server::{self, Footing, Readiness, RouteTable, Routes, ServerParts};
 use crate::usage::Meter;
 
 /// How many polls of the feed may be missed before Postgres counts as away.
@@ -28,15 +28,17 @@ const ADMIN_CONNECTIONS_MAX: usize = 256;
 const ADMIN_STALLED_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT, shuts down in order, and returns. A second signal ends it at once.
-/// Segments of earlier processes are read by `reader`.
+/// On SIGHUP the configuration is read again, with `environment` as it was. Segments of earlier
+/// processes are read by `reader`.
 ///
 /// # Errors
 /// [`Error::Locked`] when another process has the data directory, [`Error::Config`] for addresses
 /// that cannot be bound and a directory that cannot be used.
-pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
-    let config = loaded.config;
+pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) -> Result<(), Error> {
+    let config = loaded.config.clone();
     let routes = RouteTable::build(&config.upstreams, &config.routes, config.server.echo)
         .map_err(|error| Error::Config(error.to_string()))?;
+    let routes = Arc::new(Routes::new(routes));
     let mut signals = Signals::new()?;
     // First, so that a second gateway on the same directory is told that, and not of a taken port.
     let data = DataDir::take(&config.data.dir)?;
@@ -45,15 +47,10 @@ pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
     let addresses = Addresses::of(&data_listener, &admin_listener)?;
     let parts = Parts::open(&config, data, config.drain.clone(), reader).await?;
 
-    let feed = parts.linked.as_ref().map(|linked| linked.postgres.feed());
-    let handle = feed.as_ref().map(|feed| {
-        let poll = config.postgres.as_ref().map_or_else(Default::default, |p| p.poll_interval.0);
-        (feed.handle(), poll * (POLLS_MISSED_MAX + 1))
-    });
-    let control = Arc::new(parts.control("admin", config.admin.listen.ip().is_loopback(), handle));
-    if let Some(feed) = feed {
-        parts.follow(feed);
-    }
+    let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
+    let running = Running::new(loaded, environment.clone(), routes.clone(), clock, metrics);
+    let running: Arc<dyn Configuration> = Arc::new(running);
+    let control = control_plane(&parts, &config, running.clone());
     let readiness = readiness(&control);
     let plane = data_plane(&parts, &config, routes, readiness.clone());
     parts.tend(&config.retention);
@@ -79,7 +76,7 @@ pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
     };
     let (mut data, mut admin) = (data, admin);
     let early = tokio::select! {
-        name = signals.next() => {
+        name = signals.end_or_reload(&parts.tasks, &running) => {
             tracing::info!(signal = name, "stopping: finishing requests, then the journal");
             None
         }
@@ -96,7 +93,7 @@ pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
     };
     tokio::select! {
         closed = orderly => closed?,
-        _ = signals.next() => return Err(Error::Failed("a second signal: stopped at once".into())),
+        _ = signals.end() => return Err(Error::Failed("a second signal: stopped at once".into())),
     }
     match early {
         None => Ok(()),
@@ -104,10 +101,29 @@ pub async fn serve(loaded: Loaded, reader: Reader) -> Result<(), Error> {
     }
 }
 
+/// The control plane, and the feed that it tells of.
+fn control_plane(
+    parts: &Parts,
+    config: &Config,
+    configuration: Arc<dyn Configuration>,
+) -> Arc<admin::Control> {
+    let feed = parts.linked.as_ref().map(|linked| linked.postgres.feed());
+    let handle = feed.as_ref().map(|feed| {
+        let poll = config.postgres.as_ref().map_or_else(Default::default, |p| p.poll_interval.0);
+        (feed.handle(), poll * (POLLS_MISSED_MAX + 1))
+    });
+    let mut control = parts.control("admin", config.admin.listen.ip().is_loopback(), handle);
+    control.configuration = Some(configuration);
+    if let Some(feed) = feed {
+        parts.follow(feed);
+    }
+    Arc::new(control)
+}
+
 fn data_plane(
     parts: &Parts,
     config: &Config,
-    routes: RouteTable,
+    routes: Arc<Routes>,
     readiness: Arc<Readiness>,
 ) -> server::DataPlane {
     let config = server::Config { events: config.events.clone(), ..config.server.clone() };
@@ -187,27 +203,5 @@ fn announce(config: &Config, addresses: &Addresses, dir: &DataDir) {
     drop(std::io::stderr().write_all(said.as_bytes()));
     if first_start && let Err(error) = dir.served() {
         tracing::warn!(%error, "the next start will take itself for the first");
-    }
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Error> {
-        let on = |kind| signal(kind).map_err(|error| Error::Failed(error.to_string()));
-        Ok(Self {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }

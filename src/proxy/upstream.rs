@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Name, is_name};
 
 /// `[[upstreams]]`
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamConfig {
     /// What routes call it.
@@ -43,6 +43,7 @@ pub enum UpstreamError {
 #[derive(Debug)]
 pub struct Upstream {
     name: Name,
+    config: Option<UpstreamConfig>,
     /// Empty for the built-in echo.
     targets: Vec<Uri>,
     next: AtomicUsize,
@@ -67,17 +68,24 @@ impl Upstream {
             })
         });
         let targets = targets.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { name: config.name.as_str().into(), targets, next: AtomicUsize::new(0) })
+        let (name, config) = (config.name.as_str().into(), Some(config.clone()));
+        Ok(Self { name, config, targets, next: AtomicUsize::new(0) })
     }
 
     /// The built-in upstream.
     pub fn echo() -> Self {
-        Self { name: Self::ECHO.into(), targets: Vec::new(), next: AtomicUsize::new(0) }
+        let targets = Vec::new();
+        Self { name: Self::ECHO.into(), config: None, targets, next: AtomicUsize::new(0) }
     }
 
     /// What routes call it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether it was made of the same configuration.
+    pub fn is_configured_as(&self, config: &UpstreamConfig) -> bool {
+        self.config.as_ref() == Some(config)
     }
 
     /// The target whose turn it is; `None` for the built-in echo.

@@ -22,7 +22,7 @@ use super::peers::Trusted;
 use super::problem::{Code, NO_STORE, Refusal};
 use super::readiness::Readiness;
 use super::request_id::{RequestIds, X_REQUEST_ID};
-use super::routes::RouteTable;
+use super::routes::Routes;
 use crate::admission::Admission;
 use crate::cache::Cache;
 use crate::clock::SharedClock;
@@ -41,8 +41,8 @@ const EXT_AUTHZ: &str = "/authz/ext-authz";
 pub struct ServerParts {
     /// `[server]`
     pub config: Config,
-    /// `[[routes]]` and `[[upstreams]]`, compiled.
-    pub routes: RouteTable,
+    /// `[[routes]]` and `[[upstreams]]`, compiled; they may be exchanged.
+    pub routes: Arc<Routes>,
     /// Who has which key.
     pub cache: Arc<Cache>,
     /// Sessions and tokens.
@@ -102,7 +102,7 @@ pub(super) struct Edge {
     pub(super) admission: Arc<Admission>,
     pub(super) meter: Arc<Meter>,
     pub(super) admin_token: SecretString,
-    routes: RouteTable,
+    routes: Arc<Routes>,
     access: Target,
     proxy: Proxy,
     clock: SharedClock,

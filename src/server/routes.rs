@@ -1,5 +1,6 @@
 //! Routes: which upstream serves a path, and what a request to it touches.
 
+mod current;
 mod error;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use super::pattern::Pattern;
 use crate::model::{Name, Target, is_name};
 use crate::proxy::{Upstream, UpstreamConfig};
 
+pub use current::Routes;
 pub use error::RouteError;
 
 /// `[[routes]]`
@@ -72,6 +74,7 @@ pub struct Hit<'t> {
 #[derive(Debug)]
 pub struct RouteTable {
     routes: Vec<Route>,
+    upstreams: BTreeMap<String, Arc<Upstream>>,
     read: Name,
     write: Name,
     delete: Name,
@@ -85,10 +88,38 @@ impl RouteTable {
         routes: &[RouteConfig],
         echo: bool,
     ) -> Result<Self, RouteError> {
+        Self::after(None, upstreams, routes, echo)
+    }
+
+    /// The table that comes after this one. An upstream that is configured as before stays as it
+    /// is, with all that is known of its targets.
+    pub fn successor(
+        &self,
+        upstreams: &[UpstreamConfig],
+        routes: &[RouteConfig],
+        echo: bool,
+    ) -> Result<Self, RouteError> {
+        Self::after(Some(self), upstreams, routes, echo)
+    }
+
+    fn after(
+        before: Option<&Self>,
+        upstreams: &[UpstreamConfig],
+        routes: &[RouteConfig],
+        echo: bool,
+    ) -> Result<Self, RouteError> {
+        let kept = |config: &UpstreamConfig| {
+            let known = before?.upstreams.get(&config.name)?;
+            known.is_configured_as(config).then(|| Arc::clone(known))
+        };
+        let made = |config| match kept(config) {
+            Some(upstream) => Ok(upstream),
+            None => Upstream::new(config).map(Arc::new),
+        };
         let mut known = BTreeMap::new();
-        let built_in = echo.then(|| Ok(Upstream::echo()));
-        for upstream in upstreams.iter().map(Upstream::new).chain(built_in) {
-            let upstream = Arc::new(upstream?);
+        let built_in = echo.then(|| Ok(Arc::new(Upstream::echo())));
+        for upstream in upstreams.iter().map(made).chain(built_in) {
+            let upstream = upstream?;
             let name = upstream.name().to_owned();
             if known.insert(name.clone(), upstream).is_some() {
                 return Err(RouteError::TwoUpstreams(name));
@@ -104,12 +135,22 @@ impl RouteTable {
             return Err(conflict);
         }
         let (read, write, delete) = ("read".into(), "write".into(), "delete".into());
-        Ok(Self { routes: compiled, read, write, delete })
+        Ok(Self { routes: compiled, upstreams: known, read, write, delete })
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty()
+    }
+
+    /// How many routes there are.
+    pub fn len(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// How many upstreams there are.
+    pub fn upstreams(&self) -> usize {
+        self.upstreams.len()
     }
 
     /// Finds the route of a request. `raw` is the path as it came, without its query.

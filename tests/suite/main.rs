@@ -26,6 +26,7 @@ mod policies;
 mod power;
 mod quotas;
 mod reader;
+mod reload;
 mod sessions;
 mod sessions_admin;
 mod sink;

@@ -51,7 +51,8 @@ impl Edge {
         parts: &Parts,
         peer: Peer,
     ) -> Result<Option<Target>, Refusal> {
-        if self.routes.is_empty() {
+        let routes = self.routes.current();
+        if routes.is_empty() {
             return Ok(None);
         }
         let original = match endpoint {
@@ -63,7 +64,7 @@ impl Edge {
         let Some(Original { method, host, path }) = original else {
             return Ok(None);
         };
-        let hit = self.routes.find(host, &method, path)?;
+        let hit = routes.find(host, &method, path)?;
         Ok(hit.map(|hit| hit.target))
     }
 

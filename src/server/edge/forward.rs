@@ -20,7 +20,8 @@ impl Edge {
         let (mut parts, body) = request.into_parts();
         let peer = self.trusted.peer(&parts.extensions);
         let host = original::host(&parts.uri, &parts.headers)?;
-        let hit = self.routes.find(host, &parts.method, parts.uri.path())?.ok_or(Code::NotFound)?;
+        let routes = self.routes.current();
+        let hit = routes.find(host, &parts.method, parts.uri.path())?.ok_or(Code::NotFound)?;
         let ip = self.trusted.client(peer, &parts.headers);
         let caller = self.identify(authn::presented(&parts.headers)?, ip).await?;
         let ask = Ask::request(&hit.target, ip);

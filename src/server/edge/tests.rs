@@ -35,7 +35,7 @@ use crate::model::api_key::{ApiKey, SEED_BYTES};
 use crate::model::units::{Size, Span};
 use crate::model::{Client as Owner, Key, Timestamp};
 use crate::proxy::UpstreamConfig;
-use crate::server::{Footing, RouteConfig, serve};
+use crate::server::{Footing, RouteConfig, RouteTable, serve};
 
 /// A gateway on a port of its own.
 struct Gateway {
@@ -134,8 +134,9 @@ impl Gateway {
             Arc::clone(&metrics),
         );
         let admission = Arc::new(admission);
+        let table = RouteTable::build(upstreams, routes, config.echo).expect("routes");
         let parts = ServerParts {
-            routes: RouteTable::build(upstreams, routes, config.echo).expect("routes"),
+            routes: Arc::new(Routes::new(table)),
             config: config.clone(),
             tokens: Arc::clone(&tokens),
             cache: Arc::clone(&cache),
