@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
+
 use super::config::SHARDS;
 
 type Place = (u32, u128);
@@ -11,7 +13,7 @@ type Place = (u32, u128);
 /// How many run. Only what runs is in it.
 #[derive(Debug)]
 pub(super) struct Concurrency {
-    shards: [Mutex<HashMap<Place, u32>>; SHARDS],
+    shards: [Mutex<HashMap<Place, u32, RandomState>>; SHARDS],
 }
 
 impl Default for Concurrency {
@@ -28,7 +30,7 @@ pub struct Running {
 }
 
 impl Concurrency {
-    fn shard(&self, (_, scope): Place) -> MutexGuard<'_, HashMap<Place, u32>> {
+    fn shard(&self, (_, scope): Place) -> MutexGuard<'_, HashMap<Place, u32, RandomState>> {
         // Keys' ids are v7: their random half is the lower one. Clients' are hashes.
         let at = scope as usize % SHARDS;
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use serde::Serialize;
 use tokio::sync::Notify;
 
@@ -92,7 +93,7 @@ struct Live {
 
 #[derive(Debug)]
 struct Shard {
-    live: HashMap<Slot, Live>,
+    live: HashMap<Slot, Live, RandomState>,
     sweep_at: usize,
 }
 
@@ -104,7 +105,7 @@ const ENDED_KEPT: Duration = Duration::from_secs(48 * 3600);
 pub struct Quotas {
     shards: Vec<Mutex<Shard>>,
     /// The same by what Postgres calls them. Taken after a shard's lock, never before.
-    slots: Mutex<HashMap<QuotaKey, Slot>>,
+    slots: Mutex<HashMap<QuotaKey, Slot, RandomState>>,
     len: AtomicUsize,
     max: usize,
     bases: OnceLock<Arc<dyn Bases>>,
@@ -117,7 +118,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Quotas {
     pub(super) fn new(max: usize) -> Self {
-        let shard = || Mutex::new(Shard { live: HashMap::new(), sweep_at: SWEEP_MIN });
+        let shard = || Mutex::new(Shard { live: HashMap::default(), sweep_at: SWEEP_MIN });
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             slots: Mutex::default(),
@@ -162,10 +163,13 @@ impl Quotas {
         scope: &dyn Fn() -> Name,
     ) -> Result<(QuotaUse, u64), Refusal> {
         let mut shard = self.shard(&slot);
-        if !shard.live.contains_key(&slot) {
-            self.load(&mut shard, slot, asked, scope)?;
-        }
-        let live = shard.live.get_mut(&slot).ok_or(Refusal::Unknown)?;
+        let live = match shard.live.get_mut(&slot) {
+            Some(live) => live,
+            None => {
+                self.load(&mut shard, slot, asked, scope)?;
+                shard.live.get_mut(&slot).ok_or(Refusal::Unknown)?
+            }
+        };
         let used = live.used.own.saturating_add(live.used.others);
         let remaining = asked.rule.limit.saturating_sub(used);
         let left = remaining.checked_sub(asked.cost).ok_or(Refusal::Exceeded { remaining })?;

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+
 use crate::model::policy::LIMITS_MAX;
 
 /// A limit: at most `limit` in each `window`, evenly, with a head start of `burst`.
@@ -87,7 +89,7 @@ struct Slot {
 
 #[derive(Debug)]
 struct Shard {
-    slots: HashMap<Key, Slot>,
+    slots: HashMap<Key, Slot, RandomState>,
     sweep_at: usize,
 }
 
@@ -104,9 +106,10 @@ pub struct Limiter {
     max: usize,
 }
 
-/// One limit at one moment, in units of `1 / limit` nanoseconds: a request weighs `window`.
+/// One limit at one moment. What a bucket holds is counted from now on, in units of `1 / limit`
+/// nanoseconds: so a request weighs `window`, and nearly all of it fits into 64 bits.
 struct Instant {
-    now: u128,
+    now: u64,
     window: u128,
     limit: u128,
     capacity: u128,
@@ -116,59 +119,76 @@ fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Quotient and remainder; several times as fast where both fit into 64 bits.
+fn divide(units: u128, by: u128) -> (u128, u128) {
+    match (u64::try_from(units), u64::try_from(by)) {
+        (Ok(units), Ok(by)) => (u128::from(units / by), u128::from(units % by)),
+        _ => (units / by, units % by),
+    }
+}
+
 impl Instant {
     fn new(rate: &Rate, now: Duration) -> Self {
         let (limit, window) = (u128::from(rate.limit.max(1)), u128::from(nanos(rate.window)));
-        let now = u128::from(nanos(now)) * limit;
-        Self { now, window, limit, capacity: window * u128::from(rate.burst) }
+        let capacity = window * u128::from(rate.burst);
+        Self { now: nanos(now), window: window.max(1), limit, capacity }
     }
 
-    /// What stands in a bucket, never before now. What was written with another rate stands for as
+    /// How far a bucket's TAT lies ahead of now. What was written with another rate stands for as
     /// many requests as it did, rounded up.
-    fn tat(&self, slot: Option<&Slot>) -> u128 {
-        let Some(slot) = slot else { return self.now };
-        let tat = u128::from(slot.tat) * u128::from(slot.limit) + u128::from(slot.part);
+    fn ahead(&self, slot: Option<&Slot>) -> u128 {
+        let Some(slot) = slot else { return 0 };
+        let Some(whole) = slot.tat.checked_sub(self.now) else { return 0 };
         let (limit, window) = (u128::from(slot.limit), u128::from(slot.window));
+        let ahead = u128::from(whole) * limit + u128::from(slot.part);
         if (limit, window) == (self.limit, self.window) {
-            return tat.max(self.now);
+            return ahead;
         }
-        let taken = tat.saturating_sub(self.now / self.limit * limit);
-        let (whole, rest) = (taken / window, taken % window);
-        self.now + whole * self.window + (rest * self.window).div_ceil(window)
+        let (whole, rest) = divide(ahead, window);
+        whole * self.window + (rest * self.window).div_ceil(window)
     }
 
-    fn slot(&self, tat: u128) -> Slot {
+    fn slot(&self, ahead: u128) -> Slot {
         let fits = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
+        let (whole, part) = divide(ahead, self.limit);
         Slot {
-            tat: fits(tat / self.limit),
+            tat: self.now.saturating_add(fits(whole)),
             window: fits(self.window),
-            part: u32::try_from(tat % self.limit).unwrap_or(u32::MAX),
+            part: u32::try_from(part).unwrap_or(u32::MAX),
             limit: u32::try_from(self.limit).unwrap_or(u32::MAX),
         }
     }
 
     /// What `cost` more would make of it, or when that is possible.
-    fn after(&self, tat: u128, cost: u32) -> Result<u128, Option<Duration>> {
+    fn after(&self, ahead: u128, cost: u32) -> Result<u128, Option<Duration>> {
         let cost = u128::from(cost) * self.window;
-        let (next, bound) = (tat + cost, self.now + self.capacity);
-        match next.checked_sub(bound) {
+        let next = ahead + cost;
+        match next.checked_sub(self.capacity) {
             None | Some(0) => Ok(next),
             Some(_) if cost > self.capacity => Err(None),
             Some(early) => Err(Some(self.duration(early))),
         }
     }
 
-    fn level(&self, tat: u128) -> Level {
-        let left = (self.now + self.capacity).saturating_sub(tat) / self.window.max(1);
-        Level {
-            remaining: u32::try_from(left).unwrap_or(u32::MAX),
-            reset: self.duration(tat - self.now),
-        }
+    fn level(&self, ahead: u128) -> Level {
+        let (left, _) = divide(self.capacity.saturating_sub(ahead), self.window);
+        Level { remaining: u32::try_from(left).unwrap_or(u32::MAX), reset: self.duration(ahead) }
     }
 
     /// Rounded up: nobody is asked to come too early.
     fn duration(&self, units: u128) -> Duration {
-        Duration::from_nanos(u64::try_from(units.div_ceil(self.limit)).unwrap_or(u64::MAX))
+        let (whole, part) = divide(units, self.limit);
+        let nanos = whole + u128::from(part > 0);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+/// Whether one answer to "when" is later than another; `None`, which is never, is the latest.
+fn later(one: Option<Duration>, other: Option<Duration>) -> bool {
+    match (one, other) {
+        (_, None) => false,
+        (None, _) => true,
+        (Some(one), Some(other)) => one > other,
     }
 }
 
@@ -179,11 +199,17 @@ fn key(bucket: &Bucket) -> Key {
 }
 
 /// The shards of one request, each locked once, in the order of their places.
-struct Held<'a>(Vec<(usize, MutexGuard<'a, Shard>)>);
+struct Held<'a>([Option<(usize, MutexGuard<'a, Shard>)>; LIMITS_MAX]);
+
+/// What would pass: what each bucket would hold then, and how many there are not yet.
+struct Passing {
+    ahead: [u128; LIMITS_MAX],
+    new: usize,
+}
 
 impl Held<'_> {
     fn of(&mut self, place: usize) -> Option<&mut Shard> {
-        let found = self.0.iter_mut().find(|(at, _)| *at == place);
+        let found = self.0.iter_mut().flatten().find(|(at, _)| *at == place);
         found.map(|(_, shard)| &mut **shard)
     }
 }
@@ -191,7 +217,7 @@ impl Held<'_> {
 impl Limiter {
     /// Empty, with room for `max` buckets in `shards` shards.
     pub fn new(max: usize, shards: usize) -> Self {
-        let shard = || Mutex::new(Shard { slots: HashMap::new(), sweep_at: SWEEP_MIN });
+        let shard = || Mutex::new(Shard { slots: HashMap::default(), sweep_at: SWEEP_MIN });
         let shards = (0..shards.max(1)).map(|_| shard()).collect();
         Self { shards, len: AtomicUsize::new(0), swept: AtomicU64::new(0), max }
     }
@@ -207,17 +233,14 @@ impl Limiter {
     fn hold(&self, places: &[usize; LIMITS_MAX]) -> Held<'_> {
         let mut places = *places;
         places.sort_unstable();
-        // (A request is held against its key's limits and its client's: two at most.)
-        let mut held = Vec::with_capacity(2);
         let mut last = usize::MAX;
-        for place in places {
-            if place != last && place != usize::MAX {
-                let shard = self.shards[place].lock().unwrap_or_else(PoisonError::into_inner);
-                held.push((place, shard));
-                last = place;
+        Held(places.map(|place| {
+            // (Places that no charge has are the largest number.)
+            if std::mem::replace(&mut last, place) == place || place == usize::MAX {
+                return None;
             }
-        }
-        Held(held)
+            Some((place, self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)))
+        }))
     }
 
     /// Looks at all, then charges all; or none. At most [`LIMITS_MAX`] charges, each of another
@@ -259,23 +282,22 @@ impl Limiter {
     ) -> Result<(), TakeError> {
         let places = self.plan(charges);
         let mut held = self.hold(&places);
-        let new = match Self::look(&places, charges, &mut held, cost, now) {
-            Ok(new) => new,
+        let passing = match Self::look(&places, charges, &mut held, cost, now) {
+            Ok(passing) => passing,
             Err(refused) => {
                 Self::tell(&places, charges, &mut held, now, levels);
                 return Err(refused);
             }
         };
-        self.make_room(&mut held, new, now)?;
-        for ((charge, level), place) in charges.iter().zip(levels).zip(places) {
-            let Some(shard) = held.of(place) else { continue };
-            let at = Instant::new(&charge.rate, now);
-            let key = key(&charge.bucket);
-            let next = at.tat(shard.slots.get(&key)) + u128::from(cost) * at.window;
-            if shard.slots.insert(key, at.slot(next)).is_none() {
+        self.make_room(&mut held, passing.new, now)?;
+        for (at, (charge, level)) in charges.iter().zip(levels).enumerate() {
+            let Some(shard) = held.of(places[at]) else { continue };
+            let instant = Instant::new(&charge.rate, now);
+            let ahead = passing.ahead[at];
+            if shard.slots.insert(key(&charge.bucket), instant.slot(ahead)).is_none() {
                 self.len.fetch_add(1, Ordering::Relaxed);
             }
-            *level = at.level(next);
+            *level = instant.level(ahead);
         }
         Ok(())
     }
@@ -305,35 +327,34 @@ impl Limiter {
         places
     }
 
-    /// Whether all would pass; how many of them have no bucket yet.
+    /// Whether all would pass.
     fn look(
         places: &[usize; LIMITS_MAX],
         charges: &[Charge],
         held: &mut Held<'_>,
         cost: u32,
         now: Duration,
-    ) -> Result<usize, TakeError> {
-        let (mut new, mut refused) = (0, None::<(usize, Option<Duration>)>);
+    ) -> Result<Passing, TakeError> {
+        let mut passing = Passing { ahead: [0; LIMITS_MAX], new: 0 };
+        let mut refused = None::<(usize, Option<Duration>)>;
         for (at, charge) in charges.iter().enumerate() {
-            let slot = held.of(places[at]).and_then(|s| s.slots.get(&key(&charge.bucket)).copied());
-            new += usize::from(slot.is_none());
+            let shard = held.of(places[at]);
+            let slot = shard.and_then(|shard| shard.slots.get(&key(&charge.bucket)));
+            passing.new += usize::from(slot.is_none());
             let instant = Instant::new(&charge.rate, now);
-            let tat = instant.tat(slot.as_ref());
-            if let Err(retry_after) = instant.after(tat, cost) {
-                // `None`, which is never, is later than any other.
-                let later = refused.is_none_or(|(_, before)| match (before, retry_after) {
-                    (None, _) => false,
-                    (_, None) => true,
-                    (Some(before), Some(this)) => this > before,
-                });
-                if later {
+            match instant.after(instant.ahead(slot), cost) {
+                Ok(ahead) => passing.ahead[at] = ahead,
+                Err(retry_after)
+                    if refused.is_none_or(|(_, so_far)| later(retry_after, so_far)) =>
+                {
                     refused = Some((at, retry_after));
                 }
+                Err(_) => {}
             }
         }
         match refused {
             Some((at, retry_after)) => Err(TakeError::Refused { at, retry_after }),
-            None => Ok(new),
+            None => Ok(passing),
         }
     }
 
@@ -349,7 +370,7 @@ impl Limiter {
             let shard = held.of(*place);
             let slot = shard.and_then(|shard| shard.slots.get(&key(&charge.bucket)));
             let instant = Instant::new(&charge.rate, now);
-            *level = instant.level(instant.tat(slot));
+            *level = instant.level(instant.ahead(slot));
         }
     }
 
@@ -360,7 +381,7 @@ impl Limiter {
         }
         let full = || self.len.load(Ordering::Relaxed) + new > self.max;
         let scarce = full();
-        for (_, shard) in &mut held.0 {
+        for (_, shard) in held.0.iter_mut().flatten() {
             if scarce || shard.slots.len() >= shard.sweep_at {
                 self.sweep_shard(shard, now);
             }
