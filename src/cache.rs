@@ -101,6 +101,7 @@ pub struct Cache {
 /// Opens the disk tier; what cannot be opened is moved to `quarantine/`, and an empty one made.
 fn open_store(data: &Path, metrics: &Metrics, moment: Timestamp) -> Result<Store, CacheError> {
     let dir = data.join("cache");
+    disk::finish_removals(data)?;
     let is_locked = |error: &disk::StoreError| matches!(error, disk::StoreError::Locked);
     match disk::patiently(|| Store::open(&dir), is_locked) {
         Ok(store) => Ok(store),

@@ -81,6 +81,38 @@ pub fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Stands in a directory of sled's while that is being made: nothing in it was ever promised. Half
+/// made it would look damaged.
+const MAKING: &str = "making";
+
+/// Says that the directory is being made.
+pub fn begin_making(dir: &Path) -> io::Result<()> {
+    let mark = dir.join(MAKING);
+    File::create(&mark).map(drop).map_err(at(&mark))
+}
+
+/// What was made is durable, and from now on believed.
+pub fn end_making(dir: &Path) -> io::Result<()> {
+    secure(dir)?;
+    let mark = dir.join(MAKING);
+    fs::remove_file(&mark).map_err(at(&mark))?;
+    sync_dir(dir)
+}
+
+/// Removes what a kill or a power cut left of a directory that was only being made: it says so
+/// itself, or all that is in it is named as what stands there `before` sled begins.
+pub fn remove_half_made(dir: &Path, before: impl Fn(&str) -> bool) -> io::Result<bool> {
+    let mut unmade = true;
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        unmade &= before(&entry.map_err(at(dir))?.file_name().to_string_lossy());
+    }
+    let unmade = unmade || dir.join(MAKING).exists();
+    if unmade {
+        remove_dir(dir)?;
+    }
+    Ok(unmade)
+}
+
 /// What [`remove_dir`] has renamed, until it is gone.
 const GONE: &str = ".gone-";
 

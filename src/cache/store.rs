@@ -74,10 +74,13 @@ impl Store {
     /// Opens the trees in `dir`, or makes them.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let io = |error: std::io::Error| StoreError::Sled(error.to_string());
+        let new = !dir.exists() || disk::remove_half_made(dir, |_| false).map_err(io)?;
         disk::make_private_dir(dir).map_err(io)?;
+        if new {
+            disk::begin_making(dir).map_err(io)?;
+        }
         disk::remove_half_snapshots(dir).map_err(io)?;
         let db = disk::open_sled(dir, SLED_CACHE_BYTES)?;
-        disk::secure(dir).map_err(io)?;
         let tree = |name: &str| guarded(|| db.open_tree(name));
         let store = Self {
             keys: tree("keys")?,
@@ -91,6 +94,11 @@ impl Store {
             data: File::options().write(true).open(dir.join("db")).map_err(io)?,
             db,
         };
+        if new {
+            disk::end_making(dir).map_err(io)?;
+        } else {
+            disk::secure(dir).map_err(io)?;
+        }
         // A store whose own notes cannot be read is damaged, or of another version: found out here.
         store.position()?;
         store.age()?;

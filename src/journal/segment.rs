@@ -34,8 +34,6 @@ pub use read::{Missing, Page};
 
 /// sled's own cache per segment. Chunks are written and read once, so little is enough.
 pub(super) const SLED_CACHE_BYTES: u64 = 8 << 20;
-/// Stands in a segment's directory while it is being made: nothing of it was ever promised.
-pub(super) const MAKING: &str = "making";
 
 /// A segment as everybody but its writer sees it.
 #[derive(Debug)]
@@ -113,19 +111,12 @@ impl Segment {
         Ok(())
     }
 
-    /// Removes what a kill or a power cut left of a segment that was only being made: nothing of
-    /// sled is there yet, or it says so itself. (A merged one names its sources first.)
+    /// Removes what a kill or a power cut left of a segment that was only being made. (A merged one
+    /// names its sources first.)
     pub(super) fn was_never_made(dir: &Path) -> io::Result<bool> {
-        let before = |name: &str| name.starts_with(disk::NEW) || name.starts_with("sources");
-        let mut unmade = true;
-        for entry in fs::read_dir(dir).map_err(disk::at(dir))? {
-            unmade &= before(&entry.map_err(disk::at(dir))?.file_name().to_string_lossy());
-        }
-        let unmade = unmade || dir.join(MAKING).exists();
-        if unmade {
-            disk::remove_dir(dir)?;
-        }
-        Ok(unmade)
+        disk::remove_half_made(dir, |name| {
+            name.starts_with(disk::NEW) || name.starts_with("sources")
+        })
     }
 
     /// A segment that an earlier process wrote: made safe to open, believed only once synced.

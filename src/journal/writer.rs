@@ -8,7 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::chunk::{FactRef, Packer};
-use super::segment::{End, MAKING, SLED_CACHE_BYTES, Segment, SegmentError};
+use super::segment::{End, SLED_CACHE_BYTES, Segment, SegmentError};
 use crate::codec::CodecError;
 use crate::disk::{self, guarded};
 use crate::model::fact::Lane;
@@ -58,11 +58,9 @@ impl Writer {
         now: Duration,
     ) -> Result<Self, SegmentError> {
         disk::make_private_dir(&dir)?;
-        File::create_new(dir.join(MAKING))?;
+        disk::begin_making(&dir)?;
         let db = disk::open_sled(&dir, SLED_CACHE_BYTES)?;
-        disk::secure(&dir)?;
-        fs::remove_file(dir.join(MAKING))?;
-        disk::sync_dir(&dir)?;
+        disk::end_making(&dir)?;
         // sled's flush is sync_file_range, which no power cut respects: our own handle does the
         // syncing.
         let data = File::options().write(true).open(dir.join("db"))?;

@@ -119,12 +119,13 @@ impl Found {
         let config = cache::Config::default();
         Cache::open(data, config, Declared::default(), None, clock, metrics, tasks)
             .map_err(|error| error.to_string())?;
-        // The cache is disposable, and began anew; the journal never does.
-        let aside = journal.status().quarantined.into_iter();
-        match aside.filter(|report| report.stream.is_some()).collect::<Vec<_>>() {
-            aside if !aside.is_empty() => Err(format!("set aside: {aside:?}")),
-            _ => Ok(found),
-        }
+        // The cache is disposable, and began anew; the journal never does. (A state segment that
+        // the cut caught in a commit may say that it cannot vouch for what was on its way.)
+        let mut aside = journal.status().quarantined;
+        aside.retain(|report| report.stream.is_some());
+        found.missing += aside.iter().map(|report| report.missing.chunks).sum::<u64>();
+        aside.retain(|report| report.missing.exact || report.lane != Lane::State.as_str());
+        if aside.is_empty() { Ok(found) } else { Err(format!("set aside: {aside:?}")) }
     }
 
     /// Whether it is what clients were told.

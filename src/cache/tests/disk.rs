@@ -56,6 +56,20 @@ async fn a_damaged_directory_is_set_aside_and_an_empty_cache_starts() {
 }
 
 #[tokio::test]
+async fn what_a_kill_left_half_made_is_begun_anew_and_not_called_damaged() {
+    let bench = Bench::new();
+    let Bench { data, clock, hand, cache } = bench;
+    drop(cache);
+    std::fs::write(data.path().join("cache/conf"), b"half of wh").expect("writable");
+    std::fs::write(data.path().join("cache/making"), b"").expect("writable");
+    let config = Config::default();
+    let cache = open(&data, config, Declared::default(), Some(hand.clone()), clock.clone());
+    assert_eq!(cache.metrics.cache.quarantined.get(), 0);
+    assert!(!data.path().join("quarantine").exists());
+    assert!(!data.path().join("cache/making").exists(), "and from now on it is believed");
+}
+
+#[tokio::test]
 async fn a_revocation_that_cannot_be_read_is_not_taken_for_none() {
     let bench = Bench::new();
     bench.feed(1, vec![fed("k", 1), fed("l", 1), Change::Client(client_row(false, 1))]);
