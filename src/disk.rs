@@ -85,10 +85,10 @@ pub fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
 /// made it would look damaged.
 const MAKING: &str = "making";
 
-/// Says that the directory is being made.
+/// Says that the directory is being made; durable, for a power cut may keep the names that sled
+/// makes next and lose this one.
 pub fn begin_making(dir: &Path) -> io::Result<()> {
-    let mark = dir.join(MAKING);
-    File::create(&mark).map(drop).map_err(at(&mark))
+    make_mark(&dir.join(MAKING))
 }
 
 /// What was made is durable, and from now on believed.
@@ -116,11 +116,13 @@ pub fn remove_half_made(dir: &Path, before: impl Fn(&str) -> bool) -> io::Result
 /// What [`remove_dir`] has renamed, until it is gone.
 const GONE: &str = ".gone-";
 
-/// Removes a directory: renamed first, for one that a kill left half removed would look damaged.
+/// Removes a directory: renamed first, and durably, for one that a kill or a power cut left half
+/// removed would look damaged.
 pub fn remove_dir(dir: &Path) -> io::Result<()> {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     let gone = dir.with_file_name(format!("{GONE}{name}"));
     fs::rename(dir, &gone).map_err(at(dir))?;
+    sync_dir(gone.parent().unwrap_or(Path::new(".")))?;
     fs::remove_dir_all(&gone).map_err(at(&gone))
 }
 

@@ -9,7 +9,6 @@ mod error;
 mod read;
 mod traces;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
