@@ -23,10 +23,12 @@ mod bearer;
 mod config;
 mod error;
 mod generation;
+mod grace;
 mod keys;
 mod keyset;
 mod recovery;
 mod refresh;
+mod revocation;
 mod rotation;
 mod service;
 #[cfg(test)]

@@ -89,6 +89,9 @@ impl Control {
 
     /// Commits `facts` and puts them in force. The answer may leave when this returns; a caller who
     /// hangs up does not stop it half way, or a committed fact would not be in force here.
+    ///
+    /// What only denies is in force even if it cannot be recorded, and the caller is told so: to
+    /// try again until it is on disk, for which every try records it anew.
     pub(super) async fn commit(
         self: &Arc<Self>,
         turn: Turn,
@@ -98,13 +101,21 @@ impl Control {
     ) -> Result<(), Problem> {
         let control = Arc::clone(self);
         let change = self.tasks.spawn(async move {
-            let ticket = control.journal.append(facts.clone())?;
+            let denies = facts.iter().all(StateFact::denies);
+            let recorded = control.journal.append(facts.clone());
             // Pinned first: the drainer must not settle a fact before it is pinned. Should the disk
             // fail now, a revocation is in force all the same, and nobody was given the new key.
-            for fact in &facts {
-                control.cache.pin(fact);
+            if denies || recorded.is_ok() {
+                facts.iter().for_each(|fact| control.cache.pin(fact));
             }
-            ticket.durable().await?;
+            let durable = match recorded {
+                Ok(ticket) => ticket.durable().await,
+                Err(full) => Err(full),
+            };
+            durable.map_err(|full| match denies {
+                true => Problem::revoked_unrecorded(full),
+                false => full.into(),
+            })?;
             control.note(action, subject);
             drop(turn);
             Ok(())

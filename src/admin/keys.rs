@@ -161,12 +161,10 @@ pub(super) async fn revoke(
 ) -> Result<Json<Shown>, Problem> {
     let turn = control.turn().await;
     let mut view = find(&control, id)?;
-    // Asking twice is no mistake, and needs no second fact.
-    if view.revoked_at != Some(Timestamp::NEG_INFINITY) {
-        let facts = vec![revoked(id, Timestamp::NEG_INFINITY)];
-        control.commit(turn, facts, "key.revoke", id.to_string().into()).await?;
-        view.revoked_at = Some(Timestamp::NEG_INFINITY);
-    }
+    // Also when it is revoked already: nobody knows whether that came to the disk.
+    let facts = vec![revoked(id, Timestamp::NEG_INFINITY)];
+    control.commit(turn, facts, "key.revoke", id.to_string().into()).await?;
+    view.revoked_at = Some(Timestamp::NEG_INFINITY);
     Ok(Json(Shown::new(view, control.clock.now())))
 }
 

@@ -42,6 +42,13 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
     }
 
+    /// A revocation that is in force and on no disk.
+    pub(super) fn revoked_unrecorded(full: Full) -> Self {
+        let detail =
+            format!("{full}. It is revoked here until a restart: try again until this works");
+        Self::unavailable("accounting_unavailable", detail)
+    }
+
     pub(super) fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }

@@ -118,6 +118,7 @@ impl From<TokenError> for Problem {
                 format!("the session belongs to the gateway `{node}`; ask it there"),
             ),
             TokenError::Unrecorded(full) => full.into(),
+            TokenError::RevokedUnrecorded(full) => Self::revoked_unrecorded(full),
             error => Self::unavailable(
                 "session_validation_unavailable",
                 format!("{error}: Postgres is away, or has not heard of it yet; try again"),
@@ -211,11 +212,9 @@ pub(super) async fn revoke(
     if session.node != control.node {
         return Err(TokenError::Elsewhere(session.node.clone()).into());
     }
-    // Asking twice is no mistake, and needs no second fact.
-    if session.revoked_at.is_none() {
-        let facts = vec![StateFact::Session(control.tokens.revoked(session))];
-        control.commit(turn, facts, "session.revoke", id.to_string().into()).await?;
-    }
+    // Also when it is revoked already: nobody knows whether that came to the disk.
+    let facts = vec![StateFact::Session(control.tokens.revoked(session))];
+    control.commit(turn, facts, "session.revoke", id.to_string().into()).await?;
     show(State(control), Id(id)).await
 }
 

@@ -146,6 +146,11 @@ impl SessionTurn<'_> {
         loaded.map_err(|error| self.cache.unreadable(&error))
     }
 
+    /// Whether something about it is not known to be in Postgres, and on this disk.
+    pub fn is_pinned(&self) -> bool {
+        self.stripe.contains_key(&self.id)
+    }
+
     /// Puts what was recorded in force at once, until [`Cache::settle_sessions`].
     pub fn pin(&mut self, session: &Session) {
         let pinned = self.stripe.entry(self.id).or_insert_with(|| session.clone());

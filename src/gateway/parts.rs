@@ -97,7 +97,7 @@ impl Parts {
             metrics: metrics.clone(),
             tasks: tasks.clone(),
         };
-        let (journal, cache, left_at) = storage.open(data.path()).await?;
+        let (journal, cache) = storage.open(data.path()).await?;
         let tokens = tokens::Parts {
             config: config.tokens.clone(),
             node: node.clone(),
@@ -107,7 +107,6 @@ impl Parts {
             clock: clock.clone(),
             entropy: entropy.clone(),
             metrics: metrics.clone(),
-            left_at,
         };
         let tokens = Arc::new(Tokens::new(data.path(), tokens));
         let (admission, book) = limits(config, &cache, &clock, &metrics);

@@ -12,11 +12,10 @@ use crate::config::Config;
 use crate::entropy::SharedEntropy;
 use crate::journal::{self, Journal, Reader};
 use crate::metrics::Metrics;
-use crate::model::fact::StateFact;
-use crate::model::{Name, Timestamp};
+use crate::model::Name;
 
-/// Journal and cache, and the newest advance of a session that was left in the journal.
-pub type Opened = (Journal, Arc<Cache>, Option<Timestamp>);
+/// Journal and cache.
+pub type Opened = (Journal, Arc<Cache>);
 
 /// What journal and cache are opened with.
 #[derive(Clone)]
@@ -80,10 +79,6 @@ impl Storage {
             }
         };
         state.iter().for_each(|fact| cache.pin(fact));
-        let advanced = state.iter().filter_map(|fact| match fact {
-            StateFact::Session(session) => Some(session.advance.at),
-            _ => None,
-        });
-        Ok((journal, cache, advanced.max()))
+        Ok((journal, cache))
     }
 }

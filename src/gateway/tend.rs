@@ -1,6 +1,7 @@
 //! What a gateway does beside answering: overlaps that end, limits that stand idle, backlogs that
 //! are merged, partitions that come and go.
 
+use std::io;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ impl Parts {
         self.tasks.spawn_blocking(move || open_book(&book, &journal));
         self.end_overlaps();
         self.tidy_limits();
+        self.tend_sessions();
         self.keep_merged();
         if let Some(linked) = &self.linked {
             let steward = Steward {
@@ -67,6 +69,35 @@ impl Parts {
                 tokio::select! {
                     () = closing.cancelled() => return,
                     () = tokio::time::sleep(EVERY) => admission.tidy(clock.monotonic()),
+                }
+            }
+        });
+    }
+
+    /// Once a second, and at the end: what sessions need kept on disk. A disk that fails stops
+    /// nothing.
+    fn tend_sessions(&self) {
+        const EVERY: Duration = Duration::from_secs(1);
+        let (tokens, closing) = (self.tokens.clone(), self.closing.clone());
+        self.tasks.spawn(async move {
+            let mut failing = false;
+            loop {
+                let last = closing.is_cancelled();
+                let at_work = tokens.clone();
+                let tended = tokio::task::spawn_blocking(move || at_work.tend()).await;
+                let failed = tended.unwrap_or_else(|error| Err(io::Error::other(error)));
+                if let Err(error) = &failed
+                    && !failing
+                {
+                    tracing::warn!(%error, "a restart will open graces once more: not written");
+                }
+                failing = failed.is_err();
+                if last {
+                    return;
+                }
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    () = tokio::time::sleep(EVERY) => {}
                 }
             }
         });

@@ -123,6 +123,18 @@ pub enum StateFact {
     Session(Session),
 }
 
+impl StateFact {
+    /// Whether it only takes away. Such a fact may be in force before it is recorded: that gives
+    /// nobody anything.
+    pub fn denies(&self) -> bool {
+        match self {
+            Self::ClientCreated(_) | Self::KeyCreated(_) => false,
+            Self::Revoked(_) => true,
+            Self::Session(session) => session.revoked_at.is_some(),
+        }
+    }
+}
+
 /// What a counter counts: one counter per client, key, table, operation and hour.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct Counter {

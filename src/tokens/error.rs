@@ -30,9 +30,12 @@ pub enum TokenError {
     /// The session belongs to another gateway, which alone can refresh it.
     #[error("the session belongs to the gateway `{0}`")]
     Elsewhere(Name),
-    /// The advance cannot be recorded, so it is not made.
+    /// It cannot be recorded, so it is not answered. Whoever tries again with the same token is.
     #[error("the journal cannot record it: {0}")]
     Unrecorded(#[from] Full),
+    /// The revocation is in force here, and a restart may undo it: it is on no disk.
+    #[error("the session is revoked until a restart, and the journal cannot record it: {0}")]
+    RevokedUnrecorded(Full),
 }
 
 impl From<Undecidable> for TokenError {

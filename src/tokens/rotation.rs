@@ -4,9 +4,8 @@
 //! commit without it. So fifty parallel refreshes of one token cost one advance and one commit, and
 //! sessions never wait for each other's disk.
 
-use uuid::Uuid;
-
 use super::generation::{Verdict, judge};
+use super::keys::Proven;
 use super::service::NOT_HERE_YET;
 use super::{Issued, TokenError, Tokens};
 use crate::journal::Ticket;
@@ -22,9 +21,9 @@ pub struct Asked<'a> {
     pub scopes: Option<&'a [Name]>,
 }
 
-/// What was recorded, and when it is on disk. No session: it is revoked.
+/// What was recorded, and when it is on disk.
 struct Step<'a> {
-    session: Option<Session>,
+    session: Session,
     ticket: Ticket<'a>,
 }
 
@@ -46,91 +45,91 @@ impl Tokens {
     async fn try_refresh(&self, text: &str, asked: Asked<'_>) -> Result<Issued, TokenError> {
         let proven = self.keys.prove(text).ok_or(TokenError::Invalid)?;
         let held = self.find(proven.session).await?.ok_or(TokenError::Invalid)?;
-        let session = held.session();
-        if session.node != self.node {
-            return Err(TokenError::Elsewhere(session.node.clone()));
-        }
-        if asked.client.is_some_and(|client| *client != *session.client) {
-            return Err(TokenError::Invalid);
+        let node = &held.session().node;
+        if *node != self.node {
+            return Err(TokenError::Elsewhere(node.clone()));
         }
         if self.cache.is_stale() {
             return Err(TokenError::Stale);
         }
-        let scopes = narrowed(&session.scopes, asked.scopes)?;
-        let Step { session, ticket } = self.step(session.id, proven.generation)?;
-        let recorded = ticket.durable().await;
-        let session = session.ok_or(TokenError::Invalid)?;
-        recorded?;
+        let Step { session, ticket } = self.step(proven, asked)?;
+        ticket.durable().await?;
         self.unanswered.remove(&session.id);
-        Ok(self.pair(&session, scopes))
+        Ok(self.pair(&session, narrowed(&session.scopes, asked.scopes)?))
     }
 
     /// Decides and records. No I/O but a read of the session, if it has just left memory.
-    fn step(&self, id: Uuid, presented: u64) -> Result<Step<'_>, TokenError> {
+    ///
+    /// The session and the generation come first, then what the request says beside: a replay is
+    /// one whatever else is asked for, and nothing is told of a session that is over.
+    fn step(&self, proven: Proven, asked: Asked<'_>) -> Result<Step<'_>, TokenError> {
+        let Proven { session: id, generation: presented } = proven;
         let (now, tokens) = (self.clock.now(), &self.metrics.tokens);
         let mut turn = self.cache.session_turn(id);
         let held = turn.get()?.ok_or(TokenError::Undecidable { retry_after: NOT_HERE_YET })?;
         if held.state(self.config.session_idle, now) != SessionState::Active {
             return Err(TokenError::Invalid);
         }
-        if !held.client_enabled() {
-            return Err(TokenError::ClientDisabled);
-        }
         let mut session = held.session().clone();
-        let unanswered = self.unanswered.peek(&id).is_some();
-        let in_grace = self.grace.holds(session.advance.at, now);
-        match judge(presented, session.advance, in_grace || unanswered, now) {
+        let entitled = || {
+            if asked.client.is_some_and(|client| *client != *held.session().client) {
+                return Err(TokenError::Invalid);
+            }
+            if !held.client_enabled() {
+                return Err(TokenError::ClientDisabled);
+            }
+            narrowed(&held.session().scopes, asked.scopes).map(drop)
+        };
+        match self.verdict(&session, presented, now) {
             Verdict::Advance(next) => {
+                entitled()?;
                 session.advance = next;
                 tokens.refreshed.inc();
             }
-            Verdict::Again if in_grace => {
-                tokens.repeated.inc();
-                return Ok(Step { session: Some(session), ticket: self.journal.state_recorded() });
-            }
-            // Its first answer may never have left: grace begins again, and is recorded.
             Verdict::Again => {
-                session.advance.at = now;
+                entitled()?;
                 tokens.repeated.inc();
+                if self.in_grace(&session, now) {
+                    return Ok(Step { session, ticket: self.journal.state_recorded() });
+                }
+                // Its first answer may never have left: grace begins again, and is recorded.
+                session.advance.at = now;
+            }
+            Verdict::Reuse => {
+                tokens.reused.inc();
+                return Err(self.revoke_for(turn, session, "session.revoke.reuse", now));
             }
             Verdict::Beyond => {
                 tokens.beyond.inc();
                 if self.recovery.until(now).is_none() {
                     return Err(TokenError::Undecidable { retry_after: NOT_HERE_YET });
                 }
-                if session.recovered_at.is_none() {
-                    let generation = presented.saturating_add(1);
-                    session.advance = Advance { generation, at: now };
-                    session.recovered_at = Some(now);
-                    tokens.recovered.inc();
-                    self.note("session.recover", &session);
-                } else {
-                    self.revoke_for(&mut session, "session.revoke.beyond", now);
+                if session.recovered_at.is_some() {
+                    return Err(self.revoke_for(turn, session, "session.revoke.beyond", now));
                 }
-            }
-            Verdict::Reuse => {
-                tokens.reused.inc();
-                self.revoke_for(&mut session, "session.revoke.reuse", now);
+                entitled()?;
+                let generation = presented.saturating_add(1);
+                session.advance = Advance { generation, at: now };
+                session.recovered_at = Some(now);
+                tokens.recovered.inc();
+                self.note("session.recover", &session);
             }
         }
-        let fact = StateFact::Session(session.clone());
-        let ticket = match self.journal.append(vec![fact]) {
-            Ok(ticket) => ticket,
-            // It cannot be recorded now; it holds here all the same.
-            Err(_) if session.revoked_at.is_some() => self.journal.state_recorded(),
-            Err(full) => return Err(full.into()),
-        };
+        let ticket = self.journal.append(vec![StateFact::Session(session.clone())])?;
         turn.pin(&session);
+        self.grace.advanced(now);
         self.unanswered.insert(id, ());
-        let revoked = session.revoked_at.is_some();
-        Ok(Step { session: Some(session).filter(|_| !revoked), ticket })
+        Ok(Step { session, ticket })
     }
 
-    fn revoke_for(&self, session: &mut Session, why: &'static str, now: Timestamp) {
-        session.revoked_at = Some(now);
-        let Session { id, client, .. } = &*session;
-        tracing::warn!(session = %id, client = %client, why, "a session is revoked");
-        self.note(why, session);
+    /// What generation `presented` of a session means at `now`.
+    pub(super) fn verdict(&self, session: &Session, presented: u64, now: Timestamp) -> Verdict {
+        let again = || self.in_grace(session, now) || self.unanswered.peek(&session.id).is_some();
+        judge(presented, session.advance, again, now)
+    }
+
+    fn in_grace(&self, session: &Session, now: Timestamp) -> bool {
+        self.grace.holds(session.advance.at, self.moment(now))
     }
 }
 

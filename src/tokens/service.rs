@@ -1,6 +1,7 @@
 //! Sessions and tokens of this gateway: made, found, revoked, and asked about. What a refresh does
 //! stands in `rotation`.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use secrecy::SecretString;
 use uuid::Uuid;
 
 use super::access::{Grant, Holder};
-use super::generation::{Grace, Pause, Verdict, judge};
+use super::generation::Verdict;
+use super::grace::{Grace, Moment};
 use super::keys::Keys;
 use super::recovery::Recovery;
 use super::rotation::narrowed;
@@ -19,11 +21,14 @@ use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::model::fact::{AuditEntry, StateFact};
+use crate::model::fact::AuditEntry;
 use crate::model::{Advance, Digest, Name, Session, SessionState, Timestamp, api_key};
 
 /// Sessions that advanced and may not have been answered yet: remembered at most.
 const UNANSWERED_MAX: usize = 10_000;
+
+/// Revocations that the journal did not take: remembered at most.
+const UNRECORDED_MAX: usize = 10_000;
 
 /// Access tokens whose signature is not checked again: remembered at most.
 const VERIFIED_MAX: usize = 10_000;
@@ -53,8 +58,6 @@ pub struct Parts {
     pub entropy: SharedEntropy,
     /// Handles.
     pub metrics: Arc<Metrics>,
-    /// The newest advance that an earlier process left in the journal.
-    pub left_at: Option<Timestamp>,
 }
 
 /// Sessions and tokens of this gateway.
@@ -72,6 +75,8 @@ pub struct Tokens {
     /// Advances whose answer may not have left: the disk failed, or the caller hung up. Their
     /// retry is answered however late it comes, or a failing disk would end in a revocation.
     pub(super) unanswered: quick_cache::sync::Cache<Uuid, ()>,
+    /// Replayed and revoked for it, while the journal took nothing.
+    pub(super) unrecorded: quick_cache::sync::Cache<Uuid, ()>,
     verified: quick_cache::sync::Cache<Digest, Arc<Bearer>>,
 }
 
@@ -104,12 +109,17 @@ pub struct Issued {
 impl Tokens {
     /// The service; `data` is the data directory. Blocks.
     pub fn new(data: &Path, parts: Parts) -> Self {
-        let Parts { config, node, keys, cache, journal, clock, entropy, metrics, left_at } = parts;
-        let pause = left_at.map(|since| Pause { since, until: clock.now() });
+        let Parts { config, node, keys, cache, journal, clock, entropy, metrics } = parts;
+        let moment = Moment { wall: clock.now(), monotonic: clock.monotonic() };
+        let grace = Grace::open(data, config.grace.0, moment);
+        if !cache.is_stale() {
+            grace.answering(moment.wall);
+        }
         Self {
-            grace: Grace { span: config.grace.0, pause },
+            grace,
             recovery: Recovery::open(data),
             unanswered: quick_cache::sync::Cache::new(UNANSWERED_MAX),
+            unrecorded: quick_cache::sync::Cache::new(UNRECORDED_MAX),
             verified: quick_cache::sync::Cache::new(VERIFIED_MAX),
             config,
             node,
@@ -225,30 +235,6 @@ impl Tokens {
         self.clock.now() < made_at.plus(ON_ITS_WAY)
     }
 
-    /// The fact that revokes a session.
-    pub fn revoked(&self, session: &Session) -> Session {
-        let at = session.revoked_at.unwrap_or(self.clock.now());
-        Session { revoked_at: Some(at), ..session.clone() }
-    }
-
-    /// Revokes a session for who holds one of its tokens; recorded when this returns.
-    ///
-    /// # Errors
-    /// When it belongs to another gateway, or cannot be recorded.
-    pub async fn revoke(&self, session: &Session) -> Result<(), TokenError> {
-        if session.node != self.node {
-            return Err(TokenError::Elsewhere(session.node.clone()));
-        }
-        if session.revoked_at.is_some() {
-            return Ok(self.journal.state_recorded().durable().await?);
-        }
-        let revoked = self.revoked(session);
-        let ticket = self.journal.append(vec![StateFact::Session(revoked.clone())])?;
-        self.cache.session_turn(session.id).pin(&revoked);
-        self.note("session.revoke.token", session);
-        Ok(ticket.durable().await?)
-    }
-
     /// Whether a refresh token of this generation would be answered now.
     ///
     /// # Errors
@@ -261,9 +247,7 @@ impl Tokens {
         if held.state(self.config.session_idle, now) != SessionState::Active {
             return Ok(false);
         }
-        let unanswered = self.unanswered.peek(&session.id).is_some();
-        let in_grace = unanswered || self.grace.holds(session.advance.at, now);
-        match judge(generation, session.advance, in_grace, now) {
+        match self.verdict(session, generation, now) {
             Verdict::Advance(_) | Verdict::Again => Ok(held.client_enabled()),
             Verdict::Reuse => Ok(false),
             Verdict::Beyond if self.recovery.until(now).is_none() => {
@@ -271,6 +255,24 @@ impl Tokens {
             }
             Verdict::Beyond => Ok(session.recovered_at.is_none() && held.client_enabled()),
         }
+    }
+
+    pub(super) fn moment(&self, wall: Timestamp) -> Moment {
+        Moment { wall, monotonic: self.clock.monotonic() }
+    }
+
+    /// What is to be done about once a second: see [`Grace::keep`], and what was revoked while the
+    /// journal took nothing is recorded. Blocks.
+    ///
+    /// # Errors
+    /// When the disk fails; it will be tried again, and nothing depends on it.
+    pub fn tend(&self) -> io::Result<()> {
+        self.record_revocations();
+        let now = self.clock.now();
+        if !self.cache.is_stale() {
+            self.grace.answering(now);
+        }
+        self.grace.keep(self.moment(now))
     }
 
     /// The proof of a refresh token: which session and generation.
@@ -316,7 +318,6 @@ impl Tokens {
             clock: clock.clone(),
             entropy: entropy.clone(),
             metrics: metrics.clone(),
-            left_at: None,
         };
         Arc::new(Self::new(data, parts))
     }

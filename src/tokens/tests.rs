@@ -3,6 +3,7 @@
 mod forged;
 mod kept;
 mod refreshing;
+mod unrecorded;
 
 use std::sync::Arc;
 
@@ -67,10 +68,6 @@ impl Bench {
         )
         .expect("a cache");
         state.iter().for_each(|fact| cache.pin(fact));
-        let left_at = state.iter().filter_map(|fact| match fact {
-            StateFact::Session(session) => Some(session.advance.at),
-            _ => None,
-        });
         let config = Config::default();
         let keys = Keys::open(data.path(), &config, &entropy, shared.clone().now());
         let parts = Parts {
@@ -82,7 +79,6 @@ impl Bench {
             clock: shared,
             entropy,
             metrics: metrics.clone(),
-            left_at: left_at.max(),
         };
         let tokens = Arc::new(Tokens::new(data.path(), parts));
         Self { data, clock, metrics, journal, cache, tokens }

@@ -163,6 +163,55 @@ async fn a_session_is_revoked_for_good_and_only_by_its_own_gateway() {
 }
 
 #[tokio::test]
+async fn a_revocation_that_is_on_no_disk_is_in_force_and_never_acknowledged() {
+    let plane = Plane::with_client().await;
+    let pair = plane.session("alice").await;
+    let (_, key) = plane.post("/keys", json!({"client": "web"})).await;
+    let key = key["id"].as_str().expect("text").to_owned();
+    plane.control.journal.shutdown().expect("a working disk");
+    // The first is taken into memory, and its commit fails; later ones find no room even there.
+    for _ in 0..1100 {
+        for path in [format!("/sessions/{}/revoke", pair.id), format!("/keys/{key}/revoke")] {
+            let (status, problem) = plane.post(&path, json!({})).await;
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {problem}");
+            assert_eq!(problem["code"], "accounting_unavailable");
+            let detail = problem["detail"].as_str().expect("text");
+            assert!(detail.contains("until a restart"), "{detail}");
+        }
+    }
+    assert_eq!(plane.state(&pair).await, "revoked");
+    assert_eq!(plane.get(&format!("/keys/{key}")).await.1["state"], "revoked");
+}
+
+#[tokio::test]
+async fn a_revocation_holds_also_when_not_even_memory_takes_it() {
+    let plane = Plane::with_client().await;
+    let (pair, bob) = (plane.session("alice").await, plane.session("bob").await);
+    let (_, key) = plane.post("/keys", json!({"client": "web"})).await;
+    let key = key["id"].as_str().expect("text").to_owned();
+    plane.control.journal.shutdown().expect("a working disk");
+    let waits =
+        || StateFact::ClientCreated(Client { name: "x".into(), policy: None, enabled: true });
+    while plane.control.journal.append(vec![waits()]).is_ok() {}
+    for (path, body) in [
+        (format!("/sessions/{}/revoke", pair.id), json!({})),
+        (format!("/keys/{key}/revoke"), json!({})),
+        ("/sessions/revoke".to_owned(), json!({"subject": "bob"})),
+    ] {
+        let (status, problem) = plane.post(&path, body).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {problem}");
+    }
+    assert_eq!(plane.state(&pair).await, "revoked");
+    assert_eq!(plane.state(&bob).await, "revoked");
+    assert_eq!(plane.get(&format!("/keys/{key}")).await.1["state"], "revoked");
+    // What gives something is not in force.
+    let (status, _) = plane.post("/keys", json!({"client": "web"})).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let (_, keys) = plane.get("/keys").await;
+    assert_eq!(keys.as_array().map(Vec::len), Some(1), "{keys}");
+}
+
+#[tokio::test]
 async fn logging_out_everywhere_ends_what_was_made_until_then() {
     let plane = Plane::with_client().await;
     let (one, two) = (plane.session("alice").await, plane.session("alice").await);

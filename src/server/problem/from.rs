@@ -76,7 +76,12 @@ impl From<TokenError> for Refusal {
                 Self { detail: Some(detail.into()), ..Code::SessionElsewhere.into() }
             }
             TokenError::Unrecorded(_) => {
-                let detail = "It could not be recorded, so it was not done. Try again.";
+                let detail = "It could not be recorded. Try again with the same token.";
+                Self { detail: Some(detail.into()), ..Code::AccountingUnavailable.into() }
+            }
+            TokenError::RevokedUnrecorded(_) => {
+                let detail = "The session is revoked here, but that could not be recorded: a \
+                              restart may undo it. Try again until this works.";
                 Self { detail: Some(detail.into()), ..Code::AccountingUnavailable.into() }
             }
         }

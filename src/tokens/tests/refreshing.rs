@@ -59,6 +59,58 @@ async fn a_retry_is_answered_within_grace_and_across_a_restart() {
 }
 
 #[tokio::test]
+async fn a_restart_does_not_open_a_grace_that_was_over() {
+    for kept in [true, false] {
+        let bench = Bench::new();
+        let (session, issued) = bench.session().await;
+        let first = refresh_text(&issued);
+        let second = bench.refresh(&first).await.expect("current");
+        bench.clock.advance(31 * SECOND);
+        if kept {
+            bench.tokens.tend().expect("a working disk");
+        }
+        let bench = bench.restart(SECOND);
+        if kept {
+            assert_eq!(bench.refresh(&first).await, Err(TokenError::Invalid));
+            assert!(bench.held(session.id).revoked_at.is_some());
+        } else {
+            // Nobody wrote down that it was over: a lost disk revokes nobody.
+            assert_eq!(bench.refresh(&first).await, Ok(second));
+            bench.clock.advance(30 * SECOND);
+            assert_eq!(bench.refresh(&first).await, Err(TokenError::Invalid));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_replay_is_one_whatever_else_is_asked_for() {
+    let wider = ["admin".into()];
+    let bogus = Asked { scopes: Some(&wider), client: None };
+    let other = Asked { client: Some("other"), scopes: None };
+    for asked in [bogus, other] {
+        let bench = Bench::new();
+        let (session, issued) = bench.session().await;
+        let first = refresh_text(&issued);
+        let second = bench.refresh(&first).await.expect("current");
+        let third = bench.refresh(&second).await.expect("current");
+        // What is asked wrongly with a good token advances nothing and ends nothing.
+        let wrong = bench.tokens.refresh(&third, asked).await.expect_err("not granted");
+        assert_eq!(
+            wrong,
+            if asked.client.is_some() { TokenError::Invalid } else { TokenError::Scope }
+        );
+        assert_eq!(bench.held(session.id).advance.generation, 2);
+        assert!(bench.held(session.id).revoked_at.is_none());
+
+        let replayed = bench.tokens.refresh(&first, asked).await.expect_err("two behind");
+        assert_eq!(replayed, TokenError::Invalid);
+        assert!(bench.held(session.id).revoked_at.is_some());
+        let over = bench.tokens.refresh(&third, asked).await.expect_err("it is over");
+        assert_eq!(over, TokenError::Invalid, "nothing is told of what is over");
+    }
+}
+
+#[tokio::test]
 async fn after_grace_the_token_before_revokes_its_session() {
     let bench = Bench::new();
     let (session, issued) = bench.session().await;

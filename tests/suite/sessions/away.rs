@@ -1,5 +1,10 @@
 //! Postgres is stopped, frozen or locked; the gateway is killed.
 
+use std::time::Duration;
+
+use gatepost::clock::{Clock, SystemClock};
+use gatepost::model::Timestamp;
+
 use super::*;
 
 /// Refreshes so often; returns the last pair.
@@ -98,6 +103,37 @@ async fn refresh_goes_on_while_a_migration_locks_the_table() {
     gateway.terminate().await;
 }
 
+/// What the gateway wrote down of itself: up to when graces have run out.
+fn run_out(gateway: &Gateway) -> Timestamp {
+    let kept = std::fs::read_to_string(gateway.data_dir().join("session-grace"));
+    Timestamp(kept.map_or(i64::MIN, |kept| kept.trim().parse().unwrap()))
+}
+
+#[tokio::test]
+async fn no_restart_opens_a_grace_that_was_over() {
+    const GRACE: Duration = Duration::from_secs(1);
+    let now = || SystemClock::new().now();
+    let mut gateway = Gateway::new(None, "[tokens]\ngrace = \"1s\"\n");
+    gateway.start().await;
+    gateway.create_client("web").await;
+    let (_, first) = begin(&gateway, "alice").await;
+    let second = refresh(&gateway, &first.refresh).await.expect("current");
+    let over = now().plus(GRACE);
+    until("it is over", || async { run_out(&gateway) > over }).await;
+    gateway.kill9();
+    gateway.start().await;
+    assert_eq!(refresh(&gateway, &first.refresh).await, refused());
+    assert_eq!(refresh(&gateway, &second.refresh).await, refused(), "and that revokes");
+
+    let started = now();
+    until("this life writes", || async { run_out(&gateway) > started }).await;
+    let (_, pair) = begin(&gateway, "alice").await;
+    refreshed(&gateway, &pair, 1).await;
+    let last = now();
+    gateway.terminate().await;
+    assert!(run_out(&gateway) > last, "an orderly end is written down");
+}
+
 /// Refreshed until it is killed at any moment. What was answered holds, and what was
 /// not is either so or not; in both cases the client goes on with a token it has.
 #[tokio::test]
@@ -115,7 +151,7 @@ async fn a_kill_at_any_moment_loses_no_answer_and_revives_no_token() {
                 before = Some(std::mem::replace(&mut pair, answer.expect("current")));
             }
         };
-        let moment = std::time::Duration::from_millis(7 * round);
+        let moment = Duration::from_millis(7 * round);
         drop(tokio::time::timeout(moment, refreshing).await);
         gateway.kill9();
         gateway.start().await;

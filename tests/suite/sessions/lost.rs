@@ -48,6 +48,32 @@ async fn sessions_come_back_from_postgres_after_a_lost_disk() {
     gateway.terminate().await;
 }
 
+/// Its answer was lost, and so was the disk, an hour ago: grace begins when it can be answered.
+#[tokio::test]
+async fn a_client_that_only_retries_is_not_logged_out_by_a_lost_disk() {
+    let db = Database::new().await;
+    let settings = settings("").await;
+    let mut gateway = gateway(&db, &settings);
+    gateway.start_ready().await;
+    gateway.create_client("web").await;
+    let (id, first) = begin(&gateway, "alice").await;
+    let lost = refresh(&gateway, &first.refresh).await.expect("current");
+    gateway.drain().await;
+    gateway.kill9();
+    std::fs::remove_dir_all(gateway.data_dir()).expect("the disk is lost");
+    db.execute("UPDATE gatepost.sessions SET advanced_at = advanced_at - interval '1 hour'").await;
+
+    gateway.start_ready().await;
+    let again = refresh(&gateway, &first.refresh).await.expect("it only retries");
+    assert_eq!(again.refresh, lost.refresh);
+    let next = refresh(&gateway, &again.refresh).await.expect("current");
+    assert_eq!(refresh(&gateway, &first.refresh).await, refused(), "consumed all the same");
+    assert_eq!(refresh(&gateway, &next.refresh).await, refused());
+    gateway.drain().await;
+    assert_eq!(row(&db, &id).await, Some((2, true)));
+    gateway.terminate().await;
+}
+
 #[tokio::test]
 async fn newer_tokens_than_postgres_knows_are_taken_once_in_a_recovery_window() {
     let db = Database::new().await;
