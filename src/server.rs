@@ -4,6 +4,7 @@
 //! Errors become HTTP in one place, [`problem`]. Every answer carries `X-Request-Id`.
 
 mod body;
+mod certificates;
 mod config;
 mod edge;
 mod limits;
@@ -19,6 +20,7 @@ mod request_id;
 mod routes;
 mod verify;
 
+pub use certificates::{Certificates, TlsConfig, TlsError};
 pub use config::{Config, ConfigError, Events};
 pub use edge::{DataPlane, ServerParts, service};
 pub use listener::serve;

@@ -1,5 +1,5 @@
-//! Reading the configuration again while requests run. Everything is checked first; then routes
-//! and upstreams are exchanged whole, or what held before stays.
+//! Reading the configuration again while requests run. Everything is checked first; then routes,
+//! upstreams and certificates are exchanged whole, or what held before stays.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,14 @@ use crate::admin::{self, ConfigurationStanding, Reloaded};
 use crate::clock::SharedClock;
 use crate::config::{self, Config, Environment, Loaded};
 use crate::metrics::{Metrics, OutcomeLabel};
-use crate::server::Routes;
+use crate::server::{Certificates, Routes};
+
+/// What a reload exchanges.
+pub struct Exchanged {
+    pub routes: Arc<Routes>,
+    /// None: plain HTTP.
+    pub certificates: Option<Certificates>,
+}
 
 /// The configuration of a running gateway.
 pub struct Running {
@@ -16,7 +23,7 @@ pub struct Running {
     started: Config,
     file: Option<PathBuf>,
     environment: Environment,
-    routes: Arc<Routes>,
+    exchanged: Exchanged,
     clock: SharedClock,
     metrics: Arc<Metrics>,
     /// One attempt at a time.
@@ -28,7 +35,7 @@ impl Running {
     pub fn new(
         loaded: Loaded,
         environment: Environment,
-        routes: Arc<Routes>,
+        exchanged: Exchanged,
         clock: SharedClock,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -37,14 +44,17 @@ impl Running {
         let standing =
             ConfigurationStanding { loaded_at, last_error: None, needs_restart: Vec::new() };
         let (Loaded { config, file }, standing) = (loaded, Mutex::new(standing));
-        Self { started: config, file, environment, routes, clock, metrics, standing }
+        Self { started: config, file, environment, exchanged, clock, metrics, standing }
     }
 
     fn exchange(&self) -> Result<Reloaded, String> {
         let told = |error: &dyn std::fmt::Display| error.to_string();
         let loaded = config::load(self.file.as_deref(), &self.environment);
         let config = loaded.map_err(|error| told(&error))?.config;
-        let current = self.routes.current();
+        let Exchanged { routes, certificates } = &self.exchanged;
+        let renewed = certificates.as_ref().map(Certificates::renewed).transpose();
+        let renewed = renewed.map_err(|error| told(&error))?;
+        let current = routes.current();
         let table = current.successor(&config.upstreams, &config.routes, config.server.echo);
         let table = table.map_err(|error| told(&error))?;
         let reloaded = Reloaded {
@@ -53,7 +63,10 @@ impl Running {
             needs_restart: config::needs_restart(&self.started, &config),
         };
         // From here on nothing can fail.
-        self.routes.replace(table);
+        if let (Some(certificates), Some(renewed)) = (certificates, renewed) {
+            certificates.replace(renewed);
+        }
+        routes.replace(table);
         Ok(reloaded)
     }
 }

@@ -5,16 +5,19 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
+
 use super::Error;
 use super::data::DataDir;
 use super::parts::Parts;
-use super::reload::Running;
+use super::reload::{Exchanged, Running};
 use super::signals::Signals;
 use crate::admin::{self, Configuration};
+use crate::clock::SystemClock;
 use crate::config::{Config, Environment, Loaded, development_key};
 use crate::journal::Reader;
 use crate::metrics::Metrics;
-use crate::server::{self, Footing, Readiness, RouteTable, Routes, ServerParts};
+use crate::server::{self, Certificates, Footing, Readiness, RouteTable, Routes, ServerParts};
 use crate::usage::Meter;
 
 /// How many polls of the feed may be missed before Postgres counts as away.
@@ -39,6 +42,7 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
     let routes = RouteTable::build(&config.upstreams, &config.routes, config.server.echo)
         .map_err(|error| Error::Config(error.to_string()))?;
     let routes = Arc::new(Routes::new(routes));
+    let certificates = certificates(&config)?;
     let mut signals = Signals::new()?;
     // First, so that a second gateway on the same directory is told that, and not of a taken port.
     let data = DataDir::take(&config.data.dir)?;
@@ -48,7 +52,8 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
     let parts = Parts::open(&config, data, config.drain.clone(), reader).await?;
 
     let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
-    let running = Running::new(loaded, environment.clone(), routes.clone(), clock, metrics);
+    let exchanged = Exchanged { routes: routes.clone(), certificates: certificates.clone() };
+    let running = Running::new(loaded, environment.clone(), exchanged, clock, metrics);
     let running: Arc<dyn Configuration> = Arc::new(running);
     let control = control_plane(&parts, &config, running.clone());
     let readiness = readiness(&control);
@@ -57,24 +62,15 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
     readiness.ready();
     announce(&config, &addresses, &parts.data);
 
-    let data = {
+    let mut data = {
         let (config, metrics) = (config.server.clone(), parts.metrics.clone());
         let (stop, stalled_max) = (parts.stopping.clone(), config.shutdown_deadline.0);
         parts.tasks.spawn(async move {
-            server::serve(data_listener, plane, &config, stalled_max, metrics, stop).await
+            let tls = certificates;
+            server::serve(data_listener, plane, &config, tls, stalled_max, metrics, stop).await
         })
     };
-    let admin = {
-        let config =
-            server::Config { max_connections: ADMIN_CONNECTIONS_MAX, ..config.server.clone() };
-        let (router, stop) = (admin::router(control), parts.stopping.clone());
-        // Metrics of its own: the gauges are those of the data plane.
-        let metrics = Arc::new(Metrics::new());
-        parts.tasks.spawn(async move {
-            server::serve(admin_listener, router, &config, ADMIN_STALLED_MAX, metrics, stop).await
-        })
-    };
-    let (mut data, mut admin) = (data, admin);
+    let mut admin = serve_admin(&parts, &config, admin_listener, control);
     let early = tokio::select! {
         name = signals.end_or_reload(&parts.tasks, &running) => {
             tracing::info!(signal = name, "stopping: finishing requests, then the journal");
@@ -120,6 +116,23 @@ fn control_plane(
     Arc::new(control)
 }
 
+/// The control plane's listener, until `stopping`.
+fn serve_admin(
+    parts: &Parts,
+    config: &Config,
+    listener: TcpListener,
+    control: Arc<admin::Control>,
+) -> JoinHandle<std::io::Result<()>> {
+    let config = server::Config { max_connections: ADMIN_CONNECTIONS_MAX, ..config.server.clone() };
+    let (router, stop) = (admin::router(control), parts.stopping.clone());
+    // Metrics of its own: the gauges are those of the data plane.
+    let metrics = Arc::new(Metrics::new());
+    parts.tasks.spawn(async move {
+        let stalled_max = ADMIN_STALLED_MAX;
+        server::serve(listener, router, &config, None, stalled_max, metrics, stop).await
+    })
+}
+
 fn data_plane(
     parts: &Parts,
     config: &Config,
@@ -156,6 +169,12 @@ fn readiness(control: &Arc<admin::Control>) -> Arc<Readiness> {
     }))
 }
 
+fn certificates(config: &Config) -> Result<Option<Certificates>, Error> {
+    let open = |tls| Certificates::open(tls, Arc::new(SystemClock::new()));
+    let opened = config.server.tls.as_ref().map(open).transpose();
+    opened.map_err(|error| Error::Config(error.to_string()))
+}
+
 fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(address).map_err(|error| {
         Error::Config(format!("{key}: {address} cannot be bound: {error}; choose another address"))
@@ -180,8 +199,9 @@ impl Addresses {
 fn announce(config: &Config, addresses: &Addresses, dir: &DataDir) {
     let Addresses { data, admin } = addresses;
     let first_start = dir.is_first_start();
+    let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     let mut said =
-        format!("gatepost: listening on http://{data}, control plane on http://{admin}\n");
+        format!("gatepost: listening on {scheme}://{data}, control plane on http://{admin}\n");
     let key = config.declares_development_key().then(development_key);
     if let Some(key) = &key
         && first_start
@@ -197,8 +217,9 @@ fn announce(config: &Config, addresses: &Addresses, dir: &DataDir) {
         _ => "$KEY",
     };
     let path = if config.server.echo { "/echo/hello" } else { "/authz/forward-auth" };
-    said +=
-        &format!("gatepost: try  curl -i -H 'Authorization: Bearer {shown}' http://{data}{path}\n");
+    said += &format!(
+        "gatepost: try  curl -i -H 'Authorization: Bearer {shown}' {scheme}://{data}{path}\n"
+    );
     // Nobody may be listening to stderr; that is no reason not to serve.
     drop(std::io::stderr().write_all(said.as_bytes()));
     if first_start && let Err(error) = dir.served() {

@@ -27,6 +27,8 @@ metrics! {
         pub connections: Gauge = Gauge::default() => "http_connections",
         /// Times that accepting paused because `max_connections` were open.
         pub connections_full: Counter = Counter::default() => "http_connections_full",
+        /// TLS handshakes that failed or took too long.
+        pub handshakes_failed: Counter = Counter::default() => "http_handshakes_failed",
         /// Requests in flight through the proxy.
         pub proxied: Gauge = Gauge::default() => "http_proxied",
         /// Bodies refused because they were larger than their bound.

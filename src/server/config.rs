@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::certificates::TlsConfig;
 use crate::model::units::{Size, Span};
 use crate::proxy::Limits;
 
@@ -19,6 +20,8 @@ pub struct Config {
     /// Networks whose `X-Forwarded-*` and `X-Original-*` count, and who may call `/v1/keys/verify`.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
+    /// The certificate of the data plane; absent: plain HTTP.
+    pub tls: Option<TlsConfig>,
     /// Connections at a time; beyond it accepting pauses.
     pub max_connections: usize,
     /// How long a request's head may take. An idle connection is closed after it as well.
@@ -55,6 +58,7 @@ impl Default for Config {
                 .into_iter()
                 .filter_map(|network| network.parse().ok())
                 .collect(),
+            tls: None,
             max_connections: 10_000,
             header_read_timeout: Span::secs(10),
             head_max: Size::kib(32),
@@ -99,6 +103,9 @@ pub enum ConfigError {
     /// Nobody could connect, or the counter cannot hold it.
     #[error("`server.max_connections` is {0}; it must lie between 1 and 1000000")]
     MaxConnections(usize),
+    /// Nothing could be done in it.
+    #[error("`server.{0}` must be more than zero")]
+    NoTime(&'static str),
 }
 
 impl Config {
@@ -109,6 +116,9 @@ impl Config {
         }
         if !(1..=1_000_000).contains(&self.max_connections) {
             return Err(ConfigError::MaxConnections(self.max_connections));
+        }
+        if self.tls.as_ref().is_some_and(|tls| tls.handshake_timeout.0.is_zero()) {
+            return Err(ConfigError::NoTime("tls.handshake_timeout"));
         }
         Ok(())
     }

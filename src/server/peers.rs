@@ -14,7 +14,13 @@ pub struct Peer {
     pub ip: IpAddr,
     /// Whether it is one of `server.trusted_proxies`.
     pub trusted: bool,
+    /// Whether it speaks to us over TLS.
+    pub secure: bool,
 }
+
+/// Stands at a request whose connection began with a handshake.
+#[derive(Clone, Copy)]
+pub struct OverTls;
 
 /// `server.trusted_proxies`
 #[derive(Clone, Debug)]
@@ -28,12 +34,13 @@ impl Trusted {
 
     /// The peer of a request; an unknown one is trusted with nothing.
     pub fn peer(&self, extensions: &Extensions) -> Peer {
+        let secure = extensions.get::<OverTls>().is_some();
         match extensions.get::<ConnectInfo<SocketAddr>>() {
             Some(ConnectInfo(address)) => {
                 let ip = address.ip().to_canonical();
-                Peer { ip, trusted: self.contains(ip) }
+                Peer { ip, trusted: self.contains(ip), secure }
             }
-            None => Peer { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), trusted: false },
+            None => Peer { ip: IpAddr::V4(Ipv4Addr::UNSPECIFIED), trusted: false, secure },
         }
     }
 

@@ -33,4 +33,5 @@ mod sink;
 mod source;
 mod stream;
 mod support;
+mod tls;
 mod usage;

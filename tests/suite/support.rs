@@ -15,4 +15,5 @@ pub mod postgres;
 pub mod process;
 mod reaper;
 pub mod shim;
+pub mod tls;
 mod wire;

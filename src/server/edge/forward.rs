@@ -30,7 +30,7 @@ impl Edge {
         let id = parts.headers.get(X_REQUEST_ID);
         let line = self.sampled(&parts, permit.principal(), host, id);
         let host = host.and_then(|host| HeaderValue::from_str(host).ok());
-        let origin = Origin { peer: peer.ip, secure: false, trusted: peer.trusted, host };
+        let origin = Origin { peer: peer.ip, secure: peer.secure, trusted: peer.trusted, host };
         if !hit.route.forward_credential {
             authn::strip(&mut parts.headers);
         }

@@ -156,7 +156,7 @@ impl Gateway {
         let counters = Arc::clone(&metrics);
         tasks.spawn(async move {
             let stalled_max = config.shutdown_deadline.0;
-            serve(listener, plane, &config, stalled_max, counters, shutdown).await
+            serve(listener, plane, &config, None, stalled_max, counters, shutdown).await
         });
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self { address, journal, cache, tokens, client, readiness, metrics, tasks, stop, dir }

@@ -20,14 +20,21 @@ pub(super) struct Cutting {
     pub stalled_max: Duration,
 }
 
+impl Cutting {
+    /// The line of a new connection.
+    pub fn line(&self, stream: TcpStream) -> io::Result<Line> {
+        stream.set_nodelay(true)?;
+        Ok(Line { stream, cutting: self.clone(), cut: None })
+    }
+}
+
 impl<S> Accept<TcpStream, S> for Cutting {
     type Stream = Line;
     type Service = S;
     type Future = Ready<io::Result<(Line, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
-        let line = |stream| Line { stream, cutting: self.clone(), cut: None };
-        ready(stream.set_nodelay(true).map(|()| (line(stream), service)))
+        ready(self.line(stream).map(|line| (line, service)))
     }
 }
 

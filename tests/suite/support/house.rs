@@ -152,9 +152,11 @@ impl House {
         let said = program.hear("control plane on http://");
         let after = |words: &str| {
             let rest = said.split(words).nth(1).expect("an address");
-            rest.split([',', '\n']).next().expect("its end").parse().expect("an address")
+            let url = rest.split([',', '\n']).next().expect("its end");
+            let address = url.rsplit('/').next().unwrap_or(url);
+            address.parse().expect("an address")
         };
-        let data = after("listening on http://");
+        let data = after("listening on ");
         let admin = after("control plane on http://");
         Gateway { program, data, admin }
     }

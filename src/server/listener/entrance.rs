@@ -1,0 +1,54 @@
+//! From an accepted socket to a stream that HTTP can be read from: the handshake, where there is
+//! one.
+
+use std::future::ready;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum_server::accept::Accept;
+use axum_server::tls_rustls::RustlsAcceptor;
+use tokio::net::TcpStream;
+
+use super::connection::Connection;
+use super::line::Cutting;
+use super::stream::Stream;
+use crate::metrics::Metrics;
+use crate::server::certificates::Certificates;
+
+/// What every accepted socket goes through.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    pub cutting: Cutting,
+    /// None: plain HTTP.
+    pub certificates: Option<Certificates>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl<S: Send + 'static> Accept<TcpStream, Connection<S>> for Entrance {
+    type Stream = Stream;
+    type Service = Connection<S>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
+
+    fn accept(&self, socket: TcpStream, connection: Connection<S>) -> Self::Future {
+        let Some(certificates) = &self.certificates else {
+            let line = self.cutting.line(socket);
+            return Box::pin(ready(line.map(|line| (Stream::Plain(line), connection))));
+        };
+        let acceptor = RustlsAcceptor::new(certificates.current())
+            .handshake_timeout(certificates.handshake_timeout())
+            .acceptor(self.cutting.clone());
+        let shaken = acceptor.accept(socket, connection);
+        let (metrics, shutdown) = (Arc::clone(&self.metrics), self.cutting.shutdown.clone());
+        Box::pin(async move {
+            // Who has not come in by the shutdown is not waited for.
+            let aborted = || Err(io::ErrorKind::ConnectionAborted.into());
+            let shaken = shutdown.run_until_cancelled(shaken).await.unwrap_or_else(aborted);
+            let (stream, connection) = shaken.inspect_err(|error| {
+                metrics.http.handshakes_failed.inc();
+                tracing::debug!(%error, "no handshake");
+            })?;
+            Ok((Stream::Tls(Box::new(stream)), connection.secure()))
+        })
+    }
+}
