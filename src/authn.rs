@@ -116,12 +116,20 @@ impl Caller {
         let over = Standing::Session(SessionState::Revoked);
         match self {
             Self::Key(entry) => Standing::Key(entry.state(now)),
-            Self::Session(bearer, held) if bearer.is_before(held.not_before()) => over,
+            // Its tokens are no older than it is: to log it out ends them.
             Self::Session(_, held) => {
-                Standing::Session(held.state(tokens.config().session_idle, now))
+                Standing::Session(held.state(tokens.config().session_rules(), now))
             }
             Self::Exchanged(bearer, _, not_before) if bearer.is_before(*not_before) => over,
             Self::Exchanged(_, entry, _) => Standing::Key(entry.state(now)),
+        }
+    }
+
+    /// When what it presents will be over, as far as a key's own end is known.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Key(entry) | Self::Exchanged(_, entry, _) => entry.ends_at(),
+            Self::Session(..) => None,
         }
     }
 

@@ -14,7 +14,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bincode::{Decode, Encode};
-pub use session::{Advance, Session, SessionState};
+pub use session::{Advance, Session, SessionRules, SessionState};
 pub use timestamp::Timestamp;
 use uuid::Uuid;
 

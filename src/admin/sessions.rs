@@ -105,8 +105,8 @@ impl Shown {
     }
 
     fn held(control: &Control, held: &HeldSession) -> Self {
-        let idle = control.tokens.config().session_idle;
-        Self::new(held.session().clone(), held.state(idle, control.clock.now()))
+        let rules = control.tokens.config().session_rules();
+        Self::new(held.session().clone(), held.state(rules, control.clock.now()))
     }
 }
 
@@ -157,8 +157,10 @@ pub(super) async fn create(
         token_type: "Bearer",
         expires_in: issued.expires_in.as_secs(),
     });
-    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    Ok((StatusCode::CREATED, no_store, answer).into_response())
+    // RFC 6749 §5.1.
+    let text = HeaderValue::from_static;
+    let kept = [(header::CACHE_CONTROL, text("no-store")), (header::PRAGMA, text("no-cache"))];
+    Ok((StatusCode::CREATED, kept, answer).into_response())
 }
 
 pub(super) async fn list(
@@ -167,7 +169,7 @@ pub(super) async fn list(
 ) -> Result<Json<Vec<Shown>>, Problem> {
     let limit = page.limit.unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
     let (tasks, now) = (control.tasks.clone(), control.clock.now());
-    let idle = control.tokens.config().session_idle;
+    let rules = control.tokens.config().session_rules();
     // Finding the few of one subject may read many: not on a thread that answers requests.
     let read = move || {
         let is = |asked: &Option<String>, has: &str| asked.as_deref().is_none_or(|a| *a == *has);
@@ -176,7 +178,7 @@ pub(super) async fn list(
         let shown = |session: Session| {
             let subject = control.cache.not_before(RevocationKind::Subject, &session.subject)?;
             let client = control.cache.not_before(RevocationKind::Client, &session.client)?;
-            let state = session.state(subject.max(client), idle, now);
+            let state = session.state(subject.max(client), rules, now);
             Ok(Shown::new(session, state))
         };
         found.into_iter().map(shown).collect::<Result<Vec<_>, Undecidable>>()
@@ -230,7 +232,10 @@ pub(super) async fn revoke_all(
     };
     let id = name(&text, kind.as_str())?;
     let turn = control.turn().await;
-    let at = control.clock.now();
+    // Later than any before: what was made since ends also if the clock has been set back, or
+    // another gateway's was ahead.
+    let known = control.cache.not_before(kind, &id).unwrap_or(Timestamp::NEG_INFINITY);
+    let at = control.clock.now().max(known.plus(Duration::from_micros(1)));
     let facts = vec![StateFact::Revoked(Revocation { kind, id: Arc::clone(&id), at })];
     let action = match kind {
         RevocationKind::Subject => "session.revoke.subject",

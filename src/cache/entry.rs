@@ -163,6 +163,11 @@ impl Entry {
         self.key.state(self.revoked_at, now)
     }
 
+    /// When it will be over, as far as is known.
+    pub fn ends_at(&self) -> Option<Timestamp> {
+        self.key.expires_at.into_iter().chain(self.revoked_at).min()
+    }
+
     /// Whether its client is enabled.
     pub fn client_enabled(&self) -> bool {
         self.client.enabled()

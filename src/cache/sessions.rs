@@ -26,8 +26,7 @@ use super::overlay::Overlay;
 use super::{Cache, Stored, Undecidable};
 use crate::disk::StoreError;
 use crate::model::fact::RevocationKind;
-use crate::model::units::Span;
-use crate::model::{Digest, Session, SessionState, Timestamp};
+use crate::model::{Digest, Session, SessionRules, SessionState, Timestamp};
 
 /// Sessions of one stripe wait for each other, for a moment.
 const STRIPES: usize = 256;
@@ -53,13 +52,8 @@ impl HeldSession {
     }
 
     /// Its state at `now`.
-    pub fn state(&self, idle: Span, now: Timestamp) -> SessionState {
-        self.session.state(self.not_before, idle, now)
-    }
-
-    /// When its subject or client was last logged out everywhere.
-    pub fn not_before(&self) -> Timestamp {
-        self.not_before
+    pub fn state(&self, rules: SessionRules, now: Timestamp) -> SessionState {
+        self.session.state(self.not_before, rules, now)
     }
 
     /// Whether its client is enabled.

@@ -1,5 +1,7 @@
 //! Sessions: who may refresh, and how far it has come.
 
+use std::time::Duration;
+
 use bincode::{Decode, Encode};
 use uuid::Uuid;
 
@@ -53,6 +55,23 @@ pub enum SessionState {
     Expired,
 }
 
+/// What sessions are judged by beside themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionRules {
+    /// One that was not refreshed for so long is over.
+    pub idle: Span,
+    /// By how much the clocks of gateways may differ: of the one that made it, and the one that
+    /// logged its subject out.
+    pub skew: Span,
+}
+
+impl SessionRules {
+    /// The first moment after a log-out at `not_before`, whichever clock tells it.
+    pub fn first_after(self, not_before: Timestamp) -> Timestamp {
+        not_before.plus(self.skew.0).plus(Duration::from_micros(1))
+    }
+}
+
 fn earliest(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
     a.into_iter().chain(b).min()
 }
@@ -73,12 +92,22 @@ impl Session {
         merged == *self
     }
 
+    /// When its time is over, unless it is refreshed before.
+    pub fn ends_at(&self, idle: Span) -> Timestamp {
+        self.expires_at.min(self.advance.at.plus(idle.0))
+    }
+
     /// Whether it is good at `now`. `not_before`: when its subject or client was last logged out
     /// everywhere. Deny wins.
-    pub fn state(&self, not_before: Timestamp, idle: Span, now: Timestamp) -> SessionState {
-        if self.revoked_at.is_some() || self.created_at <= not_before {
+    pub fn state(
+        &self,
+        not_before: Timestamp,
+        rules: SessionRules,
+        now: Timestamp,
+    ) -> SessionState {
+        if self.revoked_at.is_some() || self.created_at < rules.first_after(not_before) {
             SessionState::Revoked
-        } else if self.expires_at <= now || self.advance.at.plus(idle.0) <= now {
+        } else if self.ends_at(rules.idle) <= now {
             SessionState::Expired
         } else {
             SessionState::Active
@@ -122,8 +151,9 @@ mod tests {
 
     #[test]
     fn deny_wins_and_time_ends_it() {
-        let (idle, never) = (Span::secs(1), Timestamp::NEG_INFINITY);
-        let state = |session: &Session, not_before, now| session.state(not_before, idle, now);
+        let never = Timestamp::NEG_INFINITY;
+        let rules = SessionRules { idle: Span::secs(1), skew: Span::secs(0) };
+        let state = |session: &Session, not_before, now| session.state(not_before, rules, now);
         assert_eq!(state(&session(0, 10), never, Timestamp(999)), SessionState::Active);
         assert_eq!(state(&session(0, 10), never, Timestamp(1000)), SessionState::Expired);
         let lasting = Session { expires_at: Timestamp(i64::MAX), ..session(3, 500_000) };
@@ -131,6 +161,18 @@ mod tests {
         assert_eq!(state(&lasting, never, Timestamp(1_500_000)), SessionState::Expired);
         assert_eq!(state(&lasting, Timestamp(9), Timestamp(20)), SessionState::Active);
         assert_eq!(state(&lasting, Timestamp(10), Timestamp(20)), SessionState::Revoked);
+        // The clock of who logged it out may be behind that of who made it.
+        let (rules, made) = (SessionRules { skew: Span::secs(5), ..rules }, 5_000_009);
+        let of_others = |created_at| {
+            let session = Session { created_at: Timestamp(created_at), ..session(3, 5_000_000) };
+            Session { expires_at: Timestamp(i64::MAX), ..session }.state(
+                Timestamp(9),
+                rules,
+                Timestamp(5_500_000),
+            )
+        };
+        assert_eq!(of_others(made), SessionState::Revoked);
+        assert_eq!(of_others(made + 1), SessionState::Active);
         let revoked = Session { revoked_at: Some(Timestamp(i64::MAX)), ..session(0, 10) };
         assert_eq!(state(&revoked, never, Timestamp(2000)), SessionState::Revoked);
     }

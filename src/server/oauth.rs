@@ -12,7 +12,7 @@ mod introspect;
 use axum::Json;
 use axum::body::Body;
 use axum::http::Method;
-use axum::http::header::{CACHE_CONTROL, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, HeaderValue, PRAGMA};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use secrecy::ExposeSecret;
@@ -36,6 +36,9 @@ const BODY_MAX: usize = 16 * 1024;
 /// For how long anybody may keep the public keys, and what is said about the endpoints. A signing
 /// key that is rotated in is not in use before a fresh copy is asked for by its unknown `kid`.
 const KEPT: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// [`NO_STORE`], for who speaks HTTP/1.0 only.
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 
 const JWKS: &str = "/.well-known/jwks.json";
 
@@ -97,8 +100,9 @@ pub(super) async fn answer(
     }
 }
 
+/// RFC 6749 §5.1.
 fn no_store(answer: impl Serialize) -> Response {
-    ([(CACHE_CONTROL, NO_STORE)], Json(answer)).into_response()
+    ([(CACHE_CONTROL, NO_STORE), (PRAGMA, NO_CACHE)], Json(answer)).into_response()
 }
 
 fn issued(issued: &Issued, with_scope: bool) -> Response {
@@ -144,9 +148,9 @@ async fn token(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refu
             // It is a use of the key, and counted as one.
             let (permit, room) = edge.admit(&caller, Ask::request(edge.access(), ip)).await?;
             let principal = permit.principal();
-            let (id, asked) = (principal.key_id, scopes.as_deref());
+            let (id, asked, until) = (principal.key_id, scopes.as_deref(), caller.ends_at());
             let exchanged =
-                edge.tokens.exchange(id, &principal.client, &principal.scopes, asked)?;
+                edge.tokens.exchange(id, &principal.client, &principal.scopes, asked, until)?;
             edge.meter.allowed(room, &permit).settled().await?;
             let mut response = issued(&exchanged, true);
             limits::tell(response.headers_mut(), edge.admission.limit_headers(), &permit);
@@ -187,7 +191,8 @@ fn discovery(edge: &Edge, parts: &Parts) -> Result<Response, Refusal> {
     Ok(([(CACHE_CONTROL, KEPT)], Json(told)).into_response())
 }
 
-/// RFC 8414 §2.
+/// RFC 8414 §2. Without `response_types_supported`, which it requires there and, with nothing in it,
+/// forbids (§3.2): response types are for an authorization endpoint, and there is none.
 fn metadata(edge: &Edge) -> Value {
     let issuer = &edge.tokens.config().issuer;
     let at = |path: &str| format!("{issuer}{path}");
@@ -200,7 +205,6 @@ fn metadata(edge: &Edge) -> Value {
         "introspection_endpoint": at("/oauth/introspect"),
         "jwks_uri": at(JWKS),
         "grant_types_supported": ["refresh_token", "client_credentials"],
-        "response_types_supported": [],
         "token_endpoint_auth_methods_supported": of_all,
         "revocation_endpoint_auth_methods_supported": of_all,
         "introspection_endpoint_auth_methods_supported": of_clients,

@@ -6,6 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::keyset::{KeySet, KeySetError};
+use crate::model::SessionRules;
 use crate::model::units::Span;
 
 /// The longest issuer, and the longest audience, in bytes: they stand in every access token.
@@ -123,6 +124,11 @@ impl Config {
         within("session_ttl", self.session_ttl, second, self.session_ttl_max)?;
         within("session_idle", self.session_idle, second, years)?;
         within("clock_skew", self.clock_skew, Span::secs(0), Span::secs(300))
+    }
+
+    /// What sessions are judged by.
+    pub fn session_rules(&self) -> SessionRules {
+        SessionRules { idle: self.session_idle, skew: self.clock_skew }
     }
 
     /// Whom access tokens are for.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
@@ -261,11 +262,11 @@ impl Keys {
         Realm { issuer, audience: self.config.audience(), skew: clock_skew.0 }
     }
 
-    /// An access token with the id `id`, good for `tokens.access_ttl`.
-    pub fn sign(&self, grant: &Grant, id: Uuid, now: Timestamp) -> SecretString {
+    /// An access token with the id `id`, good for `ttl` from `now` on, in whole seconds.
+    pub fn sign(&self, grant: &Grant, id: Uuid, now: Timestamp, ttl: Duration) -> SecretString {
         let ring = self.ring.load();
         let key = in_use(&ring.signing, |key| key.from, now);
-        let (with, ttl) = ((key.header.as_str(), &key.sign), self.config.access_ttl.0);
+        let with = (key.header.as_str(), &key.sign);
         access::sign(with, self.realm(), grant, id, now, ttl).into()
     }
 

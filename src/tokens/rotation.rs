@@ -67,7 +67,7 @@ impl Tokens {
         let (now, tokens) = (self.clock.now(), &self.metrics.tokens);
         let mut turn = self.cache.session_turn(id);
         let held = turn.get()?.ok_or(TokenError::Undecidable { retry_after: NOT_HERE_YET })?;
-        if held.state(self.config.session_idle, now) != SessionState::Active {
+        if held.state(self.config.session_rules(), now) != SessionState::Active {
             return Err(TokenError::Invalid);
         }
         let mut session = held.session().clone();

@@ -21,7 +21,7 @@ use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
-use crate::model::fact::AuditEntry;
+use crate::model::fact::{AuditEntry, RevocationKind};
 use crate::model::{Advance, Digest, Name, Session, SessionState, Timestamp, api_key};
 
 /// Sessions that advanced and may not have been answered yet: remembered at most.
@@ -150,6 +150,14 @@ impl Tokens {
     /// A session as it begins. It exists once its fact is recorded.
     pub fn begin(&self, new: NewSession) -> Session {
         let now = self.clock.now();
+        // Whoever is logged out everywhere and begins anew was here after: also when another
+        // gateway's clock says otherwise. What cannot be read now ends no session that it does not
+        // end anyway.
+        let logged_out = |kind, name| self.cache.not_before(kind, name).ok();
+        let subject = logged_out(RevocationKind::Subject, &new.subject);
+        let client = logged_out(RevocationKind::Client, &new.client);
+        let rules = self.config.session_rules();
+        let created_at = subject.max(client).map_or(now, |at| now.max(rules.first_after(at)));
         let ttl = new.ttl.unwrap_or(self.config.session_ttl.0).min(self.config.session_ttl_max.0);
         Session {
             id: self.entropy.uuid_v7(now),
@@ -157,7 +165,7 @@ impl Tokens {
             subject: new.subject,
             client: new.client,
             scopes: new.scopes,
-            created_at: now,
+            created_at,
             expires_at: now.plus(ttl),
             advance: Advance { generation: 0, at: now },
             revoked_at: None,
@@ -179,22 +187,26 @@ impl Tokens {
         };
         let Advance { generation, at } = session.advance;
         let refresh_token = self.keys.mint(session.id, generation, at);
-        Issued { refresh_token: Some(refresh_token), ..self.access(&grant) }
+        let until = session.ends_at(self.config.session_idle);
+        Issued { refresh_token: Some(refresh_token), ..self.access(&grant, Some(until)) }
     }
 
-    fn access(&self, grant: &Grant) -> Issued {
+    /// No access token outlives what it is made of, which is over at `until`: who checks it apart
+    /// from us knows no better.
+    fn access(&self, grant: &Grant, until: Option<Timestamp>) -> Issued {
         self.metrics.tokens.issued.inc();
-        let now = self.clock.now();
+        let (now, longest) = (self.clock.now(), self.config.access_ttl.0);
+        let ttl = until.map_or(longest, |until| longest.min(until.since(now)));
         Issued {
-            access_token: self.keys.sign(grant, self.entropy.uuid_v7(now), now),
+            access_token: self.keys.sign(grant, self.entropy.uuid_v7(now), now, ttl),
             refresh_token: None,
-            expires_in: self.config.access_ttl.0,
+            expires_in: ttl,
             scopes: grant.scopes.clone(),
         }
     }
 
     /// An access token for the key `id` of `client` (RFC 6749 §4.4). `granted` are the key's
-    /// scopes.
+    /// scopes, `until` is when it will be over.
     ///
     /// # Errors
     /// When a scope is asked for that the key does not have.
@@ -204,10 +216,12 @@ impl Tokens {
         client: &Name,
         granted: &[Name],
         asked: Option<&[Name]>,
+        until: Option<Timestamp>,
     ) -> Result<Issued, TokenError> {
         let scopes = narrowed(granted, asked)?.to_vec();
         let of = Holder::Key(id);
-        Ok(self.access(&Grant { subject: client.clone(), client: client.clone(), scopes, of }))
+        let grant = Grant { subject: client.clone(), client: client.clone(), scopes, of };
+        Ok(self.access(&grant, until))
     }
 
     pub(super) fn note(&self, action: &'static str, session: &Session) {
@@ -244,7 +258,7 @@ impl Tokens {
         if session.node != self.node {
             return Err(TokenError::Elsewhere(session.node.clone()));
         }
-        if held.state(self.config.session_idle, now) != SessionState::Active {
+        if held.state(self.config.session_rules(), now) != SessionState::Active {
             return Ok(false);
         }
         match self.verdict(session, generation, now) {

@@ -1,5 +1,6 @@
 //! The service over a real journal and cache; time is moved by hand.
 
+mod ends;
 mod forged;
 mod kept;
 mod refreshing;

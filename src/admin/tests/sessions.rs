@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 
 use super::*;
-use crate::model::fact::StateFact;
+use crate::model::fact::{Revocation, RevocationKind, StateFact};
 use crate::model::{Advance, Client, Session};
 use crate::tokens::{Asked, TokenError};
 
@@ -52,6 +52,7 @@ async fn a_session_begins_and_its_tokens_are_shown_once() {
     let made = plane.response(Method::POST, "/admin/v1/sessions", asked.to_string()).await;
     assert_eq!(made.status(), StatusCode::CREATED);
     assert_eq!(made.headers()[header::CACHE_CONTROL], "no-store");
+    assert_eq!(made.headers()[header::PRAGMA], "no-cache");
     let bytes = made.into_body().collect().await.expect("a body").to_bytes();
     let made: Value = serde_json::from_slice(&bytes).expect("JSON");
     assert_eq!(made.as_object().map(serde_json::Map::len), Some(5), "{made}");
@@ -238,6 +239,20 @@ async fn logging_out_everywhere_ends_what_was_made_until_then() {
         assert_eq!(plane.state(session).await, "revoked");
         assert_eq!(plane.refresh(&session.refresh).await, Err(TokenError::Invalid));
     }
+}
+
+#[tokio::test]
+async fn logging_out_everywhere_works_also_after_one_by_a_clock_that_is_ahead() {
+    let plane = Plane::with_client().await;
+    let at = plane.control.clock.now().plus(DAY);
+    let (kind, id) = (RevocationKind::Subject, "alice".into());
+    plane.control.cache.pin(&StateFact::Revoked(Revocation { kind, id, at }));
+    let pair = plane.session("alice").await;
+    assert_eq!(plane.state(&pair).await, "active", "made by who knows of it");
+    let refresh = plane.refresh(&pair.refresh).await.expect("current");
+    plane.post("/sessions/revoke", json!({"subject": "alice"})).await;
+    assert_eq!(plane.state(&pair).await, "revoked");
+    assert_eq!(plane.refresh(&refresh).await, Err(TokenError::Invalid));
 }
 
 #[tokio::test]

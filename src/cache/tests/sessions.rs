@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::fact::{Revocation, RevocationKind};
+use crate::model::units::Span;
 use crate::model::{Advance, Session, SessionState};
 
 fn session(number: u128, generation: u64) -> Session {
@@ -65,7 +66,8 @@ async fn what_the_feed_says_of_a_subject_ends_sessions_that_are_hot() {
     let state = || {
         let id = Uuid::from_u128(1);
         let held = bench.cache.session_turn(id).get().expect("a disk").expect("it is there");
-        held.state(crate::model::units::Span::secs(60), START)
+        let (idle, skew) = (Span::secs(60), Span::secs(0));
+        held.state(crate::model::SessionRules { idle, skew }, START)
     };
     assert_eq!(state(), SessionState::Active);
     assert!(bench.cache.hot_session(Uuid::from_u128(1)).is_some());

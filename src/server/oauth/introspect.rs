@@ -50,7 +50,7 @@ async fn of_refresh_token(
         "scope": session.scopes.join(" "),
         "client_id": session.client,
         "sub": session.subject,
-        "exp": seconds(session.expires_at.min(session.advance.at.plus(config.session_idle.0))),
+        "exp": seconds(session.ends_at(config.session_idle)),
         "iat": seconds(session.advance.at),
         "iss": config.issuer,
         "token_type": "refresh_token",

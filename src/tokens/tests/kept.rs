@@ -16,6 +16,7 @@ use crate::tokens::access::Grant;
 const SEED: &str = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
 const PUBLIC: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 
+const FIVE_MINUTES: Duration = Duration::from_secs(300);
 const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -79,7 +80,7 @@ fn the_key_of_rfc_8037_is_told_and_verifies_as_there() {
 #[test]
 fn a_token_is_what_another_program_makes_of_the_same_key() {
     let keys = configured(&document());
-    let text = keys.sign(&grant(), Uuid::from_u128(5), START);
+    let text = keys.sign(&grant(), Uuid::from_u128(5), START, FIVE_MINUTES);
     let text = text.expose_secret();
     let parts: Vec<&str> = text.split('.').collect();
     let decoded = |part| String::from_utf8(URL_SAFE_NO_PAD.decode(part).expect("base64"));
@@ -118,7 +119,7 @@ fn the_longest_token_that_is_made_is_read() {
         scopes: vec![long(32).into(); 16],
         of: Holder::Key(Uuid::max()),
     };
-    let text = keys.sign(&grant, Uuid::max(), START);
+    let text = keys.sign(&grant, Uuid::max(), START, FIVE_MINUTES);
     let access = keys.verify(text.expose_secret(), START).expect("one of ours");
     assert_eq!((access.subject, access.scopes, access.of), (grant.subject, grant.scopes, grant.of));
 }
@@ -210,7 +211,7 @@ fn a_key_that_is_announced_takes_over_when_its_time_comes() {
     assert!(minted(&keys, just_before).starts_with("gpr_s1_"));
     assert!(minted(&keys, later).starts_with("gpr_s2_"));
     let signed_at = |now| {
-        let text = keys.sign(&grant(), Uuid::from_u128(5), now);
+        let text = keys.sign(&grant(), Uuid::from_u128(5), now, FIVE_MINUTES);
         jsonwebtoken::decode_header(text.expose_secret()).expect("a header").kid
     };
     assert_eq!(signed_at(just_before).as_deref(), Some("rfc8037"));

@@ -9,6 +9,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::clock::Clock;
 use crate::model::Session;
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
 use crate::tokens::{Issued, NewSession};
@@ -229,6 +230,30 @@ async fn a_key_is_exchanged_by_its_own_client_only() {
     assert_eq!(gateway.counted().await[":access"][..4], [7, 3, 0, 4]);
 }
 
+/// It is replaced, and its overlap ends in less than the life of a token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_lives_no_longer_than_the_key_that_it_is_made_of() {
+    let gateway = Gateway::start(Config::default(), &[], &[]);
+    let at = SystemClock::new().now().plus(Duration::from_secs(100));
+    let (kind, id) = (RevocationKind::Key, Uuid::from_u128(1).to_string().into());
+    gateway.cache.pin(&StateFact::Revoked(Revocation { kind, id, at }));
+    let secret = key(1);
+    let parameters = [("grant_type", "client_credentials"), ("client_secret", secret.reveal())];
+    let issued = gateway.form("/oauth/token", &parameters).await.json();
+    assert!(issued["expires_in"].as_u64().is_some_and(|secs| secs <= 100), "{issued}");
+}
+
+/// RFC 8414 §3.2 forbids what has no elements.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metadata_has_no_empty_members() {
+    let gateway = Gateway::start(Config::default(), &[], &[]);
+    let told = gateway.get("/.well-known/oauth-authorization-server", &[]).await.json();
+    for (name, value) in told.as_object().expect("an object") {
+        assert!(value.as_array().is_none_or(|list| !list.is_empty()), "{name}");
+    }
+    assert_eq!(told["authorization_endpoint"], Value::Null);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_token_has_a_right_that_its_key_was_not_given() {
     let gateway = Gateway::start(Config::default(), &[], &[]);
@@ -287,6 +312,7 @@ async fn a_client_may_say_who_it_is_and_then_it_must_be_the_sessions() {
     let answer = gateway.ask("POST", "/oauth/token", &headers, &body).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("pragma"), Some("no-cache"));
     assert_eq!(answer.json()["scope"], "orders.read");
     assert!(gateway.metrics.tokens.repeated.get() == 0, "it was the first");
 
@@ -360,4 +386,12 @@ async fn what_cannot_be_recorded_is_not_done_and_nothing_is_revoked_for_it() {
     }
     let held = gateway.cache.session_turn(session.id).get().expect("a disk").expect("it is");
     assert!(held.session().revoked_at.is_none());
+    // A revocation is in force all the same, and says so.
+    for _ in 0..2 {
+        let answer = gateway.revoke(&token).await;
+        assert_eq!(error(&answer), (503, "temporarily_unavailable".into()));
+        let why = answer.json()["error_description"].as_str().expect("text").to_owned();
+        assert!(why.contains("is revoked here") && why.contains("restart"), "{why}");
+        assert_eq!(gateway.refresh(&token).await.status, StatusCode::UNAUTHORIZED);
+    }
 }
