@@ -191,8 +191,8 @@ fn discovery(edge: &Edge, parts: &Parts) -> Result<Response, Refusal> {
     Ok(([(CACHE_CONTROL, KEPT)], Json(told)).into_response())
 }
 
-/// RFC 8414 §2. Without `response_types_supported`, which it requires there and, with nothing in it,
-/// forbids (§3.2): response types are for an authorization endpoint, and there is none.
+/// RFC 8414 §2. Without `response_types_supported`: required there, and forbidden with nothing in
+/// it (§3.2). Response types are for an authorization endpoint, and there is none.
 fn metadata(edge: &Edge) -> Value {
     let issuer = &edge.tokens.config().issuer;
     let at = |path: &str| format!("{issuer}{path}");
