@@ -215,6 +215,18 @@ impl Admission {
         }
     }
 
+    /// Leave to do what is open to everybody. Nobody is identified, so there is no policy and no
+    /// limit, and nobody to count it for.
+    pub fn open<'a>(
+        &self,
+        nobody: &'a Principal,
+        target: &'a Target,
+        now: Timestamp,
+    ) -> Permit<'a> {
+        self.metrics.admission.anonymous.inc();
+        Permit::new(nobody, target, now, None)
+    }
+
     fn observes(&self, caller: &Presented<'_>, rules: &Rules) -> bool {
         caller.mode.or(rules.mode).unwrap_or(self.config.mode) == Mode::Observe
     }

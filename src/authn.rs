@@ -71,6 +71,22 @@ pub fn presented(headers: &HeaderMap) -> Result<&str, AuthnError> {
     std::str::from_utf8(found).map_err(|_| AuthnError::Invalid)
 }
 
+/// What a credential looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An API key.
+    Key,
+    /// Not that, so it can only be an access token.
+    Token,
+}
+
+impl Kind {
+    /// By shape alone; nothing is looked up.
+    pub fn of(credential: &str) -> Self {
+        if api_key::is_well_formed(credential) { Self::Key } else { Self::Token }
+    }
+}
+
 /// Whether the one `Authorization: Bearer` is `secret`; compared in constant time.
 pub fn carries(headers: &HeaderMap, secret: &SecretString) -> bool {
     let presented = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);

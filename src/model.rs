@@ -181,6 +181,12 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Who was not asked for a name.
+    pub fn nobody() -> Self {
+        let (client, subject) = (Name::from(""), Name::from(""));
+        Self { client, key_id: Uuid::nil(), subject, scopes: Vec::new() }
+    }
+
     /// The key it came with, if it did not come with a session.
     pub fn key(&self) -> Option<Uuid> {
         Some(self.key_id).filter(|id| !id.is_nil())

@@ -30,6 +30,7 @@ use crate::usage::{OpenRecord, Tally};
 
 use body::{Inbound, Outbound};
 pub use error::{Fault, ProxyError};
+pub use headers::Additions;
 pub use upstream::{Upstream, UpstreamConfig, UpstreamError};
 
 /// The bounds of forwarding, by `[server]` and by route. Those of the pool (`connect_timeout`,
@@ -62,6 +63,8 @@ pub struct Origin {
     pub trusted: bool,
     /// The host that was asked for.
     pub host: Option<HeaderValue>,
+    /// What the route adds.
+    pub additions: Additions,
 }
 
 /// The forwarding client; one for all upstreams.

@@ -25,4 +25,4 @@ pub use config::{Config, ConfigError, Events};
 pub use edge::{DataPlane, ServerParts, service};
 pub use listener::serve;
 pub use readiness::{Footing, Phase, Readiness};
-pub use routes::{RouteConfig, RouteError, RouteTable, Routes};
+pub use routes::{Access, RouteConfig, RouteError, RouteTable, Routes};

@@ -85,18 +85,23 @@ impl Meter {
 
     /// A request that is being forwarded: counts the admission now, the completion when the
     /// record is dropped. Until then it has its place among those that run at a time. `line` is
-    /// told then, with how it ended.
+    /// told then, with how it ended. Without room it is nobody's, and not counted.
     pub fn open(
         self: &Arc<Self>,
-        room: Room,
+        room: Option<Room>,
         permit: &mut Permit<'_>,
         line: Option<Box<Event>>,
     ) -> (Arc<OpenRecord>, Receipt<'_>) {
+        let held = Held { running: permit.take_running(), line };
+        let Some(room) = room else {
+            let record = OpenRecord::new(Arc::clone(self), None, permit.at(), held);
+            return (Arc::new(record), Receipt(None));
+        };
         self.quotas(room, permit);
         let counter = counter_of(permit);
         let ticket = self.journal.count(room, counter.clone(), admitted(permit.at()));
-        let held = Held { running: permit.take_running(), line };
-        let record = OpenRecord::new(Arc::clone(self), room, counter, permit.at(), held);
+        let counted = Some((room, counter));
+        let record = OpenRecord::new(Arc::clone(self), counted, permit.at(), held);
         (Arc::new(record), self.receipt(permit.commit(), ticket))
     }
 

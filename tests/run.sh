@@ -29,8 +29,9 @@ find_initdb() {
   return 1
 }
 
-find_nginx() {
-  PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/bin" command -v nginx
+# nginx, Caddy, HAProxy: they stand before the gateway in the recipes.
+find_program() {
+  PATH="$PATH:/usr/sbin:/usr/local/sbin:/opt/homebrew/bin" command -v "$1"
 }
 
 dnf_names() {
@@ -55,23 +56,27 @@ install() {
     *) false ;;
   esac || {
     echo "cannot install: $*" >&2
-    echo "install the Postgres server binaries (initdb), nginx, Python 3 and a C compiler, then run" \
+    echo "install the Postgres server binaries (initdb), nginx, Caddy, HAProxy, Python 3 and a C compiler, then run" \
       "this again" >&2
     exit 1
   }
 }
 
 needs() {
-  local missing=()
+  local missing=() program
   { find_initdb && command -v psql; } >/dev/null || missing+=(postgresql)
-  find_nginx >/dev/null || missing+=(nginx)
+  for program in nginx caddy haproxy; do
+    find_program "$program" >/dev/null || missing+=("$program")
+  done
   # For the OAuth client of another language.
   python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
   # For the shim between the gateway and its disk.
   [ "$(uname)" != Linux ] || command -v cc >/dev/null || missing+=(gcc libc6-dev)
   [ ${#missing[@]} = 0 ] || install "${missing[@]}"
   find_initdb
-  find_nginx
+  find_program nginx
+  find_program caddy
+  find_program haproxy
 }
 
 rustdoc() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps; }

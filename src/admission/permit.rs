@@ -59,7 +59,7 @@ pub struct QuotaUse {
     pub(super) slot: super::quotas::Slot,
 }
 
-/// Leave to do one thing. Only [`super::Admission::charge`] makes it.
+/// Leave to do one thing. Only [`super::Admission`] makes it.
 #[derive(Debug)]
 pub struct Permit<'a> {
     principal: &'a Principal,

@@ -17,6 +17,8 @@ metrics! {
     pub struct AdmissionMetrics {
         /// Requests that a policy which observes would have denied, by code.
         pub would_deny: Family<CodeLabel, Counter> = Family::default() => "admission_would_deny",
+        /// Requests let through on routes that are open to everybody.
+        pub anonymous: Counter = Counter::default() => "admission_anonymous",
         /// Requests let through although nobody could decide, as their policy says.
         pub failed_open: Counter = Counter::default() => "admission_failed_open",
         /// Rate limits with something taken.

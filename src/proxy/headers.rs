@@ -5,6 +5,7 @@
 //! says who it is.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use axum::http::header::{
     CONNECTION, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
@@ -22,6 +23,9 @@ pub const X_GATEPOST_KEY_ID: HeaderName = HeaderName::from_static("x-gatepost-ke
 pub const X_GATEPOST_SUBJECT: HeaderName = HeaderName::from_static("x-gatepost-subject");
 /// The key's scopes, separated by spaces.
 pub const X_GATEPOST_SCOPES: HeaderName = HeaderName::from_static("x-gatepost-scopes");
+
+/// Headers that a route sets.
+pub type Additions = Arc<[(HeaderName, HeaderValue)]>;
 
 const OURS: &str = "x-gatepost-";
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -82,6 +86,9 @@ pub fn prepare(headers: &mut HeaderMap, origin: &Origin, principal: &Principal) 
     }
     headers.remove(FORWARDED);
     forwarded(headers, origin);
+    for (name, value) in origin.additions.iter() {
+        headers.insert(name, value.clone());
+    }
     identify(headers, principal);
 }
 
@@ -185,6 +192,10 @@ mod tests {
             secure: false,
             trusted,
             host: Some(HeaderValue::from_static("api.example")),
+            additions: Arc::new([(
+                HeaderName::from_static("x-tenant"),
+                HeaderValue::from_static("t"),
+            )]),
         };
         let principal = Principal {
             client: "acme".into(),
@@ -211,6 +222,12 @@ mod tests {
         assert_eq!(headers[X_GATEPOST_SCOPES], "a b");
         let all = headers.keys().filter(|name| starts_with(name, OURS)).count();
         assert_eq!(all, 4);
+    }
+
+    #[test]
+    fn connection_cannot_name_away_what_a_route_adds() {
+        let headers = prepared(&[("connection", "x-tenant"), ("x-tenant", "evil")], false);
+        assert_eq!(headers.get_all("x-tenant").iter().collect::<Vec<_>>(), ["t"]);
     }
 
     #[test]
@@ -241,7 +258,8 @@ mod tests {
         let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         left.retain(|name| !name.starts_with(OURS));
         left.sort_unstable();
-        let want = ["te", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-kept"];
+        let forwarded = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+        let want = [&["te"], &forwarded[..], &["x-kept", "x-tenant"]].concat();
         assert_eq!(left, want);
         assert_eq!(headers[TE], "trailers");
     }

@@ -28,7 +28,7 @@ use crate::cache::Cache;
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::metrics::{Metrics, RequestLabels};
-use crate::model::Target;
+use crate::model::{Principal, Target};
 use crate::proxy::Proxy;
 use crate::tokens::Tokens;
 use crate::usage::Meter;
@@ -104,6 +104,7 @@ pub(super) struct Edge {
     pub(super) admin_token: SecretString,
     routes: Arc<Routes>,
     access: Target,
+    nobody: Principal,
     proxy: Proxy,
     clock: SharedClock,
     ids: RequestIds,
@@ -142,6 +143,7 @@ impl Edge {
             proxy: Proxy::new(&config.limits(), Arc::clone(&clock), Arc::clone(&metrics)),
             ids: RequestIds::new(Arc::clone(&clock), &entropy),
             access: Target::access(),
+            nobody: Principal::nobody(),
             config,
             routes,
             cache,

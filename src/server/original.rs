@@ -3,11 +3,12 @@
 //! Each endpoint reads only what its proxies write. A header that comes twice, or two that
 //! contradict one another, means that a client slipped one past its proxy: refused.
 
-use axum::http::header::{HOST, HeaderMap, HeaderName};
+use axum::http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
 use axum::http::{Method, Uri, Version};
 
 use super::problem::Refusal;
+use super::routes::is_host;
 
 /// What the client asked its proxy for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,15 +32,15 @@ const X_ORIGINAL_URL: HeaderName = HeaderName::from_static("x-original-url");
 pub fn forward_auth(headers: &HeaderMap) -> Result<Option<Original<'_>>, Refusal> {
     let Some(uri) = single(headers, X_FORWARDED_URI)? else { return Ok(None) };
     let method = method(single(headers, X_FORWARDED_METHOD)?)?;
-    let host = single(headers, X_FORWARDED_HOST)?;
-    Ok(Some(Original { method, host, path: path_of(uri) }))
+    let host = checked(single(headers, X_FORWARDED_HOST)?)?;
+    Ok(Some(Original { method, host, path: path_of(uri)? }))
 }
 
 /// nginx: `X-Original-URI` (a path) or `X-Original-URL` (a whole one), `X-Original-Method`.
 pub fn auth_request(headers: &HeaderMap) -> Result<Option<Original<'_>>, Refusal> {
     let uri = single(headers, X_ORIGINAL_URI)?;
     let url = single(headers, X_ORIGINAL_URL)?.map(split_url).transpose()?;
-    let (path, host) = match (uri.map(path_of), url) {
+    let (path, host) = match (uri.map(path_of).transpose()?, url) {
         (None, None) => return Ok(None),
         (Some(path), None) => (path, None),
         (None, Some((host, path))) => (path, Some(host)),
@@ -51,7 +52,7 @@ pub fn auth_request(headers: &HeaderMap) -> Result<Option<Original<'_>>, Refusal
         Some(host) => Some(host),
         None => single(headers, X_FORWARDED_HOST)?.or(single(headers, HOST)?),
     };
-    Ok(Some(Original { method, host, path }))
+    Ok(Some(Original { method, host: checked(host)?, path }))
 }
 
 /// Envoy: the request itself, with its path behind `prefix`.
@@ -65,7 +66,7 @@ pub fn ext_authz<'a>(parts: &'a Parts, prefix: &str) -> Result<Original<'a>, Ref
 pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a str>, Refusal> {
     let named = single(headers, HOST)?;
     let authority = uri.authority().map(|authority| authority.as_str());
-    Ok(authority.or(named))
+    checked(authority.or(named))
 }
 
 /// HTTP/1.1 asks for exactly one `Host`, and for 400 without (RFC 9112 §3.2).
@@ -74,7 +75,26 @@ pub fn names_its_host(parts: &Parts) -> Result<(), Refusal> {
     if hosts > 1 || hosts == 0 && parts.version == Version::HTTP_11 {
         return Err(Refusal::bad_request("An HTTP/1.1 request names its Host exactly once."));
     }
+    let same = |named: &HeaderValue, authority: &str| {
+        named.as_bytes().eq_ignore_ascii_case(authority.as_bytes())
+    };
+    // HTTP/2 has it in two places that must not differ (RFC 9113 §8.3.1). In HTTP/1.1 the target
+    // is right whatever `Host` says.
+    if parts.version >= Version::HTTP_2
+        && let (Some(named), Some(authority)) = (parts.headers.get(HOST), parts.uri.authority())
+        && !same(named, authority.as_str())
+    {
+        return Err(Refusal::bad_request("Host and :authority differ."));
+    }
     Ok(())
+}
+
+/// A host that can be one.
+fn checked(host: Option<&str>) -> Result<Option<&str>, Refusal> {
+    match host {
+        Some(host) if !is_host(host) => Err(Refusal::bad_request("The host is not a host name.")),
+        host => Ok(host),
+    }
 }
 
 fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Refusal> {
@@ -94,8 +114,13 @@ fn method(text: Option<&str>) -> Result<Method, Refusal> {
         .map_err(|_| Refusal::bad_request("The original method is not a method."))
 }
 
-fn path_of(uri: &str) -> &str {
-    uri.split(['?', '#']).next().unwrap_or(uri)
+/// The path of a request target. No client has a reason to send a fragment, and what comes behind
+/// it is read in many ways.
+fn path_of(uri: &str) -> Result<&str, Refusal> {
+    if uri.contains('#') {
+        return Err(Refusal::bad_request("The original target has a fragment."));
+    }
+    Ok(uri.split('?').next().unwrap_or(uri))
 }
 
 fn split_url(url: &str) -> Result<(&str, &str), Refusal> {
@@ -103,7 +128,7 @@ fn split_url(url: &str) -> Result<(&str, &str), Refusal> {
         url.split_once("://").ok_or(Refusal::bad_request("X-Original-URL is not a whole URL."))?;
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (host, path) = rest.split_at(end);
-    let path = path_of(path);
+    let path = path_of(path)?;
     Ok((host, if path.is_empty() { "/" } else { path }))
 }
 

@@ -2,8 +2,8 @@
 //!
 //! What is matched must be what the upstream will serve. So segments are compared after
 //! percent-decoding, the path is forwarded as it came, and whatever readers are known to disagree
-//! on is refused: dot segments in any spelling, empty segments, encoded slashes, backslashes and
-//! control characters.
+//! on is refused: dot segments in any spelling, empty segments, encoded slashes, backslashes,
+//! `;parameters`, what is not UTF-8, and control characters.
 
 use std::borrow::Cow;
 
@@ -25,6 +25,12 @@ pub enum PathError {
     /// A slash, backslash or control character that is encoded, or a plain backslash.
     #[error("the path has a character that readers disagree on")]
     Disputed,
+    /// `;parameters`, plain or encoded: some servers cut them off before they look at the name.
+    #[error("the path has parameters")]
+    Parameters,
+    /// What is encoded is not UTF-8: some servers read overlong dots and slashes in it.
+    #[error("the path is not UTF-8")]
+    NotUtf8,
     /// A captured table that cannot be a name.
     #[error("the table in the path is not a name")]
     NotAName,
@@ -39,6 +45,8 @@ impl PathError {
             Self::DotSegment => "The path has a dot segment.",
             Self::BrokenEncoding => "The path has a broken percent-encoding.",
             Self::Disputed => "The path has an encoded slash, a backslash or a control character.",
+            Self::Parameters => "The path has a semicolon.",
+            Self::NotUtf8 => "The path is not UTF-8.",
             Self::NotAName => "The table in the path is too long or not printable.",
         }
     }
@@ -71,7 +79,7 @@ pub fn text(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 fn check(segment: &str) -> Result<(), PathError> {
-    let plain = |byte: u8| !matches!(byte, b'%' | b'\\') && !byte.is_ascii_control();
+    let plain = |byte: u8| !matches!(byte, b'%' | b'\\' | b';') && !byte.is_ascii_control();
     if !segment.starts_with('.') && segment.bytes().all(plain) {
         return Ok(());
     }
@@ -86,10 +94,14 @@ fn check(segment: &str) -> Result<(), PathError> {
     if bytes.iter().any(|byte| matches!(byte, b'/' | b'\\') || byte.is_ascii_control()) {
         return Err(PathError::Disputed);
     }
-    // Some servers cut off `;parameters` before they look for dots.
-    let name = bytes.split(|byte| *byte == b';').next();
-    if matches!(name, Some(b"." | b"..")) {
+    if bytes.contains(&b';') {
+        return Err(PathError::Parameters);
+    }
+    if matches!(&*bytes, b"." | b"..") {
         return Err(PathError::DotSegment);
+    }
+    if std::str::from_utf8(&bytes).is_err() {
+        return Err(PathError::NotUtf8);
     }
     Ok(())
 }
@@ -129,7 +141,7 @@ mod tests {
 
     #[test]
     fn ordinary_paths_pass() {
-        for path in ["/", "/a", "/a/", "/a/b.c/.well-known/..x/…", "/a%20b/%C3%A9", "/a;v=1"] {
+        for path in ["/", "/a", "/a/", "/a/b.c/.well-known/..x/…", "/a%20b/%C3%A9", "/a%252e"] {
             assert_eq!(refused(path), None, "{path}");
         }
     }
@@ -146,7 +158,10 @@ mod tests {
             ("/a/..", PathError::DotSegment),
             ("/a/%2e%2E/b", PathError::DotSegment),
             ("/a/.%2e", PathError::DotSegment),
-            ("/a/..;x=1/b", PathError::DotSegment),
+            ("/a/..;x=1/b", PathError::Parameters),
+            ("/a;v=1/b", PathError::Parameters),
+            ("/a%3Bv=1", PathError::Parameters),
+            ("/a/%c0%ae%c0%ae/b", PathError::NotUtf8),
             ("/a%2fb", PathError::Disputed),
             ("/a%5Cb", PathError::Disputed),
             ("/a\\b", PathError::Disputed),

@@ -1,57 +1,38 @@
 //! Routes: which upstream serves a path, and what a request to it touches.
 
+mod additions;
+mod config;
 mod current;
 mod error;
+mod host;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
-
-use axum::http::Method;
-use serde::{Deserialize, Serialize};
 
 use super::oauth;
 use super::path::{self, PathError};
 use super::pattern::Pattern;
+use crate::model::units::{Size, Span};
 use crate::model::{Name, Target, is_name};
-use crate::proxy::{Upstream, UpstreamConfig};
+use crate::proxy::{Additions, Limits, Upstream, UpstreamConfig};
+use axum::http::Method;
+use host::HostPattern;
 
+pub use config::{Access, RouteConfig};
 pub use current::Routes;
 pub use error::RouteError;
-
-/// `[[routes]]`
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RouteConfig {
-    /// The pattern: `/rest/v1/{table}`; `{name}` is any one segment, `{*rest}` all that follows.
-    pub path: String,
-    /// Only for this host name; for every host when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Only for these methods (`GET` includes `HEAD`); for all when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub methods: Option<Vec<String>>,
-    /// The name of one of `[[upstreams]]`.
-    pub upstream: String,
-    /// Overrides what the method says: `read`, `write` or `delete`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub operation: Option<String>,
-    /// The table, where the pattern captures none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub table: Option<String>,
-    /// Lets the upstream see the credential.
-    #[serde(default)]
-    pub forward_credential: bool,
-}
+pub use host::is_host;
 
 /// One compiled route.
 #[derive(Debug)]
 pub struct Route {
     text: String,
     pattern: Pattern,
-    host: Option<String>,
+    host: Option<HostPattern>,
     methods: Option<Vec<Method>>,
     operation: Option<Name>,
     table: Name,
@@ -59,6 +40,14 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// Whether the upstream sees the credential.
     pub forward_credential: bool,
+    /// Who is let through.
+    pub access: Access,
+    /// What its upstream gets besides.
+    pub request_headers: Additions,
+    /// What its clients get besides.
+    pub response_headers: Additions,
+    response_timeout: Option<Span>,
+    body_max: Option<Size>,
 }
 
 /// A request's route and what it touches.
@@ -204,20 +193,38 @@ impl Route {
         };
         Ok(Self {
             pattern,
-            host: named(&path, "host", config.host.as_deref())?.map(|host| host.to_lowercase()),
+            host: host(&path, config.host.as_deref())?,
             methods: methods(&path, config.methods.as_deref())?,
             operation: named(&path, "operation", config.operation.as_deref())?,
             table: named(&path, "table", config.table.as_deref())?.unwrap_or_else(|| "".into()),
             upstream,
             forward_credential: config.forward_credential,
+            access: config.access,
+            request_headers: additions::compile(&path, &config.request_headers)?,
+            response_headers: additions::compile(&path, &config.response_headers)?,
+            response_timeout: positive(&path, config.response_timeout)?,
+            body_max: config.body_max,
             text: path,
         })
     }
 
+    /// The path as it is configured.
+    pub fn pattern(&self) -> &str {
+        &self.text
+    }
+
+    /// The bounds of its requests, where `usual` are those of `[server]`.
+    pub fn limits(&self, usual: Limits) -> Limits {
+        Limits {
+            response_timeout: self.response_timeout.map_or(usual.response_timeout, |span| span.0),
+            body_max: self.body_max.map_or(usual.body_max, |size| size.0),
+            ..usual
+        }
+    }
+
     fn takes(&self, host: Option<&str>, method: &Method) -> bool {
-        let host_fits = self.host.as_deref().is_none_or(|want| {
-            host.is_some_and(|host| without_port(host).eq_ignore_ascii_case(want))
-        });
+        let host_fits =
+            self.host.as_ref().is_none_or(|want| host.is_some_and(|host| want.takes(host)));
         host_fits && self.methods.as_ref().is_none_or(|methods| methods.contains(method))
     }
 
@@ -227,8 +234,10 @@ impl Route {
     }
 
     fn site(&self, other: &Self) -> Ordering {
-        let hosts = (self.host.is_none(), &self.host).cmp(&(other.host.is_none(), &other.host));
-        hosts.then_with(|| self.pattern.specificity(&other.pattern))
+        fn rank(route: &Route) -> impl Ord {
+            (route.host.is_none(), route.host.as_ref().map(HostPattern::order))
+        }
+        rank(self).cmp(&rank(other)).then_with(|| self.pattern.specificity(&other.pattern))
     }
 
     fn conflicts(&self, other: &Self) -> bool {
@@ -242,13 +251,26 @@ impl Route {
     }
 }
 
+/// As it is told apart from others: `GET,HEAD api.example.com/a/{x}`.
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, method) in self.methods.iter().flatten().enumerate() {
+            write!(f, "{}{method}", if at == 0 { "" } else { "," })?;
+        }
+        let space = if self.methods.is_some() { " " } else { "" };
+        let host = self.host.as_ref().map(HostPattern::to_string).unwrap_or_default();
+        write!(f, "{space}{host}{}", self.text)
+    }
+}
+
 fn first_conflict(routes: &[Route]) -> Option<RouteError> {
-    let conflict =
-        |at: usize, one: &Route| {
-            routes.get(at + 1..)?.iter().find(|two| one.conflicts(two)).map(|two| {
-                RouteError::Conflict { first: one.text.clone(), second: two.text.clone() }
-            })
-        };
+    let conflict = |at: usize, one: &Route| {
+        routes
+            .get(at + 1..)?
+            .iter()
+            .find(|two| one.conflicts(two))
+            .map(|two| RouteError::Conflict { first: one.to_string(), second: two.to_string() })
+    };
     routes.iter().enumerate().find_map(|(at, one)| conflict(at, one))
 }
 
@@ -274,6 +296,25 @@ fn named(path: &str, field: &'static str, value: Option<&str>) -> Result<Option<
     }
 }
 
+fn host(path: &str, value: Option<&str>) -> Result<Option<HostPattern>, RouteError> {
+    let wrong = |value: &str| {
+        let (path, value) = (path.to_owned(), value.to_owned());
+        RouteError::Field { path, field: "host", value }
+    };
+    value.map(|text| HostPattern::parse(text).ok_or_else(|| wrong(text))).transpose()
+}
+
+fn positive(path: &str, span: Option<Span>) -> Result<Option<Span>, RouteError> {
+    match span {
+        Some(span) if span.0.is_zero() => Err(RouteError::Field {
+            path: path.to_owned(),
+            field: "response_timeout",
+            value: span.to_string(),
+        }),
+        span => Ok(span),
+    }
+}
+
 fn methods(path: &str, values: Option<&[String]>) -> Result<Option<Vec<Method>>, RouteError> {
     let Some(values) = values else { return Ok(None) };
     let mut methods = Vec::with_capacity(values.len() + 1);
@@ -292,12 +333,4 @@ fn methods(path: &str, values: Option<&[String]>) -> Result<Option<Vec<Method>>,
 fn table_name(raw: &str) -> Result<Name, PathError> {
     let text = path::text(raw).ok_or(PathError::NotAName)?;
     if is_name(&text) { Ok(Name::from(&*text)) } else { Err(PathError::NotAName) }
-}
-
-/// The host without its port; an IPv6 address keeps its brackets.
-fn without_port(host: &str) -> &str {
-    match host.rfind(']') {
-        Some(end) => &host[..=end],
-        None => host.split(':').next().unwrap_or(host),
-    }
 }

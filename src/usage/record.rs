@@ -67,8 +67,8 @@ impl Tally {
 /// twice.
 pub struct OpenRecord {
     meter: Arc<Meter>,
-    room: Room,
-    counter: Counter,
+    /// None where there is nobody to count it for.
+    counted: Option<(Room, Counter)>,
     at: Timestamp,
     started: Duration,
     tally: Tally,
@@ -86,13 +86,12 @@ pub(super) struct Held {
 impl OpenRecord {
     pub(super) fn new(
         meter: Arc<Meter>,
-        room: Room,
-        counter: Counter,
+        counted: Option<(Room, Counter)>,
         at: Timestamp,
         held: Held,
     ) -> Self {
         let started = meter.clock.monotonic();
-        Self { meter, room, counter, at, started, tally: Tally::default(), held }
+        Self { meter, counted, at, started, tally: Tally::default(), held }
     }
 
     /// Where to note what happens.
@@ -114,8 +113,10 @@ impl Drop for OpenRecord {
             self.meter.happened(*event);
         }
         drop(self.held.running.take());
-        // The answer has left already: nobody is there to wait for the ticket.
-        let _unawaited = self.meter.journal.count(self.room, self.counter.clone(), counts);
+        if let Some((room, counter)) = self.counted.take() {
+            // The answer has left already: nobody is there to wait for the ticket.
+            let _unawaited = self.meter.journal.count(room, counter, counts);
+        }
     }
 }
 

@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use axum::body::Body;
-use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 
 use super::{EXT_AUTHZ, Edge, Endpoint};
 use crate::admission::{Ask, Denial, Permit, Presented, Step};
-use crate::authn::{self, AuthnError, Caller};
+use crate::authn::{self, AuthnError, Caller, Kind};
 use crate::cache::Enforcement;
 use crate::journal::Room;
 use crate::model::{Target, Timestamp};
@@ -18,6 +18,7 @@ use crate::server::limits;
 use crate::server::original::{self, Original};
 use crate::server::peers::Peer;
 use crate::server::problem::Refusal;
+use crate::server::routes::Access;
 
 impl Edge {
     /// Answers a proxy that asks whether it may let a request through.
@@ -27,20 +28,45 @@ impl Edge {
         parts: &Parts,
     ) -> Result<Response, Refusal> {
         let peer = self.trusted.peer(&parts.extensions);
-        let original = self.original_target(endpoint, parts, peer)?;
+        let (access, original) = self.original_target(endpoint, parts, peer)?;
         let target = original.as_ref().unwrap_or(&self.access);
+        if access == Access::Anonymous {
+            let permit = self.admission.open(&self.nobody, target, self.clock.now());
+            return Ok(self.may_pass(endpoint, &permit));
+        }
         let ip = self.trusted.client(peer, &parts.headers);
-        let caller = self.identify(authn::presented(&parts.headers)?, ip).await?;
+        let caller = self.caller(access, &parts.headers, ip).await?;
         let ask = Ask::request(target, ip);
         let (permit, room) = self.admit(&caller, ask).await?;
         self.meter.allowed(room, &permit).settled().await?;
+        Ok(self.may_pass(endpoint, &permit))
+    }
+
+    /// Yes, in the words of who asks, and who it is.
+    fn may_pass(&self, endpoint: Endpoint, permit: &Permit<'_>) -> Response {
         let mut response = Response::new(Body::empty());
         if endpoint == Endpoint::AuthRequest {
             *response.status_mut() = StatusCode::NO_CONTENT;
         }
         headers::identify(response.headers_mut(), permit.principal());
-        limits::tell(response.headers_mut(), self.admission.limit_headers(), &permit);
-        Ok(response)
+        limits::tell(response.headers_mut(), self.admission.limit_headers(), permit);
+        response
+    }
+
+    /// Who asks on a route of this access, which is not open to everybody.
+    pub(super) async fn caller(
+        &self,
+        access: Access,
+        headers: &HeaderMap,
+        ip: Option<IpAddr>,
+    ) -> Result<Caller, AuthnError> {
+        let credential = authn::presented(headers)?;
+        if access.takes(Kind::of(credential)) {
+            return self.identify(credential, ip).await;
+        }
+        // Not even looked up: nobody learns here whether it is good elsewhere.
+        self.unknown_credential(&AuthnError::Invalid, ip);
+        Err(AuthnError::Invalid)
     }
 
     /// What the request behind a forward-auth request touches, where a route says so. A peer whose
@@ -50,10 +76,11 @@ impl Edge {
         endpoint: Endpoint,
         parts: &Parts,
         peer: Peer,
-    ) -> Result<Option<Target>, Refusal> {
+    ) -> Result<(Access, Option<Target>), Refusal> {
+        let elsewhere = (Access::default(), None);
         let routes = self.routes.current();
         if routes.is_empty() {
-            return Ok(None);
+            return Ok(elsewhere);
         }
         let original = match endpoint {
             Endpoint::ExtAuthz => Some(original::ext_authz(parts, EXT_AUTHZ)?),
@@ -62,10 +89,10 @@ impl Edge {
             _ => original::forward_auth(&parts.headers)?,
         };
         let Some(Original { method, host, path }) = original else {
-            return Ok(None);
+            return Ok(elsewhere);
         };
         let hit = routes.find(host, &method, path)?;
-        Ok(hit.map(|hit| hit.target))
+        Ok(hit.map_or(elsewhere, |hit| (hit.route.access, Some(hit.target))))
     }
 
     /// Who presents a credential from `ip`.

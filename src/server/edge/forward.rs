@@ -12,6 +12,7 @@ use crate::authn;
 use crate::proxy::Origin;
 use crate::server::problem::{Code, Refusal};
 use crate::server::request_id::X_REQUEST_ID;
+use crate::server::routes::Access;
 use crate::server::{limits, original};
 
 impl Edge {
@@ -23,23 +24,39 @@ impl Edge {
         let routes = self.routes.current();
         let hit = routes.find(host, &parts.method, parts.uri.path())?.ok_or(Code::NotFound)?;
         let ip = self.trusted.client(peer, &parts.headers);
-        let caller = self.identify(authn::presented(&parts.headers)?, ip).await?;
-        let ask = Ask::request(&hit.target, ip);
-        let (mut permit, room) = self.admit(&caller, ask).await?;
+        let route = hit.route;
+        let caller = match route.access {
+            Access::Anonymous => None,
+            access => Some(self.caller(access, &parts.headers, ip).await?),
+        };
+        let (mut permit, room) = match &caller {
+            Some(caller) => {
+                let (permit, room) = self.admit(caller, Ask::request(&hit.target, ip)).await?;
+                (permit, Some(room))
+            }
+            None => (self.admission.open(&self.nobody, &hit.target, self.clock.now()), None),
+        };
 
         let id = parts.headers.get(X_REQUEST_ID);
         let line = self.sampled(&parts, permit.principal(), host, id);
         let host = host.and_then(|host| HeaderValue::from_str(host).ok());
-        let origin = Origin { peer: peer.ip, secure: peer.secure, trusted: peer.trusted, host };
-        if !hit.route.forward_credential {
+        let additions = Arc::clone(&route.request_headers);
+        let origin =
+            Origin { peer: peer.ip, secure: peer.secure, trusted: peer.trusted, host, additions };
+        if !route.forward_credential {
             authn::strip(&mut parts.headers);
         }
         let request = Request::from_parts(parts, body);
         let (record, receipt) = self.meter.open(room, &mut permit, line);
-        let upstream = &hit.route.upstream;
-        let limits = self.config.limits();
-        let forwarded =
-            self.proxy.forward(&permit, Arc::clone(&record), upstream, &limits, &origin, request);
+        let limits = route.limits(self.config.limits());
+        let forwarded = self.proxy.forward(
+            &permit,
+            Arc::clone(&record),
+            &route.upstream,
+            &limits,
+            &origin,
+            request,
+        );
         // The admission is committed while the upstream works; only the reply waits for both.
         let (answer, settled) = tokio::join!(forwarded, receipt.settled());
         if let Err(error) = settled {
@@ -53,6 +70,9 @@ impl Edge {
             refusal
         })?;
         limits::tell(answer.headers_mut(), self.admission.limit_headers(), &permit);
+        for (name, value) in route.response_headers.iter() {
+            answer.headers_mut().insert(name, value.clone());
+        }
         Ok(answer)
     }
 }

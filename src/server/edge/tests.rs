@@ -1,5 +1,6 @@
 //! The data plane over real sockets, with an embedded cache and journal.
 
+mod access;
 mod decisions;
 mod forwarding;
 mod tokens;

@@ -30,7 +30,7 @@ pub enum RouteError {
         /// What is wrong with it.
         source: PatternError,
     },
-    /// A method, table or operation is wrong.
+    /// A host, method, table, operation or timeout is wrong.
     #[error("route `{path}`: `{value}` cannot be its {field}")]
     Field {
         /// The route's pattern.
@@ -39,6 +39,16 @@ pub enum RouteError {
         field: &'static str,
         /// Its value.
         value: String,
+    },
+    /// A header that a route must not add.
+    #[error("route `{path}`: header `{name}` cannot be added: {reason}")]
+    Header {
+        /// The route's pattern.
+        path: String,
+        /// The header.
+        name: String,
+        /// Why not.
+        reason: &'static str,
     },
     /// A table is given and captured.
     #[error("route `{0}` captures `{{table}}` and sets `table`; drop one of the two")]

@@ -79,7 +79,7 @@ fn unsafe_paths_and_names_are_errors_not_misses() {
     let find = |path: &str| table.find(None, &Method::GET, path).map(|_| ()).err();
     assert_eq!(find("/a/../b"), Some(PathError::DotSegment));
     assert_eq!(find(&format!("/{}", "t".repeat(129))), Some(PathError::NotAName));
-    assert_eq!(find("/%ff"), Some(PathError::NotAName));
+    assert_eq!(find("/%ff"), Some(PathError::NotUtf8));
 }
 
 #[test]
@@ -137,8 +137,56 @@ fn echo_stands_behind_its_path_when_it_is_on() {
 }
 
 #[test]
-fn ports_do_not_belong_to_the_host() {
-    assert_eq!(without_port("a:80"), "a");
-    assert_eq!(without_port("[::1]:80"), "[::1]");
-    assert_eq!(without_port("a"), "a");
+fn hosts_are_taken_from_the_most_specific_to_none() {
+    let on = |host: &str, path: &str| RouteConfig { host: Some(host.into()), ..route(path) };
+    let routes = [
+        route("/any"),
+        on("*.example.com", "/any"),
+        on("*.eu.example.com", "/{x}"),
+        on("api.eu.example.com.", "/{*rest}"),
+    ];
+    let table = table(&routes).expect("routes");
+    let first = |host| {
+        let hit = table.find(Some(host), &Method::GET, "/any").expect("a safe path");
+        hit.map(|hit| hit.route.to_string())
+    };
+    assert_eq!(first("API.eu.example.com:443").as_deref(), Some("api.eu.example.com/{*rest}"));
+    assert_eq!(first("b.eu.example.com").as_deref(), Some("*.eu.example.com/{x}"));
+    assert_eq!(first("us.example.com").as_deref(), Some("*.example.com/any"));
+    assert_eq!(first("example.com").as_deref(), Some("/any"));
+}
+
+#[test]
+fn a_conflict_names_both_routes_whole() {
+    let on = |path: &str| RouteConfig {
+        host: Some("API.example".into()),
+        methods: Some(vec!["get".into()]),
+        ..route(path)
+    };
+    let error = table(&[on("/a/{x}"), on("/a/{y}")]).expect_err("a conflict").to_string();
+    let (one, two) = ("`HEAD,GET api.example/a/{x}`", "`HEAD,GET api.example/a/{y}`");
+    assert!(error.contains(one) && error.contains(two), "{error}");
+}
+
+#[test]
+fn a_route_has_its_own_bounds_where_it_says_so() {
+    let own = RouteConfig {
+        response_timeout: Some(Span::secs(3)),
+        body_max: Some(Size::kib(1)),
+        ..route("/own")
+    };
+    let table = table(&[own, route("/usual")]).expect("routes");
+    let usual = crate::server::Config::default().limits();
+    let limits = |path: &str| {
+        let hit = table.find(None, &Method::GET, path).expect("a safe path").expect("a route");
+        let limits = hit.route.limits(usual);
+        (limits.response_timeout.as_secs(), limits.body_max)
+    };
+    assert_eq!(limits("/own"), (3, 1024));
+    assert_eq!(limits("/usual"), (60, 1 << 30));
+    let never = RouteConfig { response_timeout: Some(Span::secs(0)), ..route("/a") };
+    assert!(matches!(
+        RouteTable::build(&[upstream("orders")], &[never], false),
+        Err(RouteError::Field { field: "response_timeout", .. })
+    ));
 }

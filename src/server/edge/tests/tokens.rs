@@ -26,7 +26,7 @@ impl Gateway {
         (session, issued)
     }
 
-    async fn session(&self) -> (Session, Issued) {
+    pub(super) async fn session(&self) -> (Session, Issued) {
         let (session, issued) = self.begin();
         let fact = StateFact::Session(session.clone());
         self.cache.pin(&fact);
