@@ -1,8 +1,9 @@
 //! For how long the refresh token before is still answered: `tokens.grace` after the advance, not
 //! counting the time in which nobody could be answered.
 //!
-//! Such a time is a *pause*: between two lives of the gateway, or while its machine slept, which is
-//! told by a wall clock that ran ahead of the monotonic one. A grace that was open when the pause
+//! Such a time is a *pause*: between two lives of the gateway, while what is cached is too old to
+//! decide by, or while the machine slept, which is told by a wall clock that ran ahead of the
+//! monotonic one. A grace that was open when the pause
 //! began is open for its whole span after it; one that had run out stays so. Over a restart this
 //! takes one moment on disk: up to when graces have run out. It is written about once a second
 //! while there is one to run out, so a grace that ended less than that before a kill is opened once
@@ -68,13 +69,21 @@ impl Life {
     /// Looks at the clocks: a jump ahead is a pause that ends now.
     fn look(&mut self, span: Duration, now: Moment) {
         let slept = now.wall.since(self.seen.wall);
-        if slept > now.monotonic.saturating_sub(self.seen.monotonic) + JUMP_MIN {
-            if !self.is_reopened(span, self.seen.wall) {
-                self.run_out = self.seen.wall;
-            }
-            self.answering = self.answering.map(|_| now.wall);
+        if slept > now.monotonic.saturating_sub(self.seen.monotonic) + JUMP_MIN
+            && self.answering.is_some()
+        {
+            self.pause(span);
+            self.answering = Some(now.wall);
         }
         self.seen = now;
+    }
+
+    /// A pause began when the clocks were last looked at.
+    fn pause(&mut self, span: Duration) {
+        if !self.is_reopened(span, self.seen.wall) {
+            self.run_out = self.seen.wall;
+        }
+        self.answering = None;
     }
 }
 
@@ -97,6 +106,11 @@ impl Grace {
     /// Sessions can be answered from now on.
     pub fn answering(&self, now: Timestamp) {
         self.life().answering.get_or_insert(now);
+    }
+
+    /// No session can be answered until further notice.
+    pub fn pause(&self) {
+        self.life().pause(self.span);
     }
 
     /// A session advances.
@@ -235,6 +249,21 @@ mod tests {
         grace.keep(later(60)).expect("a disk");
         assert!(!bench.life(9000).holds(wall(10), at(9000)));
         assert!(bench.life(9000).holds(wall(40), at(9000)), "over a restart, too");
+    }
+
+    #[test]
+    fn while_nobody_can_be_answered_grace_does_not_run() {
+        let bench = Bench::new();
+        let grace = bench.life(0);
+        grace.keep(at(100)).expect("a disk");
+        for _again in 0..2 {
+            grace.pause();
+            assert!(grace.holds(wall(90), at(5000)));
+            assert!(!grace.holds(wall(60), at(5000)), "it was over before");
+        }
+        grace.answering(wall(5000));
+        assert!(grace.holds(wall(90), at(5029)));
+        assert!(!grace.holds(wall(90), at(5030)));
     }
 
     #[test]

@@ -283,8 +283,9 @@ impl Tokens {
     pub fn tend(&self) -> io::Result<()> {
         self.record_revocations();
         let now = self.clock.now();
-        if !self.cache.is_stale() {
-            self.grace.answering(now);
+        match self.cache.is_stale() {
+            true => self.grace.pause(),
+            false => self.grace.answering(now),
         }
         self.grace.keep(self.moment(now))
     }

@@ -139,6 +139,30 @@ mod tests {
         Presented { client_id: some(client_id), key: some(key) }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_credential_makes_the_reader_panic(
+            text: Vec<u8>,
+            scheme in "(?i)(basic|bearer|ba)? {0,2}",
+        ) {
+            let form = Form::read(
+                &HeaderMap::from_iter([(
+                    CONTENT_TYPE,
+                    HeaderValue::from_static("application/x-www-form-urlencoded"),
+                )]),
+                b"client_id=web",
+            )
+            .expect("a form");
+            for text in [text.clone(), STANDARD.encode(&text).into_bytes()] {
+                let value = [scheme.as_bytes(), &text].concat();
+                if let Ok(value) = HeaderValue::from_bytes(&value) {
+                    let headers = HeaderMap::from_iter([(AUTHORIZATION, value)]);
+                    drop(Presented::find(&headers, &form));
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_key_comes_in_one_of_three_ways() {
         let two_words = basic("my+web%2Fapp:gp_live_x");

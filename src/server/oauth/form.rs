@@ -59,7 +59,22 @@ impl Form {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_body_makes_the_reader_panic(body: Vec<u8>, pairs in "[a-c&=%0-9A-F+]{0,80}") {
+            let kind = "application/x-www-form-urlencoded".parse().expect("a header");
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind)]);
+            for body in [&*body, pairs.as_bytes()] {
+                if let Ok(form) = Form::read(&headers, body) {
+                    prop_assert!(form.0.len() <= PARAMETERS_MAX);
+                }
+            }
+        }
+    }
 
     fn read(body: &str) -> Result<Form, Refusal> {
         let kind = "application/x-www-form-urlencoded; charset=UTF-8".parse().expect("a header");

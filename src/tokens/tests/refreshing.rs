@@ -44,6 +44,41 @@ async fn fifty_at_once_get_the_same_successor() {
     assert_eq!(bench.metrics.tokens.refreshed.get(), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_revocation_among_refreshes_ends_the_session_for_all_that_come_after() {
+    for round in 0..20 {
+        let bench = Arc::new(Bench::new());
+        let (session, issued) = bench.session().await;
+        let first = refresh_text(&issued);
+        let tasks = TaskTracker::new();
+        let refreshing: Vec<_> = (0..8)
+            .map(|_| {
+                let (bench, first) = (bench.clone(), first.clone());
+                tasks.spawn(async move {
+                    let mut successor = None;
+                    loop {
+                        match bench.refresh(&first).await {
+                            Ok(next) => assert_eq!(*successor.get_or_insert(next.clone()), next),
+                            Err(error) => break assert_eq!(error, TokenError::Invalid),
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..round {
+            tokio::task::yield_now().await;
+        }
+        bench.tokens.revoke(&session).await.expect("a working disk");
+        assert_eq!(bench.refresh(&first).await, Err(TokenError::Invalid));
+        for one in refreshing {
+            one.await.expect("no panic");
+        }
+        assert!(bench.held(session.id).revoked_at.is_some());
+        assert_eq!(bench.metrics.tokens.reused.get(), 0, "none of them was a replay");
+    }
+}
+
 #[tokio::test]
 async fn a_retry_is_answered_within_grace_and_across_a_restart() {
     let bench = Bench::new();
