@@ -10,6 +10,7 @@
     reason = "it measures real time, and its tasks end with their runtime"
 )]
 
+mod change;
 #[path = "../common/choice.rs"]
 mod choice;
 mod drain;
@@ -73,10 +74,11 @@ impl Effort {
 
 type Scenario = fn(Effort, &mut Report) -> Result<()>;
 
-const SCENARIOS: [(&str, Scenario); 8] = [
+const SCENARIOS: [(&str, Scenario); 9] = [
     ("interval", throughput::interval),
     ("before_reply", throughput::before_reply),
     ("policies", policies::run),
+    ("change", change::run),
     ("million_limits", policies::million),
     ("failure", failure::run),
     ("outage", outage::run),

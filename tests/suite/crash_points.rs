@@ -60,7 +60,7 @@ async fn live(gateway: &mut Gateway, known: &mut Known) -> bool {
     let (made, answered, issued) = known.keys.last_mut().expect("made");
     for _ in 0..REQUESTS {
         *issued += 1;
-        let Some(answer) = gateway.http().authorize(&made.key).await else { return false };
+        let Some(answer) = gateway.http().decided(&made.key).await else { return false };
         assert_eq!(answer.status, 200, "{}", answer.body);
         *answered += 1;
     }
@@ -81,12 +81,14 @@ async fn the_law_holds(gateway: &mut Gateway, known: &Known, db: Option<&Databas
     let usage = gateway.run(&["usage", "--period", "all"]).await.json();
     let rows = usage.as_array().expect("a list");
     let client = rows.iter().find(|row| row["client"] == "acme");
-    let found = client.map_or(0, |row| row["sum"]["requests"].as_u64().expect("a number"));
+    let found = client.map_or(0, |row| row["sum"]["succeeded"].as_u64().expect("a number"));
+    let used = client.and_then(|row| row["quotas"][0]["used"].as_u64()).unwrap_or(0);
     let answered: u64 = known.keys.iter().map(|key| key.1).sum();
     let issued: u64 = known.keys.iter().map(|key| key.2).sum();
-    // The questions above were counted as well: a denial of a known key is.
-    let found = found - known.revoked.len() as u64;
-    assert!(answered <= found && found <= issued, "{answered} ≤ {found} ≤ {issued}; {point}");
+    for (lane, found) in [("usage", found), ("quota", used)] {
+        let law = format!("{lane}: {answered} ≤ {found} ≤ {issued}; {point}");
+        assert!(answered <= found && found <= issued, "{law}");
+    }
     let set_aside = gateway.run(&["log", "status"]).await.json()["quarantined"].clone();
     let said = gateway.said();
     assert_eq!(set_aside, serde_json::json!([]), "nothing is damaged: {point}\n{said}");
@@ -95,7 +97,8 @@ async fn the_law_holds(gateway: &mut Gateway, known: &Known, db: Option<&Databas
 
 fn gateway(db: Option<&Database>) -> Gateway {
     let settings = "[journal]\ncommit = \"before_reply\"\nsegment_max_bytes = \"1KiB\"\n\
-                    retention = \"0s\"\nballast = \"64KiB\"\n[drain]\ninterval = \"10ms\"\n\
+                    retention = \"0s\"\nballast = \"64KiB\"\n[[policies]]\nname = \"default\"\n\
+                    quotas = [{ name = \"yearly\", limit = 100000, period = \"year\" }]\n[drain]\ninterval = \"10ms\"\n\
                     [postgres]\npoll_interval = \"100ms\"\n";
     let settings = if db.is_some() { settings } else { settings.split("[drain]").next().unwrap() };
     Gateway::new(db.map(|db| db.url.as_str()), settings)

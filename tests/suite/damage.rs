@@ -99,7 +99,7 @@ fn set_aside(good: &Good, report: &Report, stream: Uuid) {
     assert!(!report.reason.is_empty(), "{report:?}");
     assert!(report.missing.facts <= issued, "{report:?}");
     // (Of state facts what can be read is logged again.)
-    if lane == Lane::Usage && report.missing.exact {
+    if lane.is_sum() && report.missing.exact {
         let chunks = good.chunks.keys().filter(|(of, _)| *of == stream).count() as u64;
         let missing = (report.missing.chunks, report.missing.facts);
         assert_eq!(missing, (chunks, issued), "nothing of it is applied: {report:?}");
@@ -177,13 +177,20 @@ async fn what_is_drained_of_damaged_journals_is_never_more_than_was_issued() {
             // What is damaged is set aside, and the next one goes on.
             drop(gateway.drainer.drain_now().await);
         }
-        let most =
-            db.number("SELECT coalesce(max(requests), 0)::bigint FROM gatepost.usage_hourly");
-        assert!(most.await <= good::EACH, "seed {seed}: more than was issued");
+        for sql in [
+            "SELECT coalesce(max(requests), 0)::bigint FROM gatepost.usage_hourly",
+            "SELECT coalesce(max(used), 0)::bigint FROM gatepost.quota_usage",
+        ] {
+            assert!(db.number(sql).await <= good::EACH, "seed {seed}: more than was issued");
+        }
         drop(gateway.shut_down().await);
     }
-    let total = db.number("SELECT coalesce(sum(requests), 0)::bigint FROM gatepost.usage_hourly");
-    assert!(total.await > 0, "something was drained");
+    for sql in [
+        "SELECT coalesce(sum(requests), 0)::bigint FROM gatepost.usage_hourly",
+        "SELECT coalesce(sum(used), 0)::bigint FROM gatepost.quota_usage",
+    ] {
+        assert!(db.number(sql).await > 0, "something was drained");
+    }
 }
 
 /// What is applied of one stream: whole chunks, and facts.

@@ -16,9 +16,10 @@ use serde_json::{Value, json};
 use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::gateway::{Gateway, Ran, until};
-use crate::support::journal::{copy_of, left, move_to, segment_dir};
+use crate::support::journal::{copy_of, left, left_quotas, move_to, segment_dir};
 use crate::support::postgres::revoked;
 
+const USED: &str = "SELECT coalesce(sum(used), 0)::bigint FROM gatepost.quota_usage";
 const TOTAL: &str =
     "SELECT coalesce(sum(total_requests), 0)::bigint FROM gatepost.client_statistics";
 /// Settled segments go at once.
@@ -85,6 +86,44 @@ async fn a_segment_in_quarantine_is_looked_at_mended_and_counted_once() {
     let again = replay(&gateway, &replayed).await.json();
     assert_eq!(again["outcome"], "nothing_to_replay", "{again}");
     assert_eq!(db.number(TOTAL).await, 3000);
+    let verified = gateway.run(&["log", "verify"]).await.json();
+    assert_eq!((&verified["ok"], &verified["ledger"]), (&json!(true), &json!("compared")));
+    gateway.terminate().await;
+}
+
+/// A quota's sums are replayed like those of usage: once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_segment_in_quarantine_is_replayed_and_counted_once() {
+    let db = Database::new().await;
+    let mut gateway = Gateway::new(Some(&db.url), NO_RETENTION);
+    move_to(left_quotas(300).await, &gateway.data_dir());
+    let dir = segment_dir(&gateway.data_dir(), Lane::Quota);
+    let stream = dir.file_name().unwrap().to_str().unwrap().to_owned();
+    let (_kept, whole) = copy_of(&dir);
+    fs::write(dir.join("db"), vec![7; 4096]).unwrap();
+    gateway.start_ready().await;
+    until("set aside", || async { status(&gateway).await["quarantined"][0].is_object() }).await;
+    let report = status(&gateway).await["quarantined"][0].clone();
+    assert_eq!((&report["lane"], &report["stream"]), (&json!("quota"), &json!(stream)));
+    assert_eq!(report["missing"]["facts"], 300);
+    let verified = gateway.run(&["log", "verify"]).await;
+    assert_eq!(verified.code, Some(1), "{verified:?}");
+
+    let aside = gateway.data_dir().join("quarantine").join(format!("quota-{stream}"));
+    fs::remove_dir_all(&aside).unwrap();
+    fs::create_dir(&aside).unwrap();
+    gatepost::disk::copy_dir(&whole, &aside).unwrap();
+    let facts = lines(&gateway.run(&["log", "inspect", &stream]).await);
+    assert_eq!(facts.iter().map(|fact| fact["used"].as_u64().unwrap()).sum::<u64>(), 600);
+    let done = gateway.run(&["log", "replay", &stream]).await.json();
+    assert_eq!((&done["outcome"], &done["facts"]), (&json!("replayed"), &json!(300)), "{done}");
+    gateway.drain().await;
+    assert_eq!(db.number(USED).await, 600);
+    let replayed = gateway.data_dir().join("quarantine").join(format!("replayed-quota-{stream}"));
+    let again = replay(&gateway, &replayed).await.json();
+    assert_eq!(again["outcome"], "nothing_to_replay", "{again}");
+    gateway.drain().await;
+    assert_eq!(db.number(USED).await, 600);
     let verified = gateway.run(&["log", "verify"]).await.json();
     assert_eq!((&verified["ok"], &verified["ledger"]), (&json!(true), &json!("compared")));
     gateway.terminate().await;

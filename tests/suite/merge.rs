@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::in_process::{Gateway, NEVER, clone, config, drain};
-use crate::support::postgres::{at, id, range, sink, usage};
+use crate::support::postgres::{at, id, quota, range, sink, usage};
 
 const TOTAL: &str =
     "SELECT coalesce(sum(total_requests), 0)::bigint FROM gatepost.client_statistics";
@@ -91,6 +91,35 @@ async fn a_merged_backlog_is_counted_once_and_its_sources_are_retired() {
     assert_eq!(db.number(RETIRED).await, sources as i64);
     nothing_set_aside(&gateway);
     drop(gateway.shut_down().await);
+}
+
+#[tokio::test]
+async fn a_merged_backlog_of_quotas_is_counted_once_also_from_a_copy() {
+    const USED: &str = "SELECT coalesce(sum(used), 0)::bigint FROM gatepost.quota_usage";
+    let db = Database::new().await;
+    let gateway = new(&db.url);
+    for _ in 0..4 {
+        for key in 0..MUCH {
+            let used = quota(&format!("key-{key}"), 3);
+            let room = gateway.journal.reserve().unwrap();
+            let _unawaited = gateway.journal.use_quota(room, used.key, used.used);
+        }
+        for _ in 0..2 {
+            gateway.journal.flush().durable().await.unwrap();
+        }
+    }
+    let before = clone(gateway.data.path());
+    assert!(try_merge(&gateway, Scope::Own).unwrap(), "there is a backlog");
+    let segments = gateway.journal.segments(Lane::Quota);
+    assert!(segments.iter().any(|segment| segment.sources().len() >= 4), "{segments:?}");
+    drain(&gateway).await;
+    assert_eq!(db.number(USED).await, 3 * BACKLOG);
+    drop(gateway.shut_down().await);
+    // The directory as it was before: its streams are retired.
+    let copy = open(before, &db.url);
+    drain(&copy).await;
+    assert_eq!(db.number(USED).await, 3 * BACKLOG);
+    drop(copy.shut_down().await);
 }
 
 /// Schedule 1.

@@ -1,10 +1,11 @@
-//! The law of the journal against a model that is a few numbers: random sequences of counting,
+//! The law of the journal against a model that is a few numbers: random sequences of counting
+//! requests and quotas,
 //! committing, merging, draining, unknown commits, cut connections, restarts, kills and clones.
 //!
 //! Per counter, `applied ≤ issued` after every step; in the end `applied = issued` where nothing
 //! was killed, and `durable ≤ applied ≤ issued` where something was. Every other seed also
-//! restores old copies of the data directory, fails over to a Postgres that lags, and merges what a
-//! copy drains: there facts are lost with what was replaced, and what must hold is
+//! restores old copies of the data directory, fails over to a Postgres that lags, merges what a copy
+//! drains, and replays what old copies hold, merged or not: there facts are lost with what was replaced, and what must hold is
 //! `applied ≤ issued`.
 //!
 //! A failure names its seed: it goes to `model.seeds`, and is run first ever after. `GATEPOST_SEED`
@@ -22,7 +23,7 @@ use uuid::Uuid;
 use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::in_process::{Gateway, clone, drain};
-use crate::support::postgres::{id, revoked, usage};
+use crate::support::postgres::{id, quota, revoked, usage};
 
 const COUNTERS: usize = 32;
 const STEPS: u64 = 25;
@@ -32,27 +33,30 @@ const TOTALS: &str = "SELECT table_name, total_operations::bigint \
     UNION ALL SELECT 'clients', coalesce(sum(total_requests), 0)::bigint \
         FROM gatepost.client_statistics \
     UNION ALL SELECT 'hours', coalesce(sum(requests), 0)::bigint FROM gatepost.usage_hourly \
+    UNION ALL SELECT 'q' || scope, used FROM gatepost.quota_usage \
     UNION ALL SELECT 'keys', coalesce(sum(requests), 0)::bigint FROM gatepost.key_activity";
 
 /// What a replica has that lags: everything that is summed, and the ledger.
 const REMEMBER: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ; \
-    DROP TABLE IF EXISTS c, t, k, h, l; \
+    DROP TABLE IF EXISTS c, t, k, h, q, l; \
     CREATE TABLE c AS TABLE gatepost.client_totals; \
     CREATE TABLE t AS TABLE gatepost.client_table_totals; \
     CREATE TABLE k AS TABLE gatepost.key_totals; \
     CREATE TABLE h AS TABLE gatepost.hourly_totals; \
+    CREATE TABLE q AS TABLE gatepost.quota_totals; \
     CREATE TABLE l AS TABLE gatepost.stream_ledger; COMMIT";
 const FAIL_OVER: &str = "BEGIN; \
     LOCK gatepost.stream_ledger, gatepost.client_totals, gatepost.client_table_totals, \
-      gatepost.key_totals, gatepost.hourly_totals; \
+      gatepost.key_totals, gatepost.hourly_totals, gatepost.quota_totals; \
     DELETE FROM gatepost.stream_ledger; DELETE FROM gatepost.client_totals; \
     DELETE FROM gatepost.client_table_totals; DELETE FROM gatepost.key_totals; \
-    DELETE FROM gatepost.hourly_totals; \
+    DELETE FROM gatepost.hourly_totals; DELETE FROM gatepost.quota_totals; \
     INSERT INTO gatepost.stream_ledger SELECT * FROM l; \
     INSERT INTO gatepost.client_totals SELECT * FROM c; \
     INSERT INTO gatepost.client_table_totals SELECT * FROM t; \
     INSERT INTO gatepost.key_totals SELECT * FROM k; \
-    INSERT INTO gatepost.hourly_totals SELECT * FROM h; COMMIT";
+    INSERT INTO gatepost.hourly_totals SELECT * FROM h; \
+    INSERT INTO gatepost.quota_totals SELECT * FROM q; COMMIT";
 
 /// Numbers that follow from a seed.
 struct Dice(SeededEntropy);
@@ -97,20 +101,24 @@ impl Model {
         // One statement is one snapshot: the drainer tries again by itself meanwhile.
         let rows: Vec<(String, i64)> =
             sqlx::query_as(TOTALS).fetch_all(&mut db.connect().await).await.unwrap();
-        let (mut applied, mut sums) = ([0; COUNTERS], Vec::new());
+        let (mut applied, mut used) = ([0; COUNTERS], [0; COUNTERS]);
+        let mut sums = Vec::new();
         for (name, total) in rows {
             let total = u64::try_from(total).unwrap();
-            match name.strip_prefix('t') {
-                Some(counter) => applied[counter.parse::<usize>().unwrap()] = total,
-                None => sums.push((name, total)),
+            match name.split_at_checked(1).map(|(lane, counter)| (lane, counter.parse::<usize>())) {
+                Some(("t", Ok(counter))) => applied[counter] = total,
+                Some(("q", Ok(counter))) => used[counter] = total,
+                _ => sums.push((name, total)),
             }
         }
-        for (counter, applied) in applied.into_iter().enumerate() {
-            let issued = self.issued[counter];
-            assert!(applied <= issued, "counter {counter}: {applied} applied, {issued} issued");
-            let durable = issued - self.perhaps_lost[counter];
-            if end && !self.replaced {
-                assert!(applied >= durable, "counter {counter}: {applied} of {durable} durable");
+        // Each request used as much of its counter's quota: a lane of its own, and the same law.
+        for (lane, applied) in [("usage", applied), ("quota", used)] {
+            for (counter, applied) in applied.into_iter().enumerate() {
+                let issued = self.issued[counter];
+                let seen = format!("{lane} {counter}: {applied} applied, {issued} issued");
+                assert!(applied <= issued, "{seen}");
+                let durable = issued - self.perhaps_lost[counter];
+                assert!(!end || self.replaced || applied >= durable, "{seen}, {durable} durable");
             }
         }
         for (name, sum) in sums {
@@ -165,6 +173,8 @@ impl Run {
             let fact = usage("acme", counter as u128, &format!("t{counter}"), requests);
             let room = self.gateway().journal.reserve().unwrap();
             // Whoever waits for the ticket is another step.
+            let used = quota(&counter.to_string(), requests);
+            let _unawaited = self.gateway().journal.use_quota(room, used.key, used.used);
             let _unawaited = self.gateway().journal.count(room, fact.counter, fact.counts);
             self.model.issued[counter] += requests;
             self.model.pending[counter] += requests;
@@ -256,6 +266,21 @@ impl Run {
         self.gateway = Some(Gateway::open(old, &self.url, None));
     }
 
+    /// Segments of an old copy are replayed, whatever became of their streams meanwhile: some are
+    /// here or merged into what is here, and refused; of the others the ledger knows.
+    fn replay_old(&mut self) {
+        let Some(old) = &self.old else { return };
+        for lane in ["quota", "usage"] {
+            let Ok(streams) = old.path().join("journal").join(lane).read_dir() else { continue };
+            for stream in streams.map(|entry| entry.unwrap().path()) {
+                let journal = &self.gateway().journal;
+                let Ok(replay) = journal.prepare_replay(stream.to_str().unwrap()) else { continue };
+                journal.replay(&replay).unwrap();
+                self.model.replaced = true;
+            }
+        }
+    }
+
     async fn fail_over(&mut self) {
         if std::mem::replace(&mut self.remembered, true) {
             self.db.execute(FAIL_OVER).await;
@@ -270,6 +295,7 @@ impl Run {
                 0 => self.restore().await,
                 1 => self.fail_over().await,
                 2 => self.copy_of_the_merged().await,
+                3 => self.replay_old(),
                 _ => {}
             }
             self.model.check(&self.db, false).await;

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::support::database::Database;
 use crate::support::gateway::Gateway as Program;
 use crate::support::in_process::{Gateway, config, copy, drain};
-use crate::support::postgres::{id, revoked, usage};
+use crate::support::postgres::{id, quota, revoked, usage};
 
 /// Requests of every counter.
 pub const EACH: i64 = 4;
@@ -38,6 +38,8 @@ async fn count(gateway: &Gateway, keys: std::ops::Range<u128>, requests: u64) {
     for key in keys.clone() {
         let fact = usage("acme", key, "orders", requests);
         let room = gateway.journal.reserve().unwrap();
+        let used = quota(&key.to_string(), requests);
+        let _unawaited = gateway.journal.use_quota(room, used.key, used.used);
         let _unawaited = gateway.journal.count(room, fact.counter, fact.counts);
     }
     // State and events come in some segments; of usage there are enough.

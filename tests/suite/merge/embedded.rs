@@ -10,7 +10,7 @@ use crate::support::gateway::{Gateway, until};
 use crate::support::process::peak_kib;
 
 /// Each start leaves a segment in each lane; merged there are some of each, whatever their number.
-const FEW: usize = 20;
+const FEW: usize = 26;
 /// What memory may grow by from the first starts to the last: the clients that were made meanwhile,
 /// and what one start differs from another by.
 const GROWTH_MAX_KIB: u64 = 16 << 10;
@@ -26,7 +26,7 @@ struct Start {
 
 fn segments(gateway: &Gateway) -> usize {
     let dirs = |lane| std::fs::read_dir(gateway.data_dir().join("journal").join(lane)).unwrap();
-    ["state", "usage", "events"].into_iter().map(|lane| dirs(lane).count()).sum()
+    ["state", "quota", "usage", "events"].into_iter().map(|lane| dirs(lane).count()).sum()
 }
 
 /// The most of it, in `starts`.
@@ -60,7 +60,11 @@ fn stay_bounded(starts: &[Start]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_starts_leave_few_segments_and_settle_all_of_it_one_day() {
     let many = if long() { 500 } else { 10 };
-    let mut gateway = Gateway::new(None, "[journal]\ninterval = \"5ms\"\n");
+    let mut gateway = Gateway::new(
+        None,
+        "[journal]\ninterval = \"5ms\"\n[[policies]]\nname = \"default\"\n\
+         quotas = [{ name = \"yearly\", limit = 1000000, period = \"year\" }]\n",
+    );
     gateway.start().await;
     gateway.create_client("acme").await;
     let made = gateway.create_key("acme").await;
@@ -72,7 +76,7 @@ async fn many_starts_leave_few_segments_and_settle_all_of_it_one_day() {
         let began = Instant::now();
         gateway.start().await;
         let took = began.elapsed();
-        assert_eq!(gateway.http().authorize(&made.key).await.unwrap().status, 200);
+        assert_eq!(gateway.http().decided(&made.key).await.unwrap().status, 200);
         gateway.create_client(&format!("client-{start}")).await;
         starts.push(Start { segments, bytes, took, peak_kib: peak_kib(gateway.pid()) });
         gateway.terminate().await;
@@ -82,7 +86,7 @@ async fn many_starts_leave_few_segments_and_settle_all_of_it_one_day() {
     stay_bounded(&starts);
     gateway.start().await;
     until("few segments", async || segments(&gateway) <= FEW).await;
-    assert_eq!(gateway.http().authorize(&made.key).await.unwrap().status, 200);
+    assert_eq!(gateway.http().decided(&made.key).await.unwrap().status, 200);
     gateway.terminate().await;
 
     let db = Database::new().await;
@@ -90,15 +94,15 @@ async fn many_starts_leave_few_segments_and_settle_all_of_it_one_day() {
     gateway.start_ready().await;
     gateway.drain().await;
     let settled = [
-        ("SELECT sum(requests)::bigint FROM gatepost.key_activity", many + 1),
-        ("SELECT sum(requests)::bigint FROM gatepost.usage_hourly", many + 1),
+        ("SELECT sum(succeeded)::bigint FROM gatepost.usage_hourly", many + 1),
+        ("SELECT sum(used)::bigint FROM gatepost.quota_usage", many + 1),
         ("SELECT count(*) FROM gatepost.clients", 2 * many + 1),
         ("SELECT count(*) FROM gatepost.audit_log", 2 * many + 2),
     ];
     for (sql, expected) in settled {
         assert_eq!(db.number(sql).await, expected, "{sql}");
     }
-    assert_eq!(gateway.http().authorize(&made.key).await.unwrap().status, 200);
+    assert_eq!(gateway.http().decided(&made.key).await.unwrap().status, 200);
     gateway.terminate().await;
     assert!(!gateway.data_dir().join("quarantine").exists());
 }

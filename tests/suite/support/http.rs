@@ -89,6 +89,17 @@ impl Http {
         self.ask(Method::GET, "/authz/forward-auth", &[("authorization", &credential)], "").await
     }
 
+    /// Forward-auth with `key`, once it can be decided: right after a start what was used of a
+    /// quota may not be read yet, and then nothing is charged.
+    pub async fn decided(&self, key: &str) -> Option<Answer> {
+        loop {
+            let answer = self.authorize(key).await?;
+            if answer.status != 503 || answer.code() != "api_key_policy_unavailable" {
+                return Some(answer);
+            }
+        }
+    }
+
     /// The status of forward-auth with `key`, with the code of the problem if it is one.
     pub async fn verdict(&self, key: &str) -> (u16, String) {
         let answer = self.authorize(key).await.expect("an answer");

@@ -13,7 +13,7 @@ use gatepost::model::fact::{Lane, StateFact};
 use gatepost::model::units::Size;
 use tempfile::TempDir;
 
-use super::postgres::{id, revoked, usage};
+use super::postgres::{id, quota, revoked, usage};
 
 /// The real program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_gatepost");
@@ -41,6 +41,18 @@ pub async fn left(state: u128, counters: u128) -> TempDir {
     for n in 0..counters {
         let fact = usage("acme", n, &format!("t{n}"), 1);
         let _unawaited = journal.count(journal.reserve().unwrap(), fact.counter, fact.counts);
+    }
+    journal.shutdown().unwrap();
+    data
+}
+
+/// What is used of so many quotas of this year, two of each; of these facts a journal is left.
+pub async fn left_quotas(quotas: u128) -> TempDir {
+    let data = TempDir::new().unwrap();
+    let (journal, _) = open(data.path(), real()).unwrap();
+    for n in 0..quotas {
+        let used = quota(&format!("key-{n}"), 2);
+        let _unawaited = journal.use_quota(journal.reserve().unwrap(), used.key, used.used);
     }
     journal.shutdown().unwrap();
     data

@@ -7,7 +7,7 @@ use gatepost::clock::SystemClock;
 use gatepost::entropy::SeededEntropy;
 use gatepost::metrics::Metrics;
 use gatepost::model::fact::{
-    Counter, Counts, Lane, Revocation, RevocationKind, StateFact, UsageFact,
+    Counter, Counts, Lane, QuotaFact, QuotaKey, Revocation, RevocationKind, StateFact, UsageFact,
 };
 use gatepost::model::{Client, Digest, Key, Timestamp, api_key};
 use gatepost::postgres::sink::StreamRange;
@@ -90,4 +90,15 @@ pub fn usage(client: &str, key: u128, table: &str, requests: u64) -> UsageFact {
         counter,
         counts: Counts { requests, succeeded: requests, last_seen, ..Counts::ZERO },
     }
+}
+
+/// What was used of a quota by `scope`, in a period that is not over.
+pub fn quota(scope: &str, used: u64) -> QuotaFact {
+    let key = QuotaKey {
+        quota: "default/yearly".into(),
+        scope: scope.into(),
+        period: Timestamp(1_700_000_000_000_000),
+        until: Timestamp(4_000_000_000_000_000),
+    };
+    QuotaFact { key, used }
 }
