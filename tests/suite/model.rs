@@ -1,12 +1,12 @@
 //! The law of the journal against a model that is a few numbers: random sequences of counting
-//! requests and quotas,
-//! committing, merging, draining, unknown commits, cut connections, restarts, kills and clones.
+//! requests and quotas, committing, merging, draining, unknown commits, cut connections, restarts,
+//! kills and clones.
 //!
 //! Per counter, `applied ≤ issued` after every step; in the end `applied = issued` where nothing
 //! was killed, and `durable ≤ applied ≤ issued` where something was. Every other seed also
-//! restores old copies of the data directory, fails over to a Postgres that lags, merges what a copy
-//! drains, and replays what old copies hold, merged or not: there facts are lost with what was replaced, and what must hold is
-//! `applied ≤ issued`.
+//! restores old copies of the data directory, fails over to a Postgres that lags, merges what a
+//! copy drains, and replays what old copies hold, merged or not: there facts are lost with what was
+//! replaced, and what must hold is `applied ≤ issued`.
 //!
 //! A failure names its seed: it goes to `model.seeds`, and is run first ever after. `GATEPOST_SEED`
 //! runs one alone, `GATEPOST_LONG` many more.
