@@ -17,8 +17,9 @@ use crate::model::fact::{Counter, Counts, Fact, QuotaKey, StateFact};
 /// Counters with their counts.
 pub type Tally = HashMap<Counter, Counts>;
 
-/// What was used, by quota.
-pub type Used = HashMap<QuotaKey, u64>;
+/// What was used, by quota. (No caller chooses any part of such a key, as one does of a counter's:
+/// the faster hash will do.)
+pub type Used = HashMap<QuotaKey, u64, foldhash::fast::RandomState>;
 
 /// Adds what was used; whether the quota is new there.
 fn add(used: &mut Used, key: QuotaKey, more: u64) -> bool {

@@ -2,7 +2,6 @@
 //! (draft-ietf-httpapi-ratelimit-headers-10), the older `X-RateLimit-*`, and what a policy that
 //! observes would have done.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
@@ -28,30 +27,35 @@ pub(super) fn tell(headers: &mut HeaderMap, how: LimitHeaders, permit: &Permit<'
             Some(limit) => format!("{code}; limit=\"{limit}\""),
             None => code.to_owned(),
         };
-        put(headers, WOULD_DENY, &text);
+        put(headers, WOULD_DENY, HeaderValue::try_from(text));
     }
 }
 
 /// How all limits of a policy stand. What an upstream says of its own limits gives way.
 pub(super) fn report_in(headers: &mut HeaderMap, how: LimitHeaders, report: &Report) {
     if matches!(how, LimitHeaders::Standard | LimitHeaders::Both) {
-        put(headers, RATELIMIT_POLICY, &report.rules().described);
+        put(headers, RATELIMIT_POLICY, HeaderValue::from_maybe_shared(report.rules().described()));
         // (`"name";r=…;t=…` for each: room for most.)
-        let mut text = String::with_capacity(96);
+        let mut text = Vec::with_capacity(96);
         for (name, _, left) in report.limits() {
-            let separator = if text.is_empty() { "" } else { ", " };
-            let seconds = whole_seconds(left.reset);
-            let _infallible =
-                write!(text, "{separator}\"{name}\";r={};t={seconds}", left.remaining);
+            let separator = if text.is_empty() { "\"" } else { ", \"" };
+            text.extend_from_slice(separator.as_bytes());
+            text.extend_from_slice(name.as_bytes());
+            text.extend_from_slice(b"\";r=");
+            text.extend_from_slice(itoa::Buffer::new().format(left.remaining).as_bytes());
+            text.extend_from_slice(b";t=");
+            text.extend_from_slice(
+                itoa::Buffer::new().format(whole_seconds(left.reset)).as_bytes(),
+            );
         }
-        put(headers, RATELIMIT, &text);
+        put(headers, RATELIMIT, HeaderValue::try_from(text));
     }
     if matches!(how, LimitHeaders::Legacy | LimitHeaders::Both)
         && let Some((_, limit, left)) = report.limits().min_by_key(|(_, _, left)| left.remaining)
     {
-        put(headers, X_LIMIT, &limit.to_string());
-        put(headers, X_REMAINING, &left.remaining.to_string());
-        put(headers, X_RESET, &whole_seconds(left.reset).to_string());
+        headers.insert(X_LIMIT, limit.into());
+        headers.insert(X_REMAINING, left.remaining.into());
+        headers.insert(X_RESET, whole_seconds(left.reset).into());
     }
 }
 
@@ -62,8 +66,12 @@ fn whole_seconds(span: Duration) -> u64 {
 
 /// Names of limits are made of letters, digits and a few signs: every text here can stand in a
 /// header.
-fn put(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
+fn put(
+    headers: &mut HeaderMap,
+    name: HeaderName,
+    value: Result<HeaderValue, impl std::error::Error>,
+) {
+    if let Ok(value) = value {
         headers.insert(name, value);
     }
 }

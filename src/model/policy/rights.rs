@@ -10,7 +10,11 @@ const NO_TABLE: &str = "gateway";
 
 /// One right.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Right(Name);
+pub struct Right {
+    text: Name,
+    /// Where its operation begins; `None`: it is everything.
+    dot: Option<usize>,
+}
 
 /// Why a text is no right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +46,7 @@ impl Right {
         let split = text.rsplit_once('.');
         let fits = |(table, operation): (&str, &str)| whole(table) && whole(operation);
         if text == "*" || split.is_some_and(fits) {
-            Ok(Self(text.into()))
+            Ok(Self { text: text.into(), dot: text.rfind('.') })
         } else {
             Err(RightError::Shape(text.into()))
         }
@@ -50,7 +54,12 @@ impl Right {
 
     /// Its text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    fn covers(&self, target: &Target) -> bool {
+        let split = |dot| fits(&self.text[..dot], &self.text[dot + 1..], target);
+        self.dot.is_none_or(split)
     }
 }
 
@@ -66,7 +75,7 @@ impl Rights {
 
     /// Whether one of them covers what is asked for.
     pub fn allow(&self, target: &Target) -> bool {
-        self.0.iter().any(|right| covers(right.as_str(), target))
+        self.0.iter().any(|right| right.covers(target))
     }
 }
 
@@ -86,7 +95,10 @@ pub fn covers(pattern: &str, target: &Target) -> bool {
     if pattern == "*" {
         return true;
     }
-    let Some((table, operation)) = pattern.rsplit_once('.') else { return false };
+    pattern.rsplit_once('.').is_some_and(|(table, operation)| fits(table, operation, target))
+}
+
+fn fits(table: &str, operation: &str, target: &Target) -> bool {
     (table == "*" || table == target.table_or_gateway())
         && (operation == "*" || *operation == *target.operation)
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use ipnet::IpNet;
 
 use super::{
@@ -101,9 +102,7 @@ pub struct Rules {
     pub on_undecidable: OnUndecidable,
     /// When an answer may leave; `None`: as configured for all.
     pub commit: Option<Commit>,
-    /// The value of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10 §3): limits in the
-    /// order of `rates`, then `quotas`. Empty without any.
-    pub described: String,
+    described: Bytes,
 }
 
 impl Rules {
@@ -147,10 +146,16 @@ impl Rules {
             max_stale: spec.max_stale.map(|span| span.0),
             on_undecidable: spec.on_undecidable,
             commit: spec.commit,
-            described: String::new(),
+            described: Bytes::new(),
         };
-        rules.described = rules.describe();
+        rules.described = rules.describe().into();
         Ok(rules)
+    }
+
+    /// The value of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10 §3): limits in the
+    /// order of `rates`, then `quotas`. Empty without any. Shared, not copied.
+    pub fn described(&self) -> Bytes {
+        self.described.clone()
     }
 
     /// Whether any limit is counted.

@@ -23,7 +23,7 @@ fn compile(name: &str, spec: &str, ids: &mut LimitIds) -> Result<Rules, Vec<Stri
 fn a_full_policy_is_read_and_described() {
     let rules = compile("standard", FULL, &mut LimitIds::default()).expect("a policy");
     let described = r#""burst";q=100;w=2, "steady";q=1000;w=60, "monthly";q=1000000"#;
-    assert_eq!(rules.described, described);
+    assert_eq!(rules.described(), described);
     assert_eq!(&*rules.quotas[0].stored, "standard/monthly");
     assert_eq!((rules.rates[1].burst, rules.rates[1].per), (1000, Per::Client));
     let ip = |text: &str| text.parse().expect("an address");
