@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::resident_mib;
+use crate::process::{peak_mib, resident_mib};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -111,6 +111,11 @@ impl Gateway {
     /// Resident memory in MiB.
     pub fn resident_mib(&self) -> Result<f64> {
         resident_mib(self.child.id())
+    }
+
+    /// The most that was resident so far, in MiB.
+    pub fn peak_mib(&self) -> Result<f64> {
+        peak_mib(self.child.id())
     }
 
     /// Its process.

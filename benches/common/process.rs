@@ -15,9 +15,18 @@ pub fn cpu_micros(pid: u32) -> f64 {
 
 /// Resident memory of a process in MiB.
 pub fn resident_mib(pid: u32) -> Result<f64> {
+    mib(pid, "VmRSS:")
+}
+
+/// The most that was resident of a process so far, in MiB.
+pub fn peak_mib(pid: u32) -> Result<f64> {
+    mib(pid, "VmHWM:")
+}
+
+fn mib(pid: u32, field: &'static str) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context("VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).context(field)?;
     Ok(kib.trim().parse::<f64>()? / 1024.0)
 }
 

@@ -15,6 +15,7 @@ mod change;
 mod choice;
 mod drain;
 mod failure;
+#[expect(dead_code, reason = "the edge's benchmark asks for more")]
 #[path = "../common/gateway.rs"]
 mod gateway;
 mod keys;
