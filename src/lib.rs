@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod admission;
 pub mod authn;
+pub mod breaker;
 pub mod cache;
 pub mod cli;
 pub mod clock;

@@ -46,6 +46,7 @@ mod journal;
 mod postgres;
 mod reload;
 mod tokens;
+mod upstream;
 
 pub use admission::{AdmissionMetrics, CodeLabel};
 pub use cache::CacheMetrics;
@@ -55,6 +56,7 @@ pub use journal::{EventLabel, JournalMetrics, LaneLabel};
 pub use postgres::{PoolLabel, PostgresMetrics};
 pub use reload::{OutcomeLabel, ReloadMetrics};
 pub use tokens::TokenMetrics;
+pub use upstream::{FaultLabel, UpstreamMetrics};
 
 /// The handles of all rooms, and the registry that `/metrics` encodes.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ pub struct Metrics {
     pub postgres: PostgresMetrics,
     /// Sessions and tokens.
     pub tokens: TokenMetrics,
+    /// Upstreams and tunnels.
+    pub upstream: UpstreamMetrics,
 }
 
 impl Metrics {
@@ -90,7 +94,19 @@ impl Metrics {
         let drain = DrainMetrics::register(&mut registry);
         let postgres = PostgresMetrics::register(&mut registry);
         let tokens = TokenMetrics::register(&mut registry);
-        Self { registry, http, reload, admission, cache, journal, drain, postgres, tokens }
+        let upstream = UpstreamMetrics::register(&mut registry);
+        Self {
+            registry,
+            http,
+            reload,
+            admission,
+            cache,
+            journal,
+            drain,
+            postgres,
+            tokens,
+            upstream,
+        }
     }
 
     /// The OpenMetrics text that `/metrics` answers with.

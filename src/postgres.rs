@@ -13,7 +13,6 @@
 //! during `BEGIN`. So a pooled connection returns to its pool only when what was asked of it was
 //! answered in full (`pool::Checkout`); any other is closed.
 
-pub mod breaker;
 mod config;
 pub mod directory;
 mod error;

@@ -1,51 +1,53 @@
-//! Forwarding: a pooled HTTP/1.1 client, streamed bodies, timeouts and header hygiene.
+//! Forwarding: pooled HTTP/1.1 connections to the targets of upstreams, streamed bodies, tunnels,
+//! timeouts and header hygiene.
 //!
 //! Nothing is forwarded without a [`Permit`]. Bodies go by in both directions without being held;
 //! what went by is noted in the request's [`OpenRecord`], which both bodies keep alive.
 
 mod body;
+mod budget;
+mod config;
+mod connector;
 mod echo;
 mod error;
+mod exchange;
 pub mod headers;
+mod health;
+mod target;
+mod tunnel;
 mod upstream;
 
-use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, Uri, Version};
+use axum::http::{HeaderValue, Method, StatusCode, Version};
 use axum::response::Response;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admission::Permit;
 use crate::clock::SharedClock;
-use crate::metrics::Metrics;
-use crate::usage::{OpenRecord, Tally};
+use crate::metrics::{FaultLabel, Metrics};
+use crate::usage::OpenRecord;
 
-use body::{Inbound, Outbound};
+use body::{Busy, Inbound, Outbound};
+pub use config::{Balance, HealthConfig, TlsConfig, UpstreamConfig, UpstreamError};
 pub use error::{Fault, ProxyError};
+use exchange::Head;
 pub use headers::Additions;
-pub use upstream::{Upstream, UpstreamConfig, UpstreamError};
+pub use upstream::Upstream;
 
-/// The bounds of forwarding, by `[server]` and by route. Those of the pool (`connect_timeout`,
-/// `idle_timeout`, `max_idle`) are the same for all routes.
+/// The bounds of forwarding, by `[server]` and by route.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For a connection to an upstream.
-    pub connect_timeout: Duration,
     /// For the head of the answer, from the moment the request's body made its last progress, and
     /// for each further piece of the answer.
     pub response_timeout: Duration,
-    /// How long an idle connection to an upstream is kept.
-    pub idle_timeout: Duration,
-    /// How many of them per upstream target.
-    pub max_idle: usize,
     /// The largest request body, in bytes.
     pub body_max: u64,
     /// How long a request body may stand still.
@@ -67,25 +69,38 @@ pub struct Origin {
     pub additions: Additions,
 }
 
-/// The forwarding client; one for all upstreams.
+/// What forwarding needs besides the request and its upstream.
+pub struct ProxyParts {
+    /// Tunnels at a time.
+    pub max_tunnels: usize,
+    /// How long nothing may go through a tunnel.
+    pub tunnel_idle: Duration,
+    /// Time.
+    pub clock: SharedClock,
+    /// Handles.
+    pub metrics: Arc<Metrics>,
+    /// Where tunnels and health checks run.
+    pub tasks: TaskTracker,
+    /// Ends them.
+    pub stopping: CancellationToken,
+}
+
+/// Forwards to all upstreams, which have their connections themselves.
 pub struct Proxy {
-    client: Client<HttpConnector, Inbound>,
+    tunnels: Arc<Semaphore>,
+    tunnel_idle: Duration,
     clock: SharedClock,
     metrics: Arc<Metrics>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
 }
 
 impl Proxy {
-    /// A client with an empty pool.
-    pub fn new(limits: &Limits, clock: SharedClock, metrics: Arc<Metrics>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(limits.connect_timeout));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(limits.idle_timeout)
-            .pool_max_idle_per_host(limits.max_idle)
-            .build(connector);
-        Self { client, clock, metrics }
+    /// Nothing runs yet.
+    pub fn new(parts: ProxyParts) -> Self {
+        let ProxyParts { max_tunnels, tunnel_idle, clock, metrics, tasks, stopping } = parts;
+        let tunnels = Arc::new(Semaphore::new(max_tunnels));
+        Self { tunnels, tunnel_idle, clock, metrics, tasks, stopping }
     }
 
     /// Forwards a request within the `limits` of its route. The path goes out byte for byte as it
@@ -100,23 +115,28 @@ impl Proxy {
         origin: &Origin,
         mut request: Request,
     ) -> Result<Response, ProxyError> {
-        if headers::wants_websocket(request.headers()) {
-            return Err(ProxyError::Upgrade);
+        // What goes through such a tunnel was never authorised.
+        if request.method() == Method::CONNECT {
+            return Err(ProxyError::Connect);
         }
         if announced_length(&request).is_some_and(|length| length > limits.body_max) {
             self.metrics.http.bodies_too_large.inc();
             return Err(ProxyError::BodyTooLarge);
         }
+        let upgrade = self.upgrade(&mut request)?;
         headers::prepare(request.headers_mut(), origin, permit.principal());
-        *request.version_mut() = Version::HTTP_11;
-        let request = request.map(|body| Inbound::new(body, Arc::clone(&record), limits));
+        if let Some(upgrade) = &upgrade {
+            upgrade.ask_in(request.headers_mut());
+        }
+        let (parts, body) = request.into_parts();
+        let head = Head::of(parts);
 
         let running = Running::start(&self.metrics.http.proxied);
         let started = self.clock.monotonic();
-        let answer = self.exchange(upstream, limits, request, record.tally()).await;
+        let answer = self.answer(upstream, limits, &record, head, body).await;
         let took = self.clock.monotonic().saturating_sub(started);
         self.metrics.http.upstream_duration.observe(took.as_secs_f64());
-        let mut answer = answer.inspect_err(|error| {
+        let (mut answer, taken) = answer.inspect_err(|error| {
             if *error == ProxyError::BodyTooLarge {
                 self.metrics.http.bodies_too_large.inc();
             }
@@ -124,50 +144,40 @@ impl Proxy {
 
         // The client's connection has a version of its own.
         *answer.version_mut() = Version::HTTP_11;
-        headers::clean_answer(answer.headers_mut());
+        let busy = Busy { _running: running, _taken: taken };
+        let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         record.tally().answered(answer.status().as_u16());
-        Ok(answer.map(|body| Body::new(Outbound::new(body, record, running, limits))))
+        match upgrade {
+            Some(upgrade) if switched => Ok(self.tunnel(upgrade, answer, record, busy)),
+            // Nobody asked for it; the connection is of no use to HTTP any more.
+            None if switched => Err(Fault::Garbled.into()),
+            _ => {
+                headers::clean_answer(answer.headers_mut());
+                Ok(answer.map(|body| Body::new(Outbound::new(body, record, busy, limits))))
+            }
+        }
     }
 
-    async fn exchange(
+    async fn answer(
         &self,
         upstream: &Upstream,
         limits: &Limits,
-        mut request: axum::http::Request<Inbound>,
-        tally: &Tally,
-    ) -> Result<Response, ProxyError> {
-        let Some(target) = upstream.pick() else { return echo::answer(request).await };
-        let mut parts = target.clone().into_parts();
-        parts.path_and_query = request.uri().path_and_query().cloned();
-        *request.uri_mut() = Uri::from_parts(parts).map_err(|_| Fault::Unreachable)?;
-        let answer = self.head(limits, request, tally).await?;
-        // Nobody asked for another protocol; the connection is of no use to HTTP any more.
-        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Err(Fault::Garbled.into());
-        }
-        Ok(answer)
+        record: &Arc<OpenRecord>,
+        head: Head,
+        body: Body,
+    ) -> Result<(Response, Option<target::Taken>), ProxyError> {
+        let Some(pool) = &upstream.pool else {
+            let body = Inbound::new(body, Arc::clone(record), limits);
+            return Ok((echo::answer(head, body).await?, None));
+        };
+        health::watch(pool, &self.tasks, &self.metrics, &self.stopping);
+        let (answer, taken) = self.exchange(pool, limits, record, head, body).await?;
+        Ok((answer, Some(taken)))
     }
 
-    /// Waits for the answer's head. A body that is still being sent extends the wait.
-    async fn head(
-        &self,
-        limits: &Limits,
-        request: axum::http::Request<Inbound>,
-        tally: &Tally,
-    ) -> Result<Response, ProxyError> {
-        let mut pending = self.client.request(request);
-        loop {
-            let sent = tally.bytes_in();
-            match tokio::time::timeout(limits.response_timeout, &mut pending).await {
-                Ok(Ok(answer)) => return Ok(answer.map(Body::new)),
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, cause = error.source(), "no answer from upstream");
-                    return Err(ProxyError::of(&error));
-                }
-                Err(_) if tally.bytes_in() > sent => {}
-                Err(_) => return Err(Fault::Timeout.into()),
-            }
-        }
+    fn count(&self, fault: Fault) {
+        let label = FaultLabel { fault: fault.word() };
+        self.metrics.upstream.faults.get_or_create(&label).inc();
     }
 }
 

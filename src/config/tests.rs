@@ -269,7 +269,7 @@ fn what_serve_would_refuse_is_refused_here_and_said_once() {
     let upstream = "[[upstreams]]\nname = \"a\"\ntargets = [\"http://h:1\"]\n";
     let route = "[[routes]]\npath = \"/x\"\nupstream = \"a\"\n";
     for (text, expected) in [
-        (upstream.replace("http:", "https:"), "upstreams: upstream `a`: `https://h:1` is not a"),
+        (upstream.replace("http:", "ftp:"), "upstreams: upstream `a`: `ftp://h:1` is not a"),
         (upstream.replace("h:1", "me:sesame@h:1"), "upstreams: upstream `a`: `http://me:***@h:1`"),
         (
             upstream.replace("\"a\"", "\"echo\"") + "[server]\necho = true",

@@ -152,6 +152,8 @@ fn data_plane(
         entropy: parts.entropy.clone(),
         metrics: parts.metrics.clone(),
         readiness,
+        tasks: parts.tasks.clone(),
+        stopping: parts.stopping.clone(),
     })
 }
 

@@ -7,10 +7,10 @@ use sqlx::PgConnection;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
-use super::breaker::Breaker;
 use super::pool::Pool;
 use super::rows::KeyColumns;
 use super::{Config, PostgresError, sessions};
+use crate::breaker::Breaker;
 use crate::cache::{Asked, AskedSession, ClientRow, Found, Lookup, PolicyRow, Source, SourceError};
 use crate::clock::SharedClock;
 use crate::metrics::Metrics;

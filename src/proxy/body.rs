@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use super::target::Taken;
 use super::{Fault, Limits, ProxyError, Running};
 use crate::usage::OpenRecord;
 
@@ -48,11 +50,39 @@ pub(super) struct Inbound {
     record: Arc<OpenRecord>,
     left: u64,
     idle: Idle,
+    /// Where the body goes back to when nobody has begun to read it.
+    home: Option<oneshot::Sender<Body>>,
 }
 
 impl Inbound {
     pub(super) fn new(body: Body, record: Arc<OpenRecord>, limits: &Limits) -> Self {
-        Self { body, record, left: limits.body_max, idle: Idle::new(limits.body_idle) }
+        let (left, idle) = (limits.body_max, Idle::new(limits.body_idle));
+        Self { body, record, left, idle, home: None }
+    }
+
+    /// One that comes back when it is dropped before anybody has begun to read it. An empty one
+    /// need not: there is another.
+    pub(super) fn lent(
+        body: Body,
+        record: Arc<OpenRecord>,
+        limits: &Limits,
+    ) -> (Self, Option<oneshot::Receiver<Body>>) {
+        let mut lent = Self::new(body, record, limits);
+        if lent.body.is_end_stream() {
+            return (lent, None);
+        }
+        let (home, back) = oneshot::channel();
+        lent.home = Some(home);
+        (lent, Some(back))
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            // Nobody waits for it where it was not needed again.
+            drop(home.send(std::mem::replace(&mut self.body, Body::empty())));
+        }
     }
 }
 
@@ -65,6 +95,7 @@ impl HttpBody for Inbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
+        this.home = None;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             ready!(this.idle.poll_over(cx));
             return Poll::Ready(Some(Err(ProxyError::BodyStalled)));
@@ -93,22 +124,24 @@ impl HttpBody for Inbound {
     }
 }
 
+/// What a request keeps busy until its answer has ended: a place at its target, none at the
+/// built-in echo.
+pub(super) struct Busy {
+    pub(super) _running: Running,
+    pub(super) _taken: Option<Taken>,
+}
+
 /// An answer's body on its way to the client: counted, and not allowed to stand still.
 pub(super) struct Outbound {
     body: Body,
     record: Arc<OpenRecord>,
     idle: Idle,
-    _running: Running,
+    _busy: Busy,
 }
 
 impl Outbound {
-    pub(super) fn new(
-        body: Body,
-        record: Arc<OpenRecord>,
-        running: Running,
-        limits: &Limits,
-    ) -> Self {
-        Self { body, record, idle: Idle::new(limits.response_timeout), _running: running }
+    pub(super) fn new(body: Body, record: Arc<OpenRecord>, busy: Busy, limits: &Limits) -> Self {
+        Self { body, record, idle: Idle::new(limits.response_timeout), _busy: busy }
     }
 }
 

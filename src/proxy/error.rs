@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use hyper_util::client::legacy;
 
@@ -20,9 +21,12 @@ pub enum ProxyError {
     /// The request's body ended before its end.
     #[error("the request body broke off")]
     BodyBroken,
-    /// The request asks for another protocol.
-    #[error("protocol upgrades are not forwarded")]
-    Upgrade,
+    /// The request asks to become a tunnel of a kind that is not forwarded.
+    #[error("CONNECT is not forwarded")]
+    Connect,
+    /// `max_tunnels` are open.
+    #[error("`server.max_tunnels` are open")]
+    TunnelsFull,
 }
 
 /// What is wrong with an upstream.
@@ -46,6 +50,43 @@ pub enum Fault {
     /// No head of an answer in time, or not the next piece of its body.
     #[error("the upstream did not answer in time")]
     Timeout,
+    /// Not asked: it failed too often in a row.
+    #[error("the upstream is left out after failures in a row")]
+    CircuitOpen {
+        /// When it is tried again.
+        retry_after: Duration,
+    },
+    /// Not asked: by its checks it is not well.
+    #[error("by its checks the upstream is not well")]
+    Unhealthy {
+        /// When it is checked again.
+        retry_after: Duration,
+    },
+    /// Not asked: it works at `max_in_flight` requests.
+    #[error("the upstream works at as many requests as it may")]
+    Busy,
+}
+
+impl Fault {
+    /// The word for it in metrics.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "tls_failed",
+            Self::BrokeOff => "broke_off",
+            Self::Garbled => "garbled",
+            Self::Timeout => "timeout",
+            Self::CircuitOpen { .. } => "circuit_open",
+            Self::Unhealthy { .. } => "unhealthy",
+            Self::Busy => "busy",
+        }
+    }
+
+    /// Whether the request cannot have been sent.
+    pub(super) fn is_unsent(self) -> bool {
+        matches!(self, Self::Unreachable | Self::ConnectTimeout | Self::Tls)
+    }
 }
 
 impl ProxyError {

@@ -12,6 +12,8 @@ use axum::http::header::{
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
+use axum::http::Version;
+
 use super::Origin;
 use crate::model::Principal;
 
@@ -63,10 +65,21 @@ fn text(value: &str) -> HeaderValue {
     HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Whether the request wants to become a WebSocket.
-pub fn wants_websocket(headers: &HeaderMap) -> bool {
-    let upgrade = headers.get_all(UPGRADE).iter();
-    upgrade.flat_map(tokens).any(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+/// What a request wants to become (RFC 9110 §7.8): the protocols of `Upgrade`, where `Connection`
+/// names it. HTTP and TLS are none of them: inside of such a tunnel nothing would be authorised any
+/// more. A request that asks for nothing else stays what it is.
+pub fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut named = headers.get_all(CONNECTION).iter().flat_map(tokens);
+    if version != Version::HTTP_11 || !named.any(|name| name.eq_ignore_ascii_case("upgrade")) {
+        return None;
+    }
+    let is_ours = |protocol: &&str| {
+        let name = protocol.split('/').next().unwrap_or_default();
+        ["h2c", "h2", "http", "tls"].iter().any(|ours| name.eq_ignore_ascii_case(ours))
+    };
+    let wanted = headers.get_all(UPGRADE).iter().flat_map(tokens);
+    let wanted: Vec<&str> = wanted.filter(|protocol| !is_ours(protocol)).collect();
+    if wanted.is_empty() { None } else { HeaderValue::from_str(&wanted.join(", ")).ok() }
 }
 
 /// Makes a request's headers fit for the upstream.
@@ -305,8 +318,17 @@ mod tests {
     }
 
     #[test]
-    fn websockets_are_recognised() {
-        assert!(wants_websocket(&headers(&[("upgrade", "h2c, WebSocket")])));
-        assert!(!wants_websocket(&headers(&[("upgrade", "h2c")])));
+    fn a_request_may_become_anything_but_http() {
+        let wanted = |version, connection: &'static str, protocols: &'static str| {
+            let asked = headers(&[("connection", connection), ("upgrade", protocols)]);
+            upgrade(version, &asked).map(|value| value.to_str().expect("text").to_owned())
+        };
+        let wants = |connection, protocols| wanted(Version::HTTP_11, connection, protocols);
+        assert_eq!(wants("Upgrade", "WebSocket").as_deref(), Some("WebSocket"));
+        assert_eq!(wants("x, upgrade", "h2c, foo/2, TLS/1.0").as_deref(), Some("foo/2"));
+        assert_eq!(wants("upgrade", "h2c"), None);
+        assert_eq!(wants("upgrade", "HTTP/2.0"), None);
+        assert_eq!(wants("keep-alive", "websocket"), None);
+        assert_eq!(wanted(Version::HTTP_10, "upgrade", "websocket"), None);
     }
 }

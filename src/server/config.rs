@@ -32,15 +32,13 @@ pub struct Config {
     pub body_max: Size,
     /// How long a request body may stand still.
     pub body_idle_timeout: Span,
-    /// For a connection to an upstream.
-    pub upstream_connect_timeout: Span,
     /// For the head of an upstream's answer, after the request's body made its last progress. Then
     /// for each further piece of the answer: one that stands still for longer is broken off.
     pub upstream_response_timeout: Span,
-    /// How long an idle connection to an upstream is kept. Keep it below the upstream's own.
-    pub upstream_idle_timeout: Span,
-    /// Idle connections kept per upstream target.
-    pub upstream_max_idle: usize,
+    /// Tunnels at a time: WebSockets and other upgraded connections.
+    pub max_tunnels: usize,
+    /// A tunnel through which nothing goes for so long is ended.
+    pub tunnel_idle_timeout: Span,
     /// How long running requests may take when the gateway shuts down.
     pub shutdown_deadline: Span,
     /// What is told of single requests.
@@ -64,10 +62,9 @@ impl Default for Config {
             head_max: Size::kib(32),
             body_max: Size::mib(1024),
             body_idle_timeout: Span::secs(30),
-            upstream_connect_timeout: Span::secs(5),
             upstream_response_timeout: Span::secs(60),
-            upstream_idle_timeout: Span::secs(30),
-            upstream_max_idle: 64,
+            max_tunnels: 1024,
+            tunnel_idle_timeout: Span::secs(300),
             shutdown_deadline: Span::secs(30),
             events: Events::default(),
             echo: false,
@@ -126,10 +123,7 @@ impl Config {
     /// The bounds of forwarding.
     pub(super) fn limits(&self) -> Limits {
         Limits {
-            connect_timeout: self.upstream_connect_timeout.0,
             response_timeout: self.upstream_response_timeout.0,
-            idle_timeout: self.upstream_idle_timeout.0,
-            max_idle: self.upstream_max_idle,
             body_max: self.body_max.0,
             body_idle: self.body_idle(),
         }

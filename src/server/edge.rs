@@ -15,6 +15,8 @@ use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::response::Response;
 use prometheus_client::metrics::counter::Counter;
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::config::Config;
 use super::limits;
@@ -29,7 +31,7 @@ use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::metrics::{Metrics, RequestLabels};
 use crate::model::{Principal, Target};
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, ProxyParts};
 use crate::tokens::Tokens;
 use crate::usage::Meter;
 
@@ -61,6 +63,10 @@ pub struct ServerParts {
     pub metrics: Arc<Metrics>,
     /// What health says.
     pub readiness: Arc<Readiness>,
+    /// Where what outlives a request runs: tunnels and health checks.
+    pub tasks: TaskTracker,
+    /// Ends them.
+    pub stopping: CancellationToken,
 }
 
 /// Who asks, for the metrics and for what a refusal looks like.
@@ -133,6 +139,8 @@ impl Edge {
             entropy,
             metrics,
             readiness,
+            tasks,
+            stopping,
         } = parts;
         let passed = Endpoint::ALL.map(|(_, endpoint)| {
             let labels = RequestLabels { endpoint, code: "ok" };
@@ -140,7 +148,14 @@ impl Edge {
         });
         Self {
             trusted: Trusted::new(config.trusted_proxies.clone()),
-            proxy: Proxy::new(&config.limits(), Arc::clone(&clock), Arc::clone(&metrics)),
+            proxy: Proxy::new(ProxyParts {
+                max_tunnels: config.max_tunnels,
+                tunnel_idle: config.tunnel_idle_timeout.0,
+                clock: Arc::clone(&clock),
+                metrics: Arc::clone(&metrics),
+                tasks,
+                stopping,
+            }),
             ids: RequestIds::new(Arc::clone(&clock), &entropy),
             access: Target::access(),
             nobody: Principal::nobody(),

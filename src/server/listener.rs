@@ -5,6 +5,7 @@ mod connection;
 mod door;
 mod entrance;
 mod line;
+mod opening;
 mod stream;
 
 use std::convert::Infallible;
@@ -54,8 +55,9 @@ where
     let slots = Arc::new(Semaphore::new(config.max_connections));
     let server = axum_server::from_tcp(listener)?.handle(handle.clone());
     let cutting = Cutting { shutdown: shutdown.clone(), stalled_max };
-    let entrance = Entrance { cutting, certificates, metrics: Arc::clone(&metrics) };
-    let mut server = server.acceptor(entrance).http1_only();
+    let open_within = config.header_read_timeout.0;
+    let entrance = Entrance { cutting, certificates, open_within, metrics: Arc::clone(&metrics) };
+    let mut server = server.acceptor(entrance);
     let head_max = config.head_max.0.max(HEAD_MIN);
     // hyper runs its timeouts only where it is given a timer. It takes at most 100 headers by
     // itself.

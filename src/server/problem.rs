@@ -87,8 +87,10 @@ pub enum Code {
     BodyTooLarge,
     /// A bug.
     Internal,
-    /// Another protocol is asked for.
-    UpgradeUnsupported,
+    /// A tunnel is asked for with CONNECT.
+    ConnectUnsupported,
+    /// As many tunnels are open as may be.
+    TunnelsFull,
     /// No answer from the upstream, for that reason.
     Upstream(Fault),
     /// Nobody can say whether the key exists.
@@ -164,8 +166,10 @@ impl Code {
     #[rustfmt::skip]
     fn failure(self) -> Kind {
         match self {
-            Self::UpgradeUnsupported => ("upgrade_unsupported", 501, "Upgrade not supported",
-                "Protocol upgrades are not forwarded."),
+            Self::ConnectUnsupported => ("connect_unsupported", 501, "CONNECT not supported",
+                "CONNECT is not forwarded."),
+            Self::TunnelsFull => ("tunnels_full", 503, "Too many tunnels",
+                "Too many upgraded connections are open. Try again."),
             Self::Upstream(fault) => upstream::kind(fault),
             Self::ValidationUnavailable => ("api_key_validation_unavailable", 503,
                 "API key validation unavailable",

@@ -36,6 +36,11 @@ impl Tally {
         self.bytes_in.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the answer's body so far.
+    pub fn bytes_out(&self) -> u64 {
+        self.bytes_out.load(Ordering::Relaxed)
+    }
+
     /// The status of the answer, as the client sees it.
     pub fn answered(&self, status: u16) {
         self.status.store(status, Ordering::Relaxed);

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 /// Below all others: every room may use them, and they know none of the others.
-pub const LOW: [&str; 6] = ["model", "clock", "entropy", "codec", "disk", "metrics"];
+pub const LOW: [&str; 7] = ["model", "clock", "entropy", "codec", "disk", "metrics", "breaker"];
 
 /// Each room, and what it may use besides itself and the low rooms. A low room may use what stands
 /// here, and no more.
-pub const ROOMS: [(&str, &[&str]); 21] = [
+pub const ROOMS: [(&str, &[&str]); 22] = [
     ("model", &[]),
+    ("breaker", &[]),
     ("clock", &["model"]),
     ("entropy", &["model"]),
     ("codec", &["model"]),

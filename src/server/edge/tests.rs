@@ -3,7 +3,10 @@
 mod access;
 mod decisions;
 mod forwarding;
+mod secure_upstreams;
+mod targets;
 mod tokens;
+mod tunnels;
 mod upstreams;
 
 use std::collections::HashMap;
@@ -23,8 +26,6 @@ use hyper_util::rt::TokioExecutor;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::*;
@@ -136,6 +137,7 @@ impl Gateway {
         );
         let admission = Arc::new(admission);
         let table = RouteTable::build(upstreams, routes, config.echo).expect("routes");
+        let stop = CancellationToken::new();
         let parts = ServerParts {
             routes: Arc::new(Routes::new(table)),
             config: config.clone(),
@@ -148,10 +150,11 @@ impl Gateway {
             entropy,
             metrics: Arc::clone(&metrics),
             readiness: Arc::clone(&readiness),
+            tasks: tasks.clone(),
+            stopping: stop.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let stop = CancellationToken::new();
         let shutdown = stop.clone();
         let plane = service(parts);
         let counters = Arc::clone(&metrics);
@@ -254,7 +257,12 @@ async fn upstream(tasks: &TaskTracker, router: Router) -> UpstreamConfig {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tasks.spawn(async move { axum::serve(listener, router).await });
-    UpstreamConfig { name: "up".into(), targets: vec![format!("http://{address}")] }
+    at(address)
+}
+
+fn at(address: SocketAddr) -> UpstreamConfig {
+    let targets = vec![format!("http://{address}")];
+    UpstreamConfig { name: "up".into(), targets, ..UpstreamConfig::default() }
 }
 
 fn orders() -> [RouteConfig; 1] {

@@ -5,6 +5,7 @@ use std::future::ready;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsAcceptor;
@@ -12,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::connection::Connection;
 use super::line::Cutting;
+use super::opening::Opening;
 use super::stream::Stream;
 use crate::metrics::Metrics;
 use crate::server::certificates::Certificates;
@@ -22,23 +24,27 @@ pub(super) struct Entrance {
     pub cutting: Cutting,
     /// None: plain HTTP.
     pub certificates: Option<Certificates>,
+    /// How long a connection may take to show what it speaks.
+    pub open_within: Duration,
     pub metrics: Arc<Metrics>,
 }
 
 impl<S: Send + 'static> Accept<TcpStream, Connection<S>> for Entrance {
-    type Stream = Stream;
+    type Stream = Opening<Stream>;
     type Service = Connection<S>;
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, socket: TcpStream, connection: Connection<S>) -> Self::Future {
         let Some(certificates) = &self.certificates else {
             let line = self.cutting.line(socket);
-            return Box::pin(ready(line.map(|line| (Stream::Plain(line), connection))));
+            let opening = line.map(|line| Opening::new(Stream::Plain(line), self.open_within));
+            return Box::pin(ready(opening.map(|opening| (opening, connection))));
         };
         let acceptor = RustlsAcceptor::new(certificates.current())
             .handshake_timeout(certificates.handshake_timeout())
             .acceptor(self.cutting.clone());
         let shaken = acceptor.accept(socket, connection);
+        let open_within = self.open_within;
         let (metrics, shutdown) = (Arc::clone(&self.metrics), self.cutting.shutdown.clone());
         Box::pin(async move {
             // Who has not come in by the shutdown is not waited for.
@@ -48,7 +54,8 @@ impl<S: Send + 'static> Accept<TcpStream, Connection<S>> for Entrance {
                 metrics.http.handshakes_failed.inc();
                 tracing::debug!(%error, "no handshake");
             })?;
-            Ok((Stream::Tls(Box::new(stream)), connection.secure()))
+            let opening = Opening::new(Stream::Tls(Box::new(stream)), open_within);
+            Ok((opening, connection.secure()))
         })
     }
 }

@@ -69,8 +69,12 @@ async fn the_peer_is_known_and_shutdown_ends() {
 async fn a_slow_head_is_cut_off() {
     let timeout = Span::millis(50);
     let running = start(Config { header_read_timeout: timeout, ..Config::default() });
-    let answer = exchange(running.address, b"GET / HTTP/1.1\r\nHost:").await;
-    assert!(!answer.contains("200"), "{answer}");
+    for start in ["", "P", "PRI * HTTP/2.0\r\n", "GET / HTTP/1.1\r\nHost:"] {
+        let answer = exchange(running.address, start.as_bytes()).await;
+        assert!(!answer.contains("200"), "{start:?}: {answer}");
+    }
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    assert_eq!(exchange(running.address, preface).await, "", "HTTP/2 is not spoken");
 }
 
 #[tokio::test]

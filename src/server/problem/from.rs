@@ -3,7 +3,7 @@
 use super::{Code, DEFAULT_RETRY, Refusal};
 use crate::admission::Denial;
 use crate::authn::AuthnError;
-use crate::proxy::ProxyError;
+use crate::proxy::{Fault, ProxyError};
 use crate::server::path::PathError;
 use crate::tokens::TokenError;
 use crate::usage::Unaccountable;
@@ -97,11 +97,20 @@ impl From<Unaccountable> for Refusal {
 impl From<ProxyError> for Refusal {
     fn from(error: ProxyError) -> Self {
         match error {
-            ProxyError::Upstream(fault) => Code::Upstream(fault).into(),
+            ProxyError::Upstream(fault) => {
+                let retry_after = match fault {
+                    Fault::CircuitOpen { retry_after } | Fault::Unhealthy { retry_after } => {
+                        Some(retry_after)
+                    }
+                    _ => None,
+                };
+                Self { retry_after, ..Code::Upstream(fault).into() }
+            }
             ProxyError::BodyTooLarge => Code::BodyTooLarge.into(),
             ProxyError::BodyStalled => Code::RequestTimeout.into(),
             ProxyError::BodyBroken => Self::bad_request("The request body broke off."),
-            ProxyError::Upgrade => Code::UpgradeUnsupported.into(),
+            ProxyError::Connect => Code::ConnectUnsupported.into(),
+            ProxyError::TunnelsFull => Code::TunnelsFull.into(),
         }
     }
 }

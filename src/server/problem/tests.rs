@@ -25,7 +25,7 @@ const ALL: [(Code, &str, u16, &str); 30] = [
     (Code::RequestTimeout, "request_timeout", 408, "Request timeout"),
     (Code::BodyTooLarge, "body_too_large", 413, "Body too large"),
     (Code::Internal, "internal", 500, "Internal error"),
-    (Code::UpgradeUnsupported, "upgrade_unsupported", 501, "Upgrade not supported"),
+    (Code::ConnectUnsupported, "connect_unsupported", 501, "CONNECT not supported"),
     (Code::Upstream(Fault::Tls), "upstream_tls_failed", 502, "Upstream not trusted"),
     (
         Code::ValidationUnavailable,

@@ -19,6 +19,12 @@ pub(super) fn kind(fault: Fault) -> Kind {
             "The connection to the upstream was not made in time."),
         Fault::Timeout => ("upstream_timeout", 504, "Upstream timeout",
             "The upstream did not answer in time."),
+        Fault::CircuitOpen { .. } => ("upstream_circuit_open", 503, "Upstream left out",
+            "The upstream failed several times in a row and is left alone for a while. Try again."),
+        Fault::Unhealthy { .. } => ("upstream_unhealthy", 503, "Upstream not healthy",
+            "By its health checks the upstream cannot serve at the moment. Try again."),
+        Fault::Busy => ("upstream_busy", 503, "Upstream busy",
+            "The upstream works at as many requests as it may. Try again."),
     }
 }
 
@@ -28,6 +34,7 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_code_of_its_own() {
+        let retry_after = std::time::Duration::from_secs(1);
         let all = [
             (Fault::Unreachable, "upstream_unreachable", 502),
             (Fault::Tls, "upstream_tls_failed", 502),
@@ -35,6 +42,9 @@ mod tests {
             (Fault::Garbled, "upstream_garbled", 502),
             (Fault::ConnectTimeout, "upstream_connect_timeout", 504),
             (Fault::Timeout, "upstream_timeout", 504),
+            (Fault::CircuitOpen { retry_after }, "upstream_circuit_open", 503),
+            (Fault::Unhealthy { retry_after }, "upstream_unhealthy", 503),
+            (Fault::Busy, "upstream_busy", 503),
         ];
         for (fault, code, status) in all {
             assert_eq!((kind(fault).0, kind(fault).1), (code, status));

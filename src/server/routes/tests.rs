@@ -3,7 +3,8 @@
 use super::*;
 
 fn upstream(name: &str) -> UpstreamConfig {
-    UpstreamConfig { name: name.into(), targets: vec!["http://127.0.0.1:9000".into()] }
+    let targets = vec!["http://127.0.0.1:9000".into()];
+    UpstreamConfig { name: name.into(), targets, ..UpstreamConfig::default() }
 }
 
 fn route(path: &str) -> RouteConfig {

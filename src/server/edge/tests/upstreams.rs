@@ -7,14 +7,14 @@ use super::*;
 
 /// How an upstream ends, once it has read a request's head and said its piece.
 #[derive(Clone, Copy)]
-enum End {
+pub(super) enum End {
     Close,
     Reset,
     Hold,
 }
 
 /// An upstream that says the same to everybody.
-async fn says(tasks: &TaskTracker, text: &'static str, end: End) -> UpstreamConfig {
+pub(super) async fn says(tasks: &TaskTracker, text: &'static str, end: End) -> UpstreamConfig {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let theirs = tasks.clone();
@@ -32,14 +32,15 @@ async fn says(tasks: &TaskTracker, text: &'static str, end: End) -> UpstreamConf
             });
         }
     });
-    UpstreamConfig { name: "up".into(), targets: vec![format!("http://{address}")] }
+    at(address)
 }
 
-async fn read_head(stream: &mut TcpStream) {
+pub(super) async fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.expect("a whole head"));
     }
+    String::from_utf8(head).expect("text")
 }
 
 fn impatient() -> Config {
@@ -79,7 +80,6 @@ async fn what_an_upstream_does_wrong_is_told_apart_and_counted_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_door_is_a_connect_timeout_and_a_shut_one_is_not() {
-    let config = Config { upstream_connect_timeout: Span::millis(300), ..Config::default() };
     // Nobody accepts, and the kernel takes no more than two for a backlog of one.
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
@@ -91,15 +91,14 @@ async fn a_full_door_is_a_connect_timeout_and_a_shut_one_is_not() {
     {
         waiting.push(stream.expect("a connection"));
     }
-    let full = || UpstreamConfig { name: "up".into(), targets: vec![format!("http://{address}")] };
-    let (status, code, counted) = asked(config.clone(), full()).await;
+    let full = UpstreamConfig { connect_timeout: Span::millis(300), ..at(address) };
+    let (status, code, counted) = asked(Config::default(), full.clone()).await;
     assert_eq!(
         (status, &*code, counted[..3] == [1, 0, 1]),
         (504, "upstream_connect_timeout", true)
     );
-    let shut = full();
     drop((waiting, listener));
-    let (status, code, _) = asked(config, shut).await;
+    let (status, code, _) = asked(Config::default(), full).await;
     assert_eq!((status, &*code), (502, "upstream_unreachable"));
 }
 

@@ -9,6 +9,9 @@ use std::time::Duration;
 pub struct Breaker {
     threshold: u32,
     open_for: Duration,
+    open_max: Duration,
+    /// Openings in a row: each is twice as long as the one before, up to `open_max`.
+    openings: u32,
     state: State,
 }
 
@@ -25,7 +28,13 @@ enum State {
 impl Breaker {
     /// Opens after `threshold` failures in a row, for `open_for`.
     pub fn new(threshold: u32, open_for: Duration) -> Self {
-        Self { threshold: threshold.max(1), open_for, state: State::Closed(0) }
+        let (threshold, state) = (threshold.max(1), State::Closed(0));
+        Self { threshold, open_for, open_max: open_for, openings: 0, state }
+    }
+
+    /// Doubles the time that it is open with each probe that fails, up to `open_max`.
+    pub fn growing_to(self, open_max: Duration) -> Self {
+        Self { open_max: open_max.max(self.open_for), ..self }
     }
 
     /// Whether one may ask at `now`. In an open breaker whose time is over: the first, alone.
@@ -40,8 +49,17 @@ impl Breaker {
         }
     }
 
+    /// How long nobody may ask yet; zero when somebody may.
+    pub fn opens_in(&self, now: Duration) -> Duration {
+        match self.state {
+            State::Closed(_) => Duration::ZERO,
+            State::Open(until) | State::Probing(until) => until.saturating_sub(now),
+        }
+    }
+
     /// An answer came: closes.
     pub fn succeeded(&mut self) {
+        self.openings = 0;
         self.state = State::Closed(0);
     }
 
@@ -49,7 +67,11 @@ impl Breaker {
     pub fn failed(&mut self, now: Duration) {
         self.state = match self.state {
             State::Closed(failures) if failures + 1 < self.threshold => State::Closed(failures + 1),
-            State::Closed(_) | State::Probing(_) => State::Open(now + self.open_for),
+            State::Closed(_) | State::Probing(_) => {
+                let grown = self.open_for.saturating_mul(1 << self.openings.min(16));
+                self.openings = self.openings.saturating_add(1);
+                State::Open(now + grown.min(self.open_max))
+            }
             open @ State::Open(_) => open,
         };
     }
@@ -57,6 +79,11 @@ impl Breaker {
     /// Whether lookups are refused or being probed.
     pub fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed(_))
+    }
+
+    /// Whether nothing has failed since the last success.
+    pub fn is_quiet(&self) -> bool {
+        self.state == State::Closed(0)
     }
 }
 
@@ -118,5 +145,21 @@ mod tests {
         let mut breaker = opened();
         breaker.failed(SECOND / 2);
         assert!(breaker.allow(SECOND));
+    }
+
+    #[test]
+    fn it_is_open_for_longer_each_time_up_to_a_bound() {
+        let mut breaker = Breaker::new(1, SECOND).growing_to(SECOND * 5);
+        let mut now = Duration::ZERO;
+        for seconds in [1, 2, 4, 5, 5] {
+            breaker.failed(now);
+            assert_eq!(breaker.opens_in(now), SECOND * seconds);
+            now += SECOND * seconds;
+            assert!(breaker.allow(now));
+        }
+        breaker.succeeded();
+        assert!(breaker.is_quiet());
+        breaker.failed(now);
+        assert_eq!(breaker.opens_in(now), SECOND, "a success forgets how often it was open");
     }
 }
