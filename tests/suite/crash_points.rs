@@ -96,8 +96,8 @@ async fn the_law_holds(gateway: &mut Gateway, known: &Known, db: Option<&Databas
 }
 
 fn gateway(db: Option<&Database>) -> Gateway {
-    let settings = "[journal]\ncommit = \"before_reply\"\nsegment_max_bytes = \"1KiB\"\nretention = \"0s\"\n\
-         ballast = \"64KiB\"\n[[policies]]\nname = \"default\"\n\
+    let settings = "[journal]\ncommit = \"before_reply\"\nsegment_max_bytes = \"1KiB\"\n\
+         retention = \"0s\"\nballast = \"64KiB\"\n[[policies]]\nname = \"default\"\n\
          quotas = [{ name = \"yearly\", limit = 100000, period = \"year\" }]\n\
          [drain]\ninterval = \"10ms\"\n[postgres]\npoll_interval = \"100ms\"\n";
     let settings = if db.is_some() { settings } else { settings.split("[drain]").next().unwrap() };
