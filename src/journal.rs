@@ -263,20 +263,28 @@ impl Journal {
         Ok(self.ticket(self.shared.window.state(facts)))
     }
 
-    /// Records an audit entry; yields when the journal is full.
+    /// Records an audit entry; yields when the journal, or the events' share of it, is full.
     pub fn note(&self, entry: AuditEntry) {
         self.yielding("audit", Fact::Audit(entry));
     }
 
-    /// Records an event; yields when the journal is full, and holds nobody up.
+    /// Records an event; yields as an audit entry does, before it, and holds nobody up.
     pub fn event(&self, event: Event) {
         self.yielding(event.kind(), Fact::Event(event));
+    }
+
+    fn has_room_for_event(&self, fact: &Fact) -> bool {
+        let max = self.config.events_max_bytes.0;
+        // Anybody can make events; who changed what is not lost to them.
+        let share = if matches!(fact, Fact::Audit(_)) { max } else { max - max / 8 };
+        self.has_room() && self.shared.event_bytes.load(Ordering::Relaxed) < share
     }
 
     fn yielding(&self, kind: &'static str, fact: Fact) {
         /// How often it is said that events are dropped.
         const TOLD_EVERY: u64 = 1_000_000_000;
-        if chunk::fits(FactRef::from(&fact)) && self.has_room() && self.shared.window.event(fact) {
+        let fits = chunk::fits(FactRef::from(&fact)) && self.has_room_for_event(&fact);
+        if fits && self.shared.window.event(fact) {
             return;
         }
         let journal = &self.metrics.journal;

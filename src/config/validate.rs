@@ -136,6 +136,8 @@ fn journal(config: &Config, found: &mut Found) {
         "journal.segment_max_bytes",
         "must be more than zero",
     );
+    let some = journal.events_max_bytes.0 > 0;
+    found.unless(some, "journal.events_max_bytes", "must be more than zero");
     found.unless(
         journal.segment_max_bytes <= journal.max_bytes,
         "journal.segment_max_bytes",

@@ -215,7 +215,7 @@ impl Committer {
                 journal.entries.get_or_create(&LaneLabel::of(lane)).inc_by(facts);
                 journal.chunks.inc_by(chunks);
                 journal.bytes_written.inc_by(written);
-                self.shared.disk_bytes.fetch_add(written, Ordering::Relaxed);
+                self.shared.bytes_with(lane).fetch_add(written, Ordering::Relaxed);
                 self.writers.insert(lane, writer);
                 Ok(())
             }
@@ -237,13 +237,13 @@ impl Committer {
     /// Closes what is large or old enough, and measures how far the bound is.
     fn tidy(&mut self, failing: bool) {
         let now = self.clock.monotonic();
-        let (max_bytes, max_age) = (self.config.segment_max_bytes.0, self.config.segment_max_age.0);
+        let max_age = self.config.segment_max_age.0;
         // Old ones are closed so that they can be removed. While nothing of them is in Postgres,
         // that would only make work for merging: many small ones of few large ones.
         let old =
             |w: &Writer| now.saturating_sub(w.born()) >= max_age && w.segment().applied_seq() > 0;
         let due: Vec<Lane> = (self.writers.iter())
-            .filter(|(_, writer)| writer.written_bytes() >= max_bytes || old(writer))
+            .filter(|(lane, w)| w.written_bytes() >= self.segment_max_bytes(**lane) || old(w))
             .map(|(lane, _)| *lane)
             .collect();
         for lane in due {
@@ -256,13 +256,7 @@ impl Committer {
         }
         if now.saturating_sub(self.measured) >= MEASURE {
             self.measured = now;
-            let bytes = disk::bytes_below(&self.dir);
-            self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
-            self.metrics.journal.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-            let left = self.config.max_bytes.0.saturating_sub(bytes);
-            self.metrics.journal.bytes_left.set(i64::try_from(left).unwrap_or(i64::MAX));
-            let segments = self.shared.streams().len();
-            self.metrics.journal.segments.set(i64::try_from(segments).unwrap_or(i64::MAX));
+            self.measure();
         }
         if !self.ballast.is_held() && now.saturating_sub(self.tried) >= MEASURE {
             self.tried = now;
@@ -272,6 +266,27 @@ impl Committer {
         let strict = failing && self.config.commit == Commit::BeforeReply;
         let full = over || strict || !self.ballast.is_held();
         self.shared.full.store(full, Ordering::Release);
+    }
+
+    /// Of events a part of their bound, so that it is not one segment that is written still.
+    fn segment_max_bytes(&self, lane: Lane) -> u64 {
+        let (any, events) = (self.config.segment_max_bytes.0, self.config.events_max_bytes.0);
+        if lane == Lane::Events { any.min(events / 8) } else { any }
+    }
+
+    fn measure(&self) {
+        let gauged = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let journal = &self.metrics.journal;
+        let events = disk::bytes_below(&self.dir.join(Lane::Events.as_str()));
+        let bytes = disk::bytes_below(&self.dir).saturating_sub(events);
+        self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
+        self.shared.event_bytes.store(events, Ordering::Relaxed);
+        journal.bytes.set(gauged(bytes));
+        journal.bytes_left.set(gauged(self.config.max_bytes.0.saturating_sub(bytes)));
+        journal.event_bytes.set(gauged(events));
+        let left = self.config.events_max_bytes.0.saturating_sub(events);
+        journal.event_bytes_left.set(gauged(left));
+        journal.segments.set(i64::try_from(self.shared.streams().len()).unwrap_or(i64::MAX));
     }
 
     /// Makes the ballast where it is missing and there is room for it, and says when the disk has

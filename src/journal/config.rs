@@ -28,8 +28,11 @@ pub struct Config {
     pub segment_max_bytes: Size,
     /// A segment is closed when it is this old, and something of it has drained.
     pub segment_max_age: Span,
-    /// The bound on all segments on disk.
+    /// The bound on all segments on disk, those of events apart.
     pub max_bytes: Size,
+    /// The bound on segments of events on disk; beyond it events are dropped, and counted. The last
+    /// eighth is for audit entries alone.
+    pub events_max_bytes: Size,
     /// The bound on distinct counters that wait for their commit.
     pub max_pending: usize,
     /// What happens beyond the bounds.
@@ -49,6 +52,7 @@ impl Default for Config {
             segment_max_bytes: Size::mib(16),
             segment_max_age: Span::secs(600),
             max_bytes: Size::mib(1024),
+            events_max_bytes: Size::mib(128),
             max_pending: 1_000_000,
             on_full: OnFull::Reject,
             ballast: Size::mib(4),

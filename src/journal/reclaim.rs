@@ -1,6 +1,7 @@
 //! Giving space back: segments whose facts are settled go, once their retention is over.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
@@ -24,15 +25,18 @@ pub struct Removed {
 
 impl Journal {
     /// Removes segments that are settled and past their retention; `settled` says which are. What
-    /// is about to go is told before. Blocks.
+    /// is about to go is told before. Settled events make room for new ones. Blocks.
     pub fn reclaim(&self, settled: &dyn Fn(&Segment) -> bool, told: &mut dyn FnMut(Vec<Removed>)) {
         let now = self.clock.0.monotonic();
+        let taken = self.shared.event_bytes.load(Ordering::Relaxed);
+        let crowded = taken >= self.config.events_max_bytes.0 / 2;
         let due = |segment: &&Arc<Segment>| {
             if !settled(segment) {
                 segment.unsettle();
                 return false;
             }
-            now.saturating_sub(segment.settled(now)) >= self.config.retention.0
+            let kept = now.saturating_sub(segment.settled(now));
+            kept >= self.config.retention.0 || crowded && segment.lane == Lane::Events
         };
         // A copy: the journal thread must not wait for the list while segments are looked at.
         let known = self.shared.streams().clone();

@@ -43,10 +43,12 @@ pub struct LaneStatus {
 pub struct JournalStatus {
     /// By lane.
     pub lanes: Vec<LaneStatus>,
-    /// Bytes on disk.
+    /// Bytes on disk, those of events apart.
     pub bytes: u64,
     /// Bytes left to `max_bytes`.
     pub bytes_left: u64,
+    /// Bytes that events may still take, up to `events_max_bytes`.
+    pub event_bytes_left: u64,
     /// Whether facts are refused or dropped at the moment.
     pub full: bool,
     /// Whether the disk is full: the ballast was let go and cannot be made again.
@@ -116,11 +118,15 @@ impl Journal {
     /// What is in the journal, and how far its bounds are.
     pub fn status(&self) -> JournalStatus {
         let lanes: Vec<_> = Lane::ALL.into_iter().map(|lane| self.lane_status(lane)).collect();
-        let bytes = lanes.iter().map(|lane| lane.bytes).sum::<u64>();
+        let (events, others): (Vec<_>, Vec<_>) =
+            lanes.iter().partition(|status| status.lane == Lane::Events.as_str());
+        let sum = |lanes: Vec<&LaneStatus>| lanes.iter().map(|lane| lane.bytes).sum::<u64>();
+        let (bytes, events) = (sum(others), sum(events));
         JournalStatus {
-            lanes,
             bytes,
             bytes_left: self.config.max_bytes.0.saturating_sub(bytes),
+            event_bytes_left: self.config.events_max_bytes.0.saturating_sub(events),
+            lanes,
             full: !self.has_room(),
             disk_full: self.shared.disk_full.load(Ordering::Relaxed),
             disk_free: crate::disk::free_bytes(&self.dir).ok(),

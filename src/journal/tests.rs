@@ -1,6 +1,7 @@
 //! The journal's promises, one test each; killing and cutting power need the real binary (tests/).
 
 mod aside;
+mod events;
 
 use tempfile::TempDir;
 

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::window::Window;
 use super::{Full, Segment, lock};
+use crate::model::fact::Lane;
 
 /// Rounds that can have waiters at a time: the one that is being committed, the one that collects,
 /// and the one that a flush asks for.
@@ -45,7 +46,10 @@ pub(super) struct Shared {
     pub disk_full: AtomicBool,
     /// Signed: a commit may take a counter away a moment before it is added here.
     pub pending: AtomicI64,
+    /// Bytes on disk that `max_bytes` bounds: all but events.
     pub disk_bytes: AtomicU64,
+    /// Bytes of events on disk.
+    pub event_bytes: AtomicU64,
     /// State facts that were recorded and are not on disk.
     state_waiting: AtomicUsize,
     /// When it was last said that events are dropped: monotonic nanoseconds, 0 never.
@@ -69,6 +73,7 @@ impl Shared {
             disk_full: AtomicBool::new(false),
             pending: AtomicI64::new(0),
             disk_bytes: AtomicU64::new(0),
+            event_bytes: AtomicU64::new(0),
             state_waiting: AtomicUsize::new(0),
             events_told: AtomicU64::new(0),
             segments: Mutex::default(),
@@ -92,6 +97,11 @@ impl Shared {
     /// So many state facts wait no more.
     pub fn state_committed(&self, facts: usize) {
         self.state_waiting.fetch_sub(facts, Ordering::Relaxed);
+    }
+
+    /// The bytes on disk that a lane counts with.
+    pub fn bytes_with(&self, lane: Lane) -> &AtomicU64 {
+        if lane == Lane::Events { &self.event_bytes } else { &self.disk_bytes }
     }
 
     /// So many pending counters are on disk, or were merged with others.

@@ -45,12 +45,16 @@ metrics! {
             => "journal_commit_duration_seconds",
         /// Segments ended early because of an I/O error.
         pub segments_failed: Counter = Counter::default() => "journal_segments_failed",
-        /// Bytes of all segments on disk.
+        /// Bytes of all segments on disk, those of events apart.
         pub bytes: Gauge = Gauge::default() => "journal_bytes",
         /// 1 while the disk is full: the ballast was let go and cannot be made again.
         pub disk_full: Gauge = Gauge::default() => "journal_disk_full",
         /// Bytes left to `journal.max_bytes`.
         pub bytes_left: Gauge = Gauge::default() => "journal_bytes_left",
+        /// Bytes of segments of events on disk.
+        pub event_bytes: Gauge = Gauge::default() => "journal_event_bytes",
+        /// Bytes left to `journal.events_max_bytes`.
+        pub event_bytes_left: Gauge = Gauge::default() => "journal_event_bytes_left",
         /// Segments on disk.
         pub segments: Gauge = Gauge::default() => "journal_segments",
         /// Facts refused because the journal was full or failing.

@@ -7,7 +7,7 @@ use gatepost::postgres::Retention;
 use sqlx::Row;
 
 use crate::support::database::Database;
-use crate::support::gateway::{Gateway, until};
+use crate::support::gateway::{Gateway, Made, until};
 use crate::support::postgres::at;
 
 const QUICK: &str = "[postgres]\npoll_interval = \"200ms\"\nconnect_timeout = \"500ms\"\n";
@@ -72,16 +72,19 @@ async fn at_saturation_events_are_dropped_and_counted_and_no_request_waits() {
     // The journal has room for state and sums, and is full for what yields.
     let mut gateway = Gateway::new(
         None,
-        "[journal]\non_full = \"drop_and_count\"\nmax_bytes = \"64KiB\"\nsegment_max_bytes = \
-            \"64KiB\"\n\
-         [[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\nrights = []\n",
+        "[journal]\nevents_max_bytes = \"64KiB\"\nmax_bytes = \"16MiB\"\nretention = \"1h\"\n\
+         [[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\nrights = []\n\
+         [[policies]]\nname = \"open\"\n",
     );
     gateway.start().await;
     let key = gateway.create_key("acme").await;
+    let args = ["key", "create", "--client", "acme", "--policy", "open"];
+    let open = Made::of(&gateway.run(&args).await.json());
     until("events are dropped", || async {
         for _ in 0..50 {
             assert_eq!(gateway.http().verdict(&key.key).await.0, 403);
         }
+        assert_eq!(gateway.http().verdict(&open.key).await.0, 200);
         let status = gateway.control(Method::GET, "/status", "").await.unwrap().json();
         status["journal"]["events_dropped"]["admission"].as_u64().unwrap() > 100
     })

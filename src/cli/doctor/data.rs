@@ -36,7 +36,9 @@ pub(super) fn checks(config: &Config) -> Vec<Check> {
         }
     }
     checks.push(token_keys(config));
-    checks.push(space(dir, config.journal.max_bytes));
+    let journal = &config.journal;
+    let most = journal.max_bytes.0.saturating_add(journal.events_max_bytes.0);
+    checks.push(space(dir, Size(most)));
     checks
 }
 
