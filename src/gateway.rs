@@ -4,6 +4,7 @@
 mod data;
 mod directory;
 mod error;
+mod lines;
 mod parts;
 mod quotas;
 mod reload;

@@ -1,7 +1,8 @@
 //! The data plane's listener: forward-auth, key verification, tokens, health, and the routes to
 //! upstreams.
 //!
-//! Errors become HTTP in one place, [`problem`]. Every answer carries `X-Request-Id`.
+//! Errors become HTTP in one place, [`problem`]. Every answer carries `X-Request-Id`, and every
+//! request has a line in the access log.
 
 mod body;
 mod certificates;
@@ -18,6 +19,8 @@ pub mod problem;
 mod readiness;
 mod request_id;
 mod routes;
+mod story;
+mod trace;
 mod verify;
 
 pub use certificates::{Certificates, TlsConfig, TlsError};
@@ -26,3 +29,4 @@ pub use edge::{DataPlane, ServerParts, service};
 pub use listener::serve;
 pub use readiness::{Footing, Phase, Readiness};
 pub use routes::{Access, RouteConfig, RouteError, RouteTable, Routes};
+pub use story::{AccessLines, AccessLog, WriteLine};

@@ -16,7 +16,7 @@ use crate::model::fact::{Counter, Counts, Event};
 use crate::model::{Principal, Target, Timestamp};
 use record::Held;
 
-pub use record::{OpenRecord, Tally};
+pub use record::{Ended, OpenRecord, Tally};
 
 /// Turns what happened into facts.
 pub struct Meter {

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::Error;
 use super::data::DataDir;
+use super::lines::Lines;
 use super::parts::Parts;
 use super::reload::{Exchanged, Running};
 use super::signals::Signals;
@@ -57,7 +58,10 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
     let running: Arc<dyn Configuration> = Arc::new(running);
     let control = control_plane(&parts, &config, running.clone());
     let readiness = readiness(&control);
-    let plane = data_plane(&parts, &config, routes, readiness.clone());
+    let waiting = config.server.access_log_waiting;
+    let dropped = parts.metrics.http.access_lines_dropped.clone();
+    let lines = Lines::start(waiting, std::io::stderr(), dropped)?;
+    let plane = data_plane(&parts, &config, routes, readiness.clone(), &lines);
     parts.tend(&config.retention);
     readiness.ready();
     announce(&config, &addresses, &parts.data);
@@ -85,7 +89,9 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
         if early.is_none() {
             drop(tokio::join!(data, admin));
         }
-        parts.close().await
+        let closed = parts.close().await;
+        lines.flush();
+        closed
     };
     tokio::select! {
         closed = orderly => closed?,
@@ -138,6 +144,7 @@ fn data_plane(
     config: &Config,
     routes: Arc<Routes>,
     readiness: Arc<Readiness>,
+    lines: &Lines,
 ) -> server::DataPlane {
     let config = server::Config { events: config.events.clone(), ..config.server.clone() };
     server::service(ServerParts {
@@ -154,6 +161,7 @@ fn data_plane(
         readiness,
         tasks: parts.tasks.clone(),
         stopping: parts.stopping.clone(),
+        write_line: lines.sink(),
     })
 }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::TlsConfig;
+use super::story::AccessLines;
 use crate::model::units::{Size, Span};
 use crate::proxy::Limits;
 
@@ -41,6 +42,10 @@ pub struct Config {
     pub tunnel_idle_timeout: Span,
     /// How long running requests may take when the gateway shuts down.
     pub shutdown_deadline: Span,
+    /// Which requests have a line in the access log.
+    pub access_log: AccessLines,
+    /// Access lines that wait to be written; beyond it they are dropped, and counted.
+    pub access_log_waiting: usize,
     /// What is told of single requests.
     #[serde(skip)]
     pub events: Events,
@@ -66,6 +71,8 @@ impl Default for Config {
             max_tunnels: 1024,
             tunnel_idle_timeout: Span::secs(300),
             shutdown_deadline: Span::secs(30),
+            access_log: AccessLines::All,
+            access_log_waiting: 8192,
             events: Events::default(),
             echo: false,
         }
@@ -97,6 +104,9 @@ pub enum ConfigError {
     /// hyper needs room to read, and nobody needs more.
     #[error("`server.head_max` is {0}; it must lie between 8KiB and 1MiB")]
     HeadMax(Size),
+    /// A queue has room for one, and is no store.
+    #[error("`server.access_log_waiting` is {0}; it must lie between 1 and 1000000")]
+    AccessLogWaiting(usize),
     /// Nobody could connect, or the counter cannot hold it.
     #[error("`server.max_connections` is {0}; it must lie between 1 and 1000000")]
     MaxConnections(usize),
@@ -116,6 +126,9 @@ impl Config {
         }
         if self.tls.as_ref().is_some_and(|tls| tls.handshake_timeout.0.is_zero()) {
             return Err(ConfigError::NoTime("tls.handshake_timeout"));
+        }
+        if !(1..=1_000_000).contains(&self.access_log_waiting) {
+            return Err(ConfigError::AccessLogWaiting(self.access_log_waiting));
         }
         Ok(())
     }

@@ -10,7 +10,6 @@ mod tests;
 use std::any::Any;
 use std::sync::Arc;
 
-use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, HeaderValue};
 use axum::response::Response;
 use prometheus_client::metrics::counter::Counter;
@@ -25,6 +24,7 @@ use super::problem::{Code, NO_STORE, Refusal};
 use super::readiness::Readiness;
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use super::routes::Routes;
+use super::story::{AccessLog, Telling, WriteLine};
 use crate::admission::Admission;
 use crate::cache::Cache;
 use crate::clock::SharedClock;
@@ -67,6 +67,8 @@ pub struct ServerParts {
     pub tasks: TaskTracker,
     /// Ends them.
     pub stopping: CancellationToken,
+    /// Where access lines go.
+    pub write_line: WriteLine,
 }
 
 /// Who asks, for the metrics and for what a refusal looks like.
@@ -118,6 +120,7 @@ pub(super) struct Edge {
     /// Answers that went well, by endpoint: looked up once, because they are the many.
     passed: [Counter; Endpoint::ALL.len()],
     readiness: Arc<Readiness>,
+    log: Arc<AccessLog>,
 }
 
 /// The data plane, ready to be served.
@@ -141,7 +144,9 @@ impl Edge {
             readiness,
             tasks,
             stopping,
+            write_line,
         } = parts;
+        let log = AccessLog::new(config.access_log, write_line, Arc::clone(&clock));
         let passed = Endpoint::ALL.map(|(_, endpoint)| {
             let labels = RequestLabels { endpoint, code: "ok" };
             metrics.http.requests.get_or_create(&labels).clone()
@@ -170,25 +175,19 @@ impl Edge {
             metrics,
             passed,
             readiness,
+            log: Arc::new(log),
         }
     }
 
+    /// The way out of every request: counted, rendered, with its id, and told.
     fn finish(
-        &self,
-        endpoint: Endpoint,
-        headers: &HeaderMap,
-        outcome: Result<Response, Refusal>,
-    ) -> Response {
-        self.finish_with(endpoint, self.ids.of(headers), outcome)
-    }
-
-    /// The way out of every request: counted, rendered, and with its id.
-    fn finish_with(
         &self,
         endpoint: Endpoint,
         id: HeaderValue,
         outcome: Result<Response, Refusal>,
+        mut story: Telling,
     ) -> Response {
+        let code = outcome.as_ref().err().map(|refusal| refusal.code().as_str());
         let report = outcome.as_ref().err().and_then(|refusal| refusal.report().cloned());
         let mut response = match outcome {
             Ok(response) => {
@@ -217,6 +216,8 @@ impl Edge {
             limits::report_in(response.headers_mut(), self.admission.limit_headers(), &report);
         }
         response.headers_mut().insert(X_REQUEST_ID, id);
+        let (_, word) = Endpoint::ALL[endpoint as usize];
+        story.note(|story| story.answered(word, code, &response));
         response
     }
 

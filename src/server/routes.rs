@@ -30,7 +30,7 @@ pub use host::is_host;
 /// One compiled route.
 #[derive(Debug)]
 pub struct Route {
-    text: String,
+    text: Name,
     pattern: Pattern,
     host: Option<HostPattern>,
     methods: Option<Vec<Method>>,
@@ -204,12 +204,12 @@ impl Route {
             response_headers: additions::compile(&path, &config.response_headers)?,
             response_timeout: positive(&path, config.response_timeout)?,
             body_max: config.body_max,
-            text: path,
+            text: path.into(),
         })
     }
 
     /// The path as it is configured.
-    pub fn pattern(&self) -> &str {
+    pub fn pattern(&self) -> &Name {
         &self.text
     }
 

@@ -17,6 +17,7 @@ use super::body;
 use super::edge::Edge;
 use super::limits;
 use super::problem::{Code, Refusal};
+use super::story::Telling;
 use crate::admission::{Ask, Step, Verdict};
 use crate::authn::{self, AuthnError};
 use crate::model::{Name, Principal, Target, is_name, is_scope};
@@ -69,7 +70,13 @@ impl<'a> Answer<'a> {
 }
 
 /// Answers one question, and counts it like a request of the key in question.
-pub(super) async fn answer(edge: &Edge, parts: &Parts, body: Body) -> Result<Response, Refusal> {
+pub(super) async fn answer(
+    edge: &Edge,
+    parts: &Parts,
+    body: Body,
+    story: &mut Telling,
+) -> Result<Response, Refusal> {
+    story.note(|story| story.ip = edge.client_ip(parts));
     let operator = authn::carries(&parts.headers, &edge.admin_token);
     if !operator {
         may_ask(edge, parts).await?;
@@ -82,8 +89,13 @@ pub(super) async fn answer(edge: &Edge, parts: &Parts, body: Body) -> Result<Res
     let caller = match edge.identify(&question.key, question.ip).await {
         Ok(caller) => caller,
         Err(undecidable @ AuthnError::Undecidable { .. }) => return Err(undecidable.into()),
-        Err(_) => return Ok(Json(Answer::unknown()).into_response()),
+        Err(_) => {
+            let code = Code::InvalidCredential.as_str();
+            story.note(|story| story.decision = Some(code));
+            return Ok(Json(Answer::unknown()).into_response());
+        }
     };
+    story.note(|story| story.identified(&caller));
     let (principal, target) = (caller.principal(), question.target());
     let ask = question.ask(&target);
     if question.explain {
@@ -99,7 +111,9 @@ pub(super) async fn answer(edge: &Edge, parts: &Parts, body: Body) -> Result<Res
         }
         Err(refusal) if refusal.status() == 503 => Err(refusal),
         Err(refusal) => {
-            let answer = Answer::about(principal, false, refusal.code().as_str());
+            let code = refusal.code().as_str();
+            story.note(|story| story.decision = Some(code));
+            let answer = Answer::about(principal, false, code);
             let mut response = Json(answer).into_response();
             if let Some(report) = refusal.report() {
                 limits::report_in(response.headers_mut(), how, report);

@@ -1,7 +1,7 @@
 //! The open record of a forwarded request: filled in while it runs, counted when it is dropped.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::Meter;
@@ -67,6 +67,22 @@ impl Tally {
     }
 }
 
+/// How a forwarded request ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Of the answer, as the client saw it; 0 when there was none.
+    pub status: u16,
+    /// Of the request's body.
+    pub bytes_in: u64,
+    /// Of the answer's body.
+    pub bytes_out: u64,
+    /// Whether the answer broke off in the middle.
+    pub broke_off: bool,
+}
+
+/// What hears of the end.
+type AtEnd = Box<dyn FnOnce(Ended) + Send + Sync>;
+
 /// A forwarded request. Both bodies hold it; when the last of them has ended, or the client has
 /// gone, it is dropped, and that is what counts the completion. So none is forgotten or counted
 /// twice.
@@ -78,6 +94,7 @@ pub struct OpenRecord {
     started: Duration,
     tally: Tally,
     held: Held,
+    at_end: OnceLock<AtEnd>,
 }
 
 /// What a request holds until its end.
@@ -96,7 +113,12 @@ impl OpenRecord {
         held: Held,
     ) -> Self {
         let started = meter.clock.monotonic();
-        Self { meter, counted, at, started, tally: Tally::default(), held }
+        Self { meter, counted, at, started, tally: Tally::default(), held, at_end: OnceLock::new() }
+    }
+
+    /// Has `tell` called at the end. Only the first one is.
+    pub fn at_end(&self, tell: impl FnOnce(Ended) + Send + Sync + 'static) {
+        self.at_end.get_or_init(|| Box::new(tell));
     }
 
     /// Where to note what happens.
@@ -116,6 +138,12 @@ impl Drop for OpenRecord {
             (line.bytes_in, line.bytes_out) = (counts.bytes_in, counts.bytes_out);
             line.duration_us = counts.duration_us;
             self.meter.happened(*event);
+        }
+        if let Some(tell) = self.at_end.take() {
+            let status = self.tally.status.load(Ordering::Relaxed);
+            let broke_off = self.tally.failed.load(Ordering::Relaxed);
+            let Counts { bytes_in, bytes_out, .. } = counts;
+            tell(Ended { status, bytes_in, bytes_out, broke_off });
         }
         drop(self.held.running.take());
         if let Some((room, counter)) = self.counted.take() {

@@ -6,6 +6,7 @@
     reason = "tasks end with their test; the environment is its own"
 )]
 
+mod access_lines;
 mod bad_input;
 mod crash_points;
 mod damage;

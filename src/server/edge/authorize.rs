@@ -1,6 +1,7 @@
 //! From a request to a decision, for the proxies that ask and for all who are let through.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -19,6 +20,7 @@ use crate::server::original::{self, Original};
 use crate::server::peers::Peer;
 use crate::server::problem::Refusal;
 use crate::server::routes::Access;
+use crate::server::story::Telling;
 
 impl Edge {
     /// Answers a proxy that asks whether it may let a request through.
@@ -26,16 +28,20 @@ impl Edge {
         &self,
         endpoint: Endpoint,
         parts: &Parts,
+        story: &mut Telling,
     ) -> Result<Response, Refusal> {
         let peer = self.trusted.peer(&parts.extensions);
-        let (access, original) = self.original_target(endpoint, parts, peer)?;
+        let ip = self.trusted.client(peer, &parts.headers);
+        story.note(|story| story.ip = ip);
+        let (access, original) = self.original_target(endpoint, parts, peer, story)?;
         let target = original.as_ref().unwrap_or(&self.access);
         if access == Access::Anonymous {
+            story.note(|story| story.decision = Some("anonymous"));
             let permit = self.admission.open(&self.nobody, target, self.clock.now());
             return Ok(self.may_pass(endpoint, &permit));
         }
-        let ip = self.trusted.client(peer, &parts.headers);
         let caller = self.caller(access, &parts.headers, ip).await?;
+        story.note(|story| story.identified(&caller));
         let ask = Ask::request(target, ip);
         let (permit, room) = self.admit(&caller, ask).await?;
         self.meter.allowed(room, &permit).settled().await?;
@@ -78,6 +84,7 @@ impl Edge {
         endpoint: Endpoint,
         parts: &Parts,
         peer: Peer,
+        story: &mut Telling,
     ) -> Result<(Access, Option<Target>), Refusal> {
         let elsewhere = (Access::default(), None);
         let routes = self.routes.current();
@@ -93,7 +100,9 @@ impl Edge {
         let Some(Original { method, host, path }) = original else {
             return Ok(elsewhere);
         };
+        story.note(|story| story.asks_about(&method, host, path));
         let hit = routes.find(host, &method, path)?;
+        story.note(|story| story.route = hit.as_ref().map(|hit| Arc::clone(hit.route.pattern())));
         Ok(hit.map_or(elsewhere, |hit| (hit.route.access, Some(hit.target))))
     }
 

@@ -13,24 +13,32 @@ use crate::proxy::Origin;
 use crate::server::problem::{Code, Refusal};
 use crate::server::request_id::X_REQUEST_ID;
 use crate::server::routes::Access;
+use crate::server::story::Telling;
 use crate::server::{limits, original};
 
 impl Edge {
     /// Sends a request on its route to its upstream.
-    pub(super) async fn forward(&self, request: Request) -> Result<Response, Refusal> {
+    pub(super) async fn forward(
+        &self,
+        request: Request,
+        story: &mut Telling,
+    ) -> Result<Response, Refusal> {
         let (mut parts, body) = request.into_parts();
         let peer = self.trusted.peer(&parts.extensions);
+        let ip = self.trusted.client(peer, &parts.headers);
+        story.note(|story| story.ip = ip);
         let host = original::host(&parts.uri, &parts.headers)?;
         let routes = self.routes.current();
         let hit = routes.find(host, &parts.method, parts.uri.path())?.ok_or(Code::NotFound)?;
-        let ip = self.trusted.client(peer, &parts.headers);
         let route = hit.route;
+        story.note(|story| story.takes(route));
         let caller = match route.access {
             Access::Anonymous => None,
             access => Some(self.caller(access, &parts.headers, ip).await?),
         };
         let (mut permit, room) = match &caller {
             Some(caller) => {
+                story.note(|story| story.identified(caller));
                 let (permit, room) = self.admit(caller, Ask::request(&hit.target, ip)).await?;
                 (permit, Some(room))
             }
@@ -69,6 +77,10 @@ impl Edge {
             record.tally().answered(refusal.status());
             refusal
         })?;
+        // From here on the end of the body is the end of the request.
+        if let Some(story) = story.take() {
+            record.at_end(move |ended| story.ended(&ended));
+        }
         limits::tell(answer.headers_mut(), self.admission.limit_headers(), &permit);
         for (name, value) in route.response_headers.iter() {
             answer.headers_mut().insert(name, value.clone());

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
+use axum::http::header::HeaderValue;
 use axum::http::request::Parts;
 use axum::http::{Method, Request};
 use axum::response::IntoResponse;
@@ -25,7 +26,8 @@ use crate::server::original;
 use crate::server::problem::{Code, Refusal};
 use crate::server::readiness::Phase;
 use crate::server::request_id::X_REQUEST_ID;
-use crate::server::verify;
+use crate::server::story::Telling;
+use crate::server::{trace, verify};
 
 /// The data plane, ready to be served.
 #[derive(Clone)]
@@ -67,58 +69,102 @@ impl Edge {
         B::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
+        let id = self.ids.of(&parts.headers);
+        let path = parts.uri.path();
+        if matches!(path, "/livez" | "/readyz") {
+            return self.health(path, id, original::names_its_host(&parts));
+        }
+        let story = self.log.begin(&parts, &id);
         if let Err(refusal) = original::names_its_host(&parts) {
-            return self.finish(endpoint(parts.uri.path()), &parts.headers, Err(refusal));
+            return self.finish(endpoint(path), id, Err(refusal), story);
         }
         match parts.uri.path() {
-            "/authz/forward-auth" => self.asked(Endpoint::ForwardAuth, &parts).await,
-            "/authz/auth-request" => self.asked(Endpoint::AuthRequest, &parts).await,
-            path if is_ext_authz(path) => self.asked(Endpoint::ExtAuthz, &parts).await,
-            "/livez" => self.health(&parts.headers, self.readiness.phase() != Phase::Starting),
-            "/readyz" => self.health(&parts.headers, self.readiness.report().0),
+            "/authz/forward-auth" => self.asked(Endpoint::ForwardAuth, &parts, id, story).await,
+            "/authz/auth-request" => self.asked(Endpoint::AuthRequest, &parts, id, story).await,
+            path if is_ext_authz(path) => self.asked(Endpoint::ExtAuthz, &parts, id, story).await,
             // On the heap, so that the many small answers are not as large as the rare ones.
-            "/v1/keys/verify" => Box::pin(self.verify(parts, Body::new(body))).await,
+            "/v1/keys/verify" => Box::pin(self.verify(parts, Body::new(body), id, story)).await,
             path if let Some(endpoint) = oauth::endpoint(path) => {
-                Box::pin(self.of_tokens(endpoint, parts, Body::new(body))).await
+                Box::pin(self.of_tokens(endpoint, parts, Body::new(body), id, story)).await
             }
-            _ => Box::pin(self.pass_on(Request::from_parts(parts, Body::new(body)))).await,
+            _ => {
+                let request = Request::from_parts(parts, Body::new(body));
+                Box::pin(self.pass_on(request, id, story)).await
+            }
         }
     }
 
-    async fn asked(&self, endpoint: Endpoint, parts: &Parts) -> Response {
-        let outcome = self.authorize(endpoint, parts).await;
-        self.finish(endpoint, &parts.headers, outcome)
+    async fn asked(
+        &self,
+        endpoint: Endpoint,
+        parts: &Parts,
+        id: HeaderValue,
+        mut story: Telling,
+    ) -> Response {
+        let outcome = self.authorize(endpoint, parts, &mut story).await;
+        self.finish(endpoint, id, outcome, story)
     }
 
-    async fn verify(&self, parts: Parts, body: Body) -> Response {
+    async fn verify(
+        &self,
+        parts: Parts,
+        body: Body,
+        id: HeaderValue,
+        mut story: Telling,
+    ) -> Response {
         let outcome = if parts.method == Method::POST {
-            verify::answer(self, &parts, body).await
+            verify::answer(self, &parts, body, &mut story).await
         } else {
             Err(Code::MethodNotAllowed.into())
         };
-        self.finish(Endpoint::Verify, &parts.headers, outcome)
+        self.finish(Endpoint::Verify, id, outcome, story)
     }
 
-    async fn of_tokens(&self, endpoint: Endpoint, parts: Parts, body: Body) -> Response {
+    async fn of_tokens(
+        &self,
+        endpoint: Endpoint,
+        parts: Parts,
+        body: Body,
+        id: HeaderValue,
+        story: Telling,
+    ) -> Response {
         let outcome = oauth::answer(self, endpoint, &parts, body).await;
-        self.finish(endpoint, &parts.headers, outcome)
+        self.finish(endpoint, id, outcome, story)
     }
 
-    async fn pass_on(&self, mut request: Request<Body>) -> Response {
-        let id = self.ids.of(request.headers());
+    async fn pass_on(
+        &self,
+        mut request: Request<Body>,
+        id: HeaderValue,
+        mut story: Telling,
+    ) -> Response {
         request.headers_mut().insert(X_REQUEST_ID, id.clone());
-        let outcome = self.forward(request).await;
-        self.finish_with(Endpoint::Proxy, id, outcome)
+        trace::clean(request.headers_mut());
+        let outcome = self.forward(request, &mut story).await;
+        self.finish(Endpoint::Proxy, id, outcome, story)
     }
 
-    fn health(&self, headers: &axum::http::HeaderMap, well: bool) -> Response {
+    /// Asked every few seconds by machines: no access line.
+    fn health(&self, path: &str, id: HeaderValue, asked: Result<(), Refusal>) -> Response {
+        if asked.is_err() {
+            return self.finish(
+                Endpoint::Proxy,
+                id,
+                asked.map(|()| Response::default()),
+                Telling::default(),
+            );
+        }
+        let well = match path {
+            "/livez" => self.readiness.phase() != Phase::Starting,
+            _ => self.readiness.report().0,
+        };
         let mut response = if well {
             let status = serde_json::json!({ "status": self.readiness.report().1 });
             Json(status).into_response()
         } else {
             Refusal::from(Code::NotReady).render()
         };
-        response.headers_mut().insert(X_REQUEST_ID, self.ids.of(headers));
+        response.headers_mut().insert(X_REQUEST_ID, id);
         response
     }
 }

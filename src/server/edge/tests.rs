@@ -4,6 +4,7 @@ mod access;
 mod decisions;
 mod forwarding;
 mod secure_upstreams;
+mod stories;
 mod targets;
 mod tokens;
 mod tunnels;
@@ -11,12 +12,14 @@ mod upstreams;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Request as HttpRequest, StatusCode};
+use axum::http::{HeaderMap, Request as HttpRequest, StatusCode};
 use axum::response::Response as AxumResponse;
 use axum::routing::any;
 use http_body_util::BodyExt;
@@ -50,6 +53,8 @@ struct Gateway {
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Of the access log.
+    lines: Arc<Mutex<Vec<Vec<u8>>>>,
     dir: TempDir,
 }
 
@@ -94,6 +99,23 @@ fn declared() -> Declared {
     }
 }
 
+fn journal(
+    dir: &Path,
+    clock: &SharedClock,
+    entropy: &SharedEntropy,
+    metrics: &Arc<Metrics>,
+) -> Journal {
+    let (journal, _) = Journal::open(
+        &dir.join("journal"),
+        crate::journal::Config::default(),
+        Arc::clone(clock),
+        Arc::clone(entropy),
+        Arc::clone(metrics),
+    )
+    .expect("a journal");
+    journal
+}
+
 impl Gateway {
     fn start(config: Config, upstreams: &[UpstreamConfig], routes: &[RouteConfig]) -> Self {
         Self::with(config, upstreams, routes, None)
@@ -109,14 +131,7 @@ impl Gateway {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
         let (metrics, tasks) = (Arc::new(Metrics::new()), TaskTracker::new());
-        let (journal, _) = Journal::open(
-            &dir.path().join("journal"),
-            crate::journal::Config::default(),
-            Arc::clone(&clock),
-            Arc::clone(&entropy),
-            Arc::clone(&metrics),
-        )
-        .expect("a journal");
+        let journal = journal(dir.path(), &clock, &entropy, &metrics);
         let cache = Cache::open(
             &dir.path().join("cache"),
             crate::cache::Config::default(),
@@ -129,12 +144,10 @@ impl Gateway {
         .expect("a cache");
         let readiness = Arc::new(Readiness::new(|| Footing::Firm));
         let tokens = Tokens::of_test(dir.path(), &cache, &journal, &clock, &entropy, &metrics);
-        let admission = Admission::new(
-            crate::admission::Config::default(),
-            clock.now(),
-            clock.monotonic(),
-            Arc::clone(&metrics),
-        );
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&lines);
+        let (now, monotonic) = (clock.now(), clock.monotonic());
+        let admission = Admission::new(Default::default(), now, monotonic, Arc::clone(&metrics));
         let admission = Arc::new(admission);
         let table = RouteTable::build(upstreams, routes, config.echo).expect("routes");
         let stop = CancellationToken::new();
@@ -152,6 +165,7 @@ impl Gateway {
             readiness: Arc::clone(&readiness),
             tasks: tasks.clone(),
             stopping: stop.clone(),
+            write_line: Arc::new(move |line| told.lock().expect("no panic").push(line)),
         };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -163,7 +177,19 @@ impl Gateway {
             serve(listener, plane, &config, None, stalled_max, counters, shutdown).await
         });
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, journal, cache, tokens, client, readiness, metrics, tasks, stop, dir }
+        Self {
+            address,
+            journal,
+            cache,
+            tokens,
+            client,
+            readiness,
+            metrics,
+            tasks,
+            stop,
+            lines,
+            dir,
+        }
     }
 
     async fn send(&self, request: HttpRequest<Body>) -> Answer {

@@ -1,0 +1,147 @@
+//! The access log: a line for each request, what stands in it, and what never does.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::server::{Access, AccessLines};
+
+impl Gateway {
+    /// Waits for the lines of so many requests.
+    async fn told(&self, count: usize) -> Vec<Value> {
+        loop {
+            let lines = self.lines.lock().expect("no panic").clone();
+            if lines.len() >= count {
+                assert!(lines.iter().all(|line| line.ends_with(b"\n")));
+                let parsed = lines.iter().map(|line| serde_json::from_slice(line));
+                return parsed.collect::<Result<_, _>>().expect("JSON");
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// The fields of a line that are named.
+fn fields(line: &Value, names: &[&str]) -> Value {
+    Value::Array(names.iter().map(|name| line[*name].clone()).collect())
+}
+
+const ABOUT: [&str; 6] = ["endpoint", "method", "path", "route", "status", "decision"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_has_a_line_that_says_what_became_of_it() {
+    let tasks = TaskTracker::new();
+    let gone = UpstreamConfig {
+        name: "up".into(),
+        targets: vec!["http://127.0.0.1:1".into()],
+        ..UpstreamConfig::default()
+    };
+    let open = RouteConfig { access: Access::Anonymous, ..route("/open/{*rest}", "echo") };
+    let routes = [route("/rest/v1/{table}", "echo"), route("/gone", "up"), open];
+    let gateway = Gateway::start(echo(), &[gone], &routes);
+    let good = key(1);
+    let with = [("x-api-key", good.reveal()), ("user-agent", "curl/8"), ("x-request-id", "r-1")];
+    let question = json!({ "key": key(2).reveal() }).to_string();
+
+    let body = "12345";
+    gateway.ask("DELETE", "/rest/v1/orders?token=s3cret", &with, body).await;
+    let about = "endpoint method path route status decision";
+    assert_eq!(about, ABOUT.join(" "));
+    let line = gateway.told(1).await.remove(0);
+    let want = json!(["proxy", "DELETE", "/rest/v1/orders", "/rest/v1/{table}", 200, "allowed"]);
+    assert_eq!(fields(&line, &ABOUT), want, "{line}");
+    let who = fields(&line, &["request_id", "client", "key_id", "policy", "upstream", "ip"]);
+    let id = Uuid::from_u128(1);
+    assert_eq!(who, json!(["r-1", "acme", id, "default", "echo", "127.0.0.1"]), "{line}");
+    assert_eq!(
+        fields(&line, &["target", "level", "user_agent"]),
+        json!(["access", "INFO", "curl/8"])
+    );
+    assert_eq!(line["bytes_in"], 5, "{line}");
+    assert!(line["bytes_out"].as_u64() > Some(0) && line["duration_s"].as_f64() > Some(0.0));
+    assert!(line["timestamp"].as_str().is_some_and(|at| at.ends_with('Z')), "{line}");
+
+    gateway.get("/rest/v1/orders", &[]).await;
+    gateway.get("/nowhere", &with).await;
+    gateway.get("/open/x", &[]).await;
+    gateway.told(4).await;
+    gateway.get("/gone", &[("x-api-key", key(7).reveal())]).await;
+    let original = [with[0], ("x-forwarded-uri", "/rest/v1/orders?a"), ("x-forwarded-host", "api")];
+    gateway.get("/authz/forward-auth", &original).await;
+    gateway.ask("POST", "/v1/keys/verify", &[], &question).await;
+    gateway.get("/authz/auth-request", &[("apikey", "junk")]).await;
+    gateway.get("/livez", &[]).await;
+    let lines = gateway.told(8).await;
+    let said: Vec<_> = lines[1..].iter().map(|line| fields(line, &ABOUT)).collect();
+    let orders = "/rest/v1/{table}";
+    let none = Value::Null;
+    let want = [
+        json!(["proxy", "GET", "/rest/v1/orders", orders, 401, "missing_credential"]),
+        json!(["proxy", "GET", "/nowhere", none, 404, "not_found"]),
+        json!(["proxy", "GET", "/open/x", "/open/{*rest}", 200, "anonymous"]),
+        json!(["proxy", "GET", "/gone", "/gone", 502, "upstream_unreachable"]),
+        json!(["forward_auth", "GET", "/rest/v1/orders", orders, 200, "allowed"]),
+        json!(["verify", "POST", "/v1/keys/verify", none, 200, "key_disabled"]),
+        json!(["auth_request", "GET", "/authz/auth-request", none, 401, "invalid_credential"]),
+    ];
+    assert_eq!(said, want);
+    assert_eq!((&lines[5]["host"], &lines[5]["client"]), (&json!("api"), &json!("acme")));
+    let all = serde_json::to_string(&lines).expect("JSON");
+    for secret in [good.reveal(), key(2).reveal(), "s3cret", "junk", "?"] {
+        assert!(!all.contains(secret), "{secret} is in {all}");
+    }
+    tasks.close();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_alone_or_nothing_where_that_is_asked_for() {
+    for (which, count) in [(AccessLines::Errors, 1), (AccessLines::Off, 0)] {
+        let config = Config { access_log: which, ..echo() };
+        let gateway = Gateway::start(config, &[], &orders());
+        let good = key(1);
+        let with = [("x-api-key", good.reveal())];
+        gateway.get("/rest/v1/orders", &with).await;
+        gateway.get("/authz/forward-auth", &with).await;
+        gateway.get("/rest/v1/orders", &[]).await;
+        let lines = Arc::clone(&gateway.lines);
+        // Everything that is told has been told when it has ended.
+        gateway.counted().await;
+        let lines = lines.lock().expect("no panic");
+        assert_eq!(lines.len(), count, "{which:?}");
+        assert!(lines.iter().all(|line| String::from_utf8_lossy(line).contains("401")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_before_the_answer_has_a_line_too() {
+    let tasks = TaskTracker::new();
+    let never = Router::new().route("/up", any(std::future::pending::<()>));
+    let upstream = upstream(&tasks, never).await;
+    let gateway = Gateway::start(Config::default(), &[upstream], &[route("/up", "up")]);
+    let stream = gateway.connect(head(7, "GET /up", "")).await;
+    gateway.until_proxied(1).await;
+    drop(stream);
+    let line = gateway.told(1).await.remove(0);
+    let want = json!(["proxy", "GET", "/up", "/up", null, "client_gone"]);
+    assert_eq!(fields(&line, &ABOUT), want, "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_is_passed_on_and_told_when_it_is_one() {
+    let gateway = Gateway::start(echo(), &[], &orders());
+    let good = key(1);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let key = ("x-api-key", good.reveal());
+    let headers = [key, ("traceparent", &*parent), ("tracestate", "a=1")];
+    let answer = gateway.get("/rest/v1/orders", &headers).await;
+    assert_eq!(answer.json()["headers"]["traceparent"], json!([parent]));
+    assert_eq!(answer.json()["headers"]["tracestate"], json!(["a=1"]));
+    let bad = [key, ("traceparent", "00-junk"), ("tracestate", "a=1")];
+    let answer = gateway.get("/rest/v1/orders", &bad).await;
+    let seen = &answer.json()["headers"];
+    assert!(seen["traceparent"].is_null() && seen["tracestate"].is_null(), "{seen}");
+    gateway.get("/authz/forward-auth", &headers).await;
+    let lines = gateway.told(3).await;
+    let traces: Vec<_> = lines.iter().filter_map(|line| line["trace_id"].as_str()).collect();
+    assert_eq!(traces, [trace, trace]);
+}
