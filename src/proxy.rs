@@ -16,6 +16,7 @@ mod health;
 mod target;
 mod tunnel;
 mod upstream;
+mod via;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::Permit;
 use crate::clock::SharedClock;
+use crate::entropy::SharedEntropy;
 use crate::metrics::{FaultLabel, Metrics};
 use crate::usage::OpenRecord;
 
@@ -41,6 +43,7 @@ pub use error::{Fault, ProxyError};
 use exchange::Head;
 pub use headers::Additions;
 pub use upstream::Upstream;
+use via::Via;
 
 /// The bounds of forwarding, by `[server]` and by route.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +80,8 @@ pub struct ProxyParts {
     pub tunnel_idle: Duration,
     /// Time.
     pub clock: SharedClock,
+    /// Randomness, for a name in `Via`.
+    pub entropy: SharedEntropy,
     /// Handles.
     pub metrics: Arc<Metrics>,
     /// Where tunnels and health checks run.
@@ -89,6 +94,7 @@ pub struct ProxyParts {
 pub struct Proxy {
     tunnels: Arc<Semaphore>,
     tunnel_idle: Duration,
+    via: Via,
     clock: SharedClock,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
@@ -98,9 +104,11 @@ pub struct Proxy {
 impl Proxy {
     /// Nothing runs yet.
     pub fn new(parts: ProxyParts) -> Self {
-        let ProxyParts { max_tunnels, tunnel_idle, clock, metrics, tasks, stopping } = parts;
+        let ProxyParts { max_tunnels, tunnel_idle, clock, entropy, metrics, tasks, stopping } =
+            parts;
         let tunnels = Arc::new(Semaphore::new(max_tunnels));
-        Self { tunnels, tunnel_idle, clock, metrics, tasks, stopping }
+        let via = Via::new(&entropy);
+        Self { tunnels, tunnel_idle, via, clock, metrics, tasks, stopping }
     }
 
     /// Forwards a request within the `limits` of its route. The path goes out byte for byte as it
@@ -119,12 +127,17 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return Err(ProxyError::Connect);
         }
+        if self.via.is_in(request.headers()) {
+            return Err(ProxyError::Loop);
+        }
         if announced_length(&request).is_some_and(|length| length > limits.body_max) {
             self.metrics.http.bodies_too_large.inc();
             return Err(ProxyError::BodyTooLarge);
         }
         let upgrade = self.upgrade(&mut request)?;
         headers::prepare(request.headers_mut(), origin, permit.principal());
+        let version = request.version();
+        self.via.add(request.headers_mut(), version);
         if let Some(upgrade) = &upgrade {
             upgrade.ask_in(request.headers_mut());
         }
@@ -142,6 +155,8 @@ impl Proxy {
             }
         })?;
 
+        let version = answer.version();
+        self.via.add(answer.headers_mut(), version);
         // The client's connection has a version of its own.
         *answer.version_mut() = Version::HTTP_11;
         let busy = Busy { _running: running, _taken: taken };

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::target::Taken;
-use super::{Fault, Limits, ProxyError, Running};
+use super::{Fault, Limits, ProxyError, Running, headers};
 use crate::usage::OpenRecord;
 
 /// How long a body has stood still. Runs only while its sender is waited for: a receiver who takes
@@ -101,11 +101,12 @@ impl HttpBody for Inbound {
             return Poll::Ready(Some(Err(ProxyError::BodyStalled)));
         };
         this.idle.progress();
-        let frame = match frame {
+        let mut frame = match frame {
             None => return Poll::Ready(None),
             Some(Err(_)) => return Poll::Ready(Some(Err(ProxyError::BodyBroken))),
             Some(Ok(frame)) => frame,
         };
+        frame.trailers_mut().into_iter().for_each(headers::clean_trailers);
         let length = frame.data_ref().map_or(0, |data| data.len() as u64);
         let Some(left) = this.left.checked_sub(length) else {
             return Poll::Ready(Some(Err(ProxyError::BodyTooLarge)));
@@ -154,15 +155,16 @@ impl HttpBody for Outbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+        let Poll::Ready(mut frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             ready!(this.idle.poll_over(cx));
             this.record.tally().broke_off();
             tracing::debug!("the upstream's answer stood still and was broken off");
             return Poll::Ready(Some(Err(axum::Error::new(Fault::Timeout))));
         };
         this.idle.progress();
-        match &frame {
+        match &mut frame {
             Some(Ok(frame)) => {
+                frame.trailers_mut().into_iter().for_each(headers::clean_trailers);
                 this.record.tally().add_out(frame.data_ref().map_or(0, |data| data.len() as u64));
             }
             Some(Err(_)) => this.record.tally().broke_off(),

@@ -8,8 +8,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::http::header::{
-    CONNECTION, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use axum::http::Version;
@@ -93,6 +93,7 @@ pub fn prepare(headers: &mut HeaderMap, origin: &Origin, principal: &Principal) 
     headers.remove(EXPECT);
     // The client takes it from the address of the upstream.
     headers.remove(HOST);
+    one_cookie(headers);
     drop_prefixed(headers, &[OURS]);
     if !origin.trusted {
         drop_prefixed(headers, &["x-forwarded-", "x-original-", "x-real-ip"]);
@@ -103,6 +104,22 @@ pub fn prepare(headers: &mut HeaderMap, origin: &Origin, principal: &Principal) 
         headers.insert(name, value.clone());
     }
     identify(headers, principal);
+}
+
+/// HTTP/2 may send a cookie in pieces; HTTP/1.1 knows one line of them (RFC 9113 §8.2.3).
+fn one_cookie(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        headers.insert(COOKIE, whole);
+    }
+}
+
+/// What follows a body is no place for identities either.
+pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
+    drop_prefixed(trailers, &[OURS]);
 }
 
 /// Makes an answer's headers fit for the client.
@@ -247,6 +264,12 @@ mod tests {
     fn connection_cannot_name_our_identity_away() {
         let headers = prepared(&[("connection", "close, X-Gatepost-Client, x-secret")], false);
         assert_eq!(headers[X_GATEPOST_CLIENT], "acme");
+    }
+
+    #[test]
+    fn a_cookie_in_pieces_becomes_one() {
+        let headers = prepared(&[("cookie", "a=1"), ("cookie", "b=2; c=3")], false);
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 
     #[test]

@@ -157,6 +157,7 @@ impl Edge {
                 max_tunnels: config.max_tunnels,
                 tunnel_idle: config.tunnel_idle_timeout.0,
                 clock: Arc::clone(&clock),
+                entropy: Arc::clone(&entropy),
                 metrics: Arc::clone(&metrics),
                 tasks,
                 stopping,

@@ -89,6 +89,8 @@ pub enum Code {
     Internal,
     /// A tunnel is asked for with CONNECT.
     ConnectUnsupported,
+    /// The request has passed here before.
+    LoopDetected,
     /// As many tunnels are open as may be.
     TunnelsFull,
     /// No answer from the upstream, for that reason.
@@ -168,6 +170,8 @@ impl Code {
         match self {
             Self::ConnectUnsupported => ("connect_unsupported", 501, "CONNECT not supported",
                 "CONNECT is not forwarded."),
+            Self::LoopDetected => ("loop_detected", 508, "Loop detected",
+                "The request has passed this gateway before, by its `Via`."),
             Self::TunnelsFull => ("tunnels_full", 503, "Too many tunnels",
                 "Too many upgraded connections are open. Try again."),
             Self::Upstream(fault) => upstream::kind(fault),

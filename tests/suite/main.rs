@@ -37,4 +37,5 @@ mod source;
 mod stream;
 mod support;
 mod tls;
+mod upstreams;
 mod usage;

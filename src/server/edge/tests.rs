@@ -5,6 +5,7 @@ mod decisions;
 mod forwarding;
 mod secure_upstreams;
 mod stories;
+mod streams;
 mod targets;
 mod tokens;
 mod tunnels;
