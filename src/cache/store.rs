@@ -3,8 +3,13 @@
 //! Single inserts only: a batch would stall every other user of sled in the process. A kill between
 //! two of them leaves a position that is too old, and the feed brings the same rows again.
 
+mod sessions;
+mod synced;
+
 use std::fs::File;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bincode::{Decode, Encode};
 use uuid::Uuid;
@@ -14,7 +19,8 @@ use super::source::{ClientRow, KeyRow, PolicyRow, Position};
 use crate::codec::{self, Kind};
 use crate::disk::{self, StoreError, guarded};
 use crate::model::fact::{QuotaKey, RevocationKind};
-use crate::model::{Digest, Session, Timestamp};
+use crate::model::{Digest, Timestamp};
+use synced::{Synced, Witness};
 
 const SLED_CACHE_BYTES: u64 = 32 << 20;
 const VERSION: u8 = 2;
@@ -41,6 +47,10 @@ pub struct Store {
     sessions: sled::Tree,
     quotas: sled::Tree,
     meta: sled::Tree,
+    /// How many revocations there are.
+    revoked: AtomicU64,
+    /// The last sync, and who else knows of it. One sync at a time.
+    synced: Mutex<(Synced, Witness)>,
 }
 
 fn read<T: Decode<()>>(kind: Kind, frame: Option<sled::IVec>) -> Result<Option<T>, StoreError> {
@@ -78,8 +88,10 @@ impl Store {
         disk::make_private_dir(dir).map_err(io)?;
         if new {
             disk::begin_making(dir).map_err(io)?;
+            Witness::make(dir).map_err(io)?;
         }
         disk::remove_half_snapshots(dir).map_err(io)?;
+        let (witness, witnessed) = Witness::open(dir).map_err(io)?;
         let db = disk::open_sled(dir, SLED_CACHE_BYTES)?;
         let tree = |name: &str| guarded(|| db.open_tree(name));
         let store = Self {
@@ -93,12 +105,15 @@ impl Store {
             meta: tree("meta")?,
             data: File::options().write(true).open(dir.join("db")).map_err(io)?,
             db,
+            revoked: AtomicU64::new(0),
+            synced: Mutex::new((Synced::default(), witness)),
         };
         if new {
             disk::end_making(dir).map_err(io)?;
         } else {
             disk::secure(dir).map_err(io)?;
         }
+        store.compare(witnessed)?;
         // A store whose own notes cannot be read is damaged, or of another version: found out here.
         store.position()?;
         store.age()?;
@@ -245,10 +260,15 @@ impl Store {
         read(Kind::Row, guarded(|| self.revocations.get(revocation_key(kind, id)))?)
     }
 
-    /// Merges a revocation by its law. Nothing ever removes one.
+    /// Merges a revocation by its law. Nothing ever removes one. One at a time: the writing lock.
     pub fn revoke(&self, kind: RevocationKind, id: &str, at: Timestamp) -> Result<(), StoreError> {
-        let at = self.revoked_at(kind, id)?.map_or(at, |known| kind.merge(known, at));
-        write(&self.revocations, Kind::Row, &revocation_key(kind, id), &at)
+        let known = self.revoked_at(kind, id)?;
+        let at = known.map_or(at, |known| kind.merge(known, at));
+        write(&self.revocations, Kind::Row, &revocation_key(kind, id), &at)?;
+        if known.is_none() {
+            self.revoked.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     /// Every revocation.
@@ -264,42 +284,6 @@ impl Store {
             let (kind, id) = (RevocationKind::parse(kind)?, id.to_owned());
             read(Kind::Row, Some(frame)).transpose().map(|at| at.map(|at| (kind, id, at)))
         })
-    }
-
-    /// A session as far as Postgres knows it.
-    pub fn session(&self, id: Uuid) -> Result<Option<Session>, StoreError> {
-        read(Kind::Row, guarded(|| self.sessions.get(id.as_bytes()))?)
-    }
-
-    /// Merges a session with what is there; returns what stands there then. One at a time for each
-    /// session: the caller sees to it.
-    pub fn put_session(&self, session: &Session) -> Result<Session, StoreError> {
-        let mut merged = session.clone();
-        if let Some(known) = self.session(session.id)? {
-            merged.merge(&known);
-            if merged == known {
-                return Ok(merged);
-            }
-        }
-        write(&self.sessions, Kind::Row, session.id.as_bytes(), &merged)?;
-        Ok(merged)
-    }
-
-    /// Sessions beyond `after`, by id.
-    pub fn sessions(
-        &self,
-        after: Option<Uuid>,
-    ) -> impl Iterator<Item = Result<Session, StoreError>> {
-        let from = after.map_or(0, |id| id.as_u128().saturating_add(1));
-        self.sessions.range(from.to_be_bytes()..).filter_map(|entry| match entry {
-            Ok((_, frame)) => read(Kind::Row, Some(frame)).transpose(),
-            Err(error) => Some(Err(StoreError::Sled(error.to_string()))),
-        })
-    }
-
-    /// Forgets a session.
-    pub fn remove_session(&self, id: Uuid) -> Result<(), StoreError> {
-        guarded(|| self.sessions.remove(id.as_bytes())).map(drop)
     }
 
     /// What is confirmed of a quota.
@@ -375,14 +359,6 @@ impl Store {
         write(&self.meta, Kind::Meta, b"age", &age)
     }
 
-    /// Makes all rows durable, then the position that they stand for.
-    pub fn commit(&self, position: Position, age: Age) -> Result<(), StoreError> {
-        self.sync()?;
-        write(&self.meta, Kind::Meta, b"position", &position)?;
-        self.put_age(age)?;
-        self.sync()
-    }
-
     /// Writes over every revocation.
     #[cfg(test)]
     pub fn damage_revocations(&self) {
@@ -390,11 +366,5 @@ impl Store {
             let (key, _) = entry.expect("readable");
             self.revocations.insert(key, b"damaged").expect("writable");
         }
-    }
-
-    /// Brings everything to the disk.
-    pub fn sync(&self) -> Result<(), StoreError> {
-        guarded(|| self.db.flush())?;
-        self.data.sync_data().map_err(|error| StoreError::Sled(error.to_string()))
     }
 }

@@ -1,6 +1,7 @@
 //! The cache under races, restarts and resyncs: Postgres is played by hand, so that every order of
 //! events is chosen and none depends on time.
 
+mod damage;
 mod disk;
 mod misses;
 mod resync;

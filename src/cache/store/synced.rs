@@ -1,0 +1,137 @@
+//! How far the disk tier had come, told from outside of it.
+//!
+//! sled ends its log at the first damaged message and opens without an error: the cache is then
+//! what it was some time ago, and revocations that the journal has let go of since are gone. So
+//! each sync has a number, in sled and, once sled is on the disk, in this file beside it. sled is
+//! never behind the file unless it is damaged: a kill between the two leaves it ahead.
+//!
+//! Damage in the middle may cost single rows and leave the number: revocations are never removed,
+//! so there must be as many as there were.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use bincode::{Decode, Encode};
+
+use super::{Age, Store, read, write};
+use crate::cache::Position;
+use crate::codec::{self, Kind};
+use crate::disk::{self, StoreError, guarded};
+
+const FILE: &str = "synced";
+const VERSION: u8 = 1;
+/// Two of them, written by turns: a torn write harms the newer one only.
+const SLOT: usize = 4096;
+
+/// What a sync brought to the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct Synced {
+    /// The number of the sync.
+    pub number: u64,
+    /// Revocations there were.
+    pub revocations: u64,
+}
+
+impl Synced {
+    /// Whether all that `witnessed` stands for may be there.
+    pub fn reaches(&self, witnessed: &Self) -> bool {
+        self.number >= witnessed.number && self.revocations >= witnessed.revocations
+    }
+}
+
+/// The file.
+#[derive(Debug)]
+pub struct Witness(File);
+
+/// A frame with its length before it.
+fn slot(synced: &Synced) -> io::Result<Vec<u8>> {
+    let frame = codec::seal(Kind::Meta, VERSION, synced).map_err(io::Error::other)?;
+    let len = u16::try_from(frame.len()).map_err(io::Error::other)?;
+    Ok([&len.to_le_bytes()[..], &frame].concat())
+}
+
+fn read_slot(bytes: &[u8]) -> Option<Synced> {
+    let (len, rest) = bytes.split_at_checked(2)?;
+    let len = u16::from_le_bytes(len.try_into().ok()?);
+    codec::unseal(Kind::Meta, VERSION, rest.get(..usize::from(len))?).ok()
+}
+
+impl Witness {
+    /// Makes the file in `dir`, durably: nothing was synced.
+    pub fn make(dir: &Path) -> io::Result<()> {
+        let mut bytes = slot(&Synced::default())?;
+        bytes.resize(2 * SLOT, 0);
+        disk::write_whole(&dir.join(FILE), &bytes)
+    }
+
+    /// What it tells. Of two slots that can both be read, the newer one.
+    ///
+    /// # Errors
+    /// When the file is missing, or cannot be read: nobody can tell then.
+    pub fn open(dir: &Path) -> io::Result<(Self, Synced)> {
+        let path = dir.join(FILE);
+        let file = File::options().read(true).write(true).open(&path).map_err(disk::at(&path))?;
+        let mut bytes = vec![0; 2 * SLOT];
+        file.read_exact_at(&mut bytes, 0).map_err(disk::at(&path))?;
+        let (even, odd) = bytes.split_at(SLOT);
+        let told = read_slot(even).max(read_slot(odd));
+        let damaged = || io::Error::other(format!("{} is damaged", path.display()));
+        Ok((Self(file), told.ok_or_else(damaged)?))
+    }
+
+    /// Tells that so much is on the disk, which it is.
+    pub fn tell(&self, synced: &Synced) -> io::Result<()> {
+        let at = if synced.number.is_multiple_of(2) { 0 } else { SLOT };
+        self.0.write_all_at(&slot(synced)?, at as u64)?;
+        self.0.sync_data()
+    }
+}
+
+impl Store {
+    /// Compares what was found with what was on the disk once.
+    pub(super) fn compare(&self, witnessed: Synced) -> Result<(), StoreError> {
+        let number = read(Kind::Meta, guarded(|| self.meta.get("synced"))?)?.unwrap_or(0);
+        let revocations = guarded(|| {
+            self.revocations.iter().keys().try_fold(0, |count, key| key.map(|_| count + 1))
+        })?;
+        let found = Synced { number, revocations };
+        if !found.reaches(&witnessed) {
+            return Err(StoreError::Sled(format!(
+                "it lost what was on the disk already: {witnessed:?}, and now {found:?}"
+            )));
+        }
+        self.revoked.store(revocations, Ordering::Release);
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner).0 = found;
+        Ok(())
+    }
+
+    /// Makes all rows durable, then the position that they stand for.
+    pub fn commit(&self, position: Position, age: Age) -> Result<(), StoreError> {
+        self.flush()?;
+        write(&self.meta, Kind::Meta, b"position", &position)?;
+        self.put_age(age)?;
+        self.sync()
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        guarded(|| self.db.flush())?;
+        self.data.sync_data().map_err(|error| StoreError::Sled(error.to_string()))
+    }
+
+    /// Brings everything to the disk, then tells so beside it.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, witness) = &mut *synced;
+        let revocations = self.revoked.load(Ordering::Acquire);
+        let next = Synced { number: last.number + 1, revocations };
+        write(&self.meta, Kind::Meta, b"synced", &next.number)?;
+        self.flush()?;
+        witness.tell(&next).map_err(|error| StoreError::Sled(error.to_string()))?;
+        *last = next;
+        Ok(())
+    }
+}
