@@ -37,8 +37,8 @@ impl Gateway {
     /// Starts on the data directory `data`, and returns when it listens.
     pub fn start(data: &Path, settings: Settings<'_>) -> Result<Self> {
         let mut config = String::from(
-            "[server]\nlisten = \"127.0.0.1:0\"\naccess_log = \"off\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-             [log]\nfilter = \"error\"\n",
+            "[server]\nlisten = \"127.0.0.1:0\"\naccess_log = \"off\"\n\
+             [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nfilter = \"error\"\n",
         );
         write!(config, "[data]\ndir = {:?}\nnode = \"bench\"\n", data.display().to_string())?;
         if let Some(commit) = settings.commit {
