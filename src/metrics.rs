@@ -51,7 +51,7 @@ mod upstream;
 pub use admission::{AdmissionMetrics, CodeLabel};
 pub use cache::CacheMetrics;
 pub use drain::DrainMetrics;
-pub use http::{HttpMetrics, RequestLabels};
+pub use http::{HttpMetrics, OffenceLabel, RequestLabels};
 pub use journal::{EventLabel, JournalMetrics, LaneLabel};
 pub use postgres::{PoolLabel, PostgresMetrics};
 pub use reload::{OutcomeLabel, ReloadMetrics};

@@ -24,7 +24,7 @@ mod trace;
 mod verify;
 
 pub use certificates::{Certificates, TlsConfig, TlsError};
-pub use config::{Config, ConfigError, Events};
+pub use config::{Config, ConfigError, Events, Http2};
 pub use edge::{DataPlane, ServerParts, service};
 pub use listener::serve;
 pub use readiness::{Footing, Phase, Readiness};

@@ -30,8 +30,8 @@ const ONLY: [(&str, &[&str]); 10] = [
     ("StatusCode", &["src/server", "src/admin", "src/proxy", "src/cli/transport"]),
     ("tokio::spawn", &["src/gateway"]),
     ("SystemTime::now", &["src/clock.rs"]),
-    // In the proxy it is tokio's, for a timer.
-    ("Instant::now", &["src/clock.rs", "src/proxy/body.rs"]),
+    // In proxy and listener it is tokio's, for timers.
+    ("Instant::now", &["src/clock.rs", "src/proxy/body.rs", "src/server/listener"]),
     ("std::env", &["src/config", "src/main.rs"]),
     ("env::var", &["src/config"]),
     ("anyhow", &["src/cli"]),

@@ -180,7 +180,8 @@ fn readiness(control: &Arc<admin::Control>) -> Arc<Readiness> {
 }
 
 fn certificates(config: &Config) -> Result<Option<Certificates>, Error> {
-    let open = |tls| Certificates::open(tls, Arc::new(SystemClock::new()));
+    let http2 = config.server.http2.enabled;
+    let open = |tls| Certificates::open(tls, http2, Arc::new(SystemClock::new()));
     let opened = config.server.tls.as_ref().map(open).transpose();
     opened.map_err(|error| Error::Config(error.to_string()))
 }

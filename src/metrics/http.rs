@@ -15,6 +15,13 @@ pub struct RequestLabels {
     pub code: &'static str,
 }
 
+/// What was wrong with the bytes of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OffenceLabel {
+    /// `line`, `request`, `length`, `coding`, `chunk`.
+    pub offence: &'static str,
+}
+
 metrics! {
     /// Requests, connections and what was refused at the door.
     pub struct HttpMetrics {
@@ -27,6 +34,18 @@ metrics! {
         pub connections: Gauge = Gauge::default() => "http_connections",
         /// Times that accepting paused because `max_connections` were open.
         pub connections_full: Counter = Counter::default() => "http_connections_full",
+        /// Connections refused because their address had as many as it may.
+        pub connections_refused: Counter = Counter::default() => "http_connections_refused",
+        /// Connections that have agreed on HTTP/2.
+        pub connections_http2: Counter = Counter::default() => "http_connections_http2",
+        /// Connections closed because a head, a request or an idle time took too long.
+        pub connections_overdue: Counter = Counter::default() => "http_connections_overdue",
+        /// Connections closed because of what was sent, by kind.
+        pub offences: Family<OffenceLabel, Counter> = Family::default() => "http_offences",
+        /// Requests whose answers have not ended.
+        pub running: Gauge = Gauge::default() => "http_requests_running",
+        /// Requests refused because `max_requests` ran.
+        pub shed: Counter = Counter::default() => "http_requests_shed",
         /// TLS handshakes that failed or took too long.
         pub handshakes_failed: Counter = Counter::default() => "http_handshakes_failed",
         /// Requests in flight through the proxy.

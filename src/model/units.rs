@@ -71,6 +71,11 @@ impl Size {
     pub const fn mib(mib: u64) -> Self {
         Self(mib << 20)
     }
+
+    /// The same for what counts in memory.
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
 }
 
 impl fmt::Display for Size {

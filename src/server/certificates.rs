@@ -34,6 +34,9 @@ pub struct TlsConfig {
     pub handshake_timeout: Span,
 }
 
+/// What HTTP/2 is called in a handshake (RFC 9113 §3.2).
+pub(super) const HTTP2: &[u8] = b"h2";
+
 fn handshake_timeout() -> Span {
     Span::secs(10)
 }
@@ -76,6 +79,7 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Certificates {
     config: TlsConfig,
+    http2: bool,
     clock: SharedClock,
     current: RustlsConfig,
 }
@@ -84,13 +88,13 @@ pub struct Certificates {
 pub struct Renewed(Arc<ServerConfig>);
 
 impl Certificates {
-    /// Loads what `config` names. Reads two small files.
+    /// Loads what `config` names, to be offered with HTTP/2 or without. Reads two small files.
     ///
     /// # Errors
     /// Files that cannot be read or do not belong together, and a certificate out of its time.
-    pub fn open(config: &TlsConfig, clock: SharedClock) -> Result<Self, TlsError> {
-        let current = RustlsConfig::from_config(load(config, clock.now())?);
-        Ok(Self { config: config.clone(), clock, current })
+    pub fn open(config: &TlsConfig, http2: bool, clock: SharedClock) -> Result<Self, TlsError> {
+        let current = RustlsConfig::from_config(load(config, http2, clock.now())?);
+        Ok(Self { config: config.clone(), http2, clock, current })
     }
 
     /// Loads the files again, and exchanges nothing yet.
@@ -98,7 +102,7 @@ impl Certificates {
     /// # Errors
     /// As of [`Certificates::open`].
     pub fn renewed(&self) -> Result<Renewed, TlsError> {
-        load(&self.config, self.clock.now()).map(Renewed)
+        load(&self.config, self.http2, self.clock.now()).map(Renewed)
     }
 
     /// From now on new connections are shown this one.
@@ -117,7 +121,7 @@ impl Certificates {
     }
 }
 
-fn load(config: &TlsConfig, now: Timestamp) -> Result<Arc<ServerConfig>, TlsError> {
+fn load(config: &TlsConfig, http2: bool, now: Timestamp) -> Result<Arc<ServerConfig>, TlsError> {
     let TlsConfig { cert, key, .. } = config;
     let wrong_cert = |reason: String| file("server.tls.cert", cert, reason);
     let wrong_key = |reason: String| file("server.tls.key", key, reason);
@@ -142,7 +146,8 @@ fn load(config: &TlsConfig, now: Timestamp) -> Result<Arc<ServerConfig>, TlsErro
         }
         error => wrong_key(error.to_string()),
     })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let protocols = [HTTP2, b"http/1.1"].into_iter().skip(usize::from(!http2));
+    config.alpn_protocols = protocols.map(<[u8]>::to_vec).collect();
     Ok(Arc::new(config))
 }
 

@@ -1,5 +1,7 @@
 //! `[server]`
 
+mod http2;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use super::certificates::TlsConfig;
 use super::story::AccessLines;
 use crate::model::units::{Size, Span};
 use crate::proxy::Limits;
+
+pub use http2::Http2;
 
 /// `[server]`: the data plane's listener, and the bounds of what it forwards.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
@@ -23,12 +27,27 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// The certificate of the data plane; absent: plain HTTP.
     pub tls: Option<TlsConfig>,
+    /// What one connection of HTTP/2 may ask for.
+    pub http2: Http2,
     /// Connections at a time; beyond it accepting pauses.
     pub max_connections: usize,
-    /// How long a request's head may take. An idle connection is closed after it as well.
+    /// Connections at a time from one address (in IPv6 from one network of 64 bits), trusted
+    /// proxies excepted; one more is closed at once.
+    pub max_connections_per_address: usize,
+    /// Requests at a time; beyond it they get 503 `overloaded`.
+    pub max_requests: usize,
+    /// How long a request's head may take.
     pub header_read_timeout: Span,
+    /// How long a connection may stay open without a request.
+    pub idle_timeout: Span,
+    /// How long a request may take until its answer begins, and the answer after that.
+    pub request_timeout: Span,
+    /// How long a caller may take nothing of what is sent.
+    pub send_timeout: Span,
     /// The largest head of a request: request line and headers.
     pub head_max: Size,
+    /// The headers of a request.
+    pub headers_max: usize,
     /// The largest body that is forwarded.
     pub body_max: Size,
     /// How long a request body may stand still.
@@ -62,9 +81,16 @@ impl Default for Config {
                 .filter_map(|network| network.parse().ok())
                 .collect(),
             tls: None,
+            http2: Http2::default(),
             max_connections: 10_000,
+            max_connections_per_address: 1_000,
+            max_requests: 10_000,
             header_read_timeout: Span::secs(10),
+            idle_timeout: Span::secs(60),
+            request_timeout: Span::secs(3600),
+            send_timeout: Span::secs(60),
             head_max: Size::kib(32),
+            headers_max: 100,
             body_max: Size::mib(1024),
             body_idle_timeout: Span::secs(30),
             upstream_response_timeout: Span::secs(60),
@@ -110,9 +136,18 @@ pub enum ConfigError {
     /// Nobody could connect, or the counter cannot hold it.
     #[error("`server.max_connections` is {0}; it must lie between 1 and 1000000")]
     MaxConnections(usize),
+    /// No parser has room for more, and less is no HTTP.
+    #[error("`server.headers_max` is {0}; it must lie between 10 and 1000")]
+    HeadersMax(usize),
+    /// Nothing could come in.
+    #[error("`server.{0}` must be at least 1")]
+    None(&'static str),
     /// Nothing could be done in it.
     #[error("`server.{0}` must be more than zero")]
     NoTime(&'static str),
+    /// A key of `[server.http2]`, and its rule.
+    #[error("`server.http2.{0}` {1}")]
+    Http2(&'static str, &'static str),
 }
 
 impl Config {
@@ -124,13 +159,35 @@ impl Config {
         if !(1..=1_000_000).contains(&self.max_connections) {
             return Err(ConfigError::MaxConnections(self.max_connections));
         }
-        if self.tls.as_ref().is_some_and(|tls| tls.handshake_timeout.0.is_zero()) {
-            return Err(ConfigError::NoTime("tls.handshake_timeout"));
+        if !(10..=1_000).contains(&self.headers_max) {
+            return Err(ConfigError::HeadersMax(self.headers_max));
+        }
+        let counts = [
+            ("max_connections_per_address", self.max_connections_per_address),
+            ("max_requests", self.max_requests),
+        ];
+        if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return Err(ConfigError::None(key));
+        }
+        let handshake = self.tls.as_ref().map(|tls| tls.handshake_timeout);
+        let times = [
+            ("header_read_timeout", Some(self.header_read_timeout)),
+            ("idle_timeout", Some(self.idle_timeout)),
+            ("request_timeout", Some(self.request_timeout)),
+            ("send_timeout", Some(self.send_timeout)),
+            ("tls.handshake_timeout", handshake),
+        ];
+        let none = |span: Option<Span>| span.is_some_and(|span| span.0.is_zero());
+        if let Some((key, _)) = times.into_iter().find(|(_, span)| none(*span)) {
+            return Err(ConfigError::NoTime(key));
         }
         if !(1..=1_000_000).contains(&self.access_log_waiting) {
             return Err(ConfigError::AccessLogWaiting(self.access_log_waiting));
         }
-        Ok(())
+        match self.http2.problem() {
+            Some((key, rule)) => Err(ConfigError::Http2(key, rule)),
+            None => Ok(()),
+        }
     }
 
     /// The bounds of forwarding.
@@ -177,6 +234,15 @@ mod tests {
     fn bounds_that_cannot_work_are_refused() {
         let tiny = Config { head_max: Size::kib(1), ..Config::default() };
         assert_eq!(tiny.check(), Err(ConfigError::HeadMax(Size::kib(1))));
+        let many = Config { headers_max: 5000, ..Config::default() };
+        assert_eq!(many.check(), Err(ConfigError::HeadersMax(5000)));
+        let nobody = Config { max_requests: 0, ..Config::default() };
+        assert_eq!(nobody.check(), Err(ConfigError::None("max_requests")));
+        let at_once = Config { idle_timeout: Span::millis(0), ..Config::default() };
+        assert_eq!(at_once.check(), Err(ConfigError::NoTime("idle_timeout")));
+        let http2 = Http2 { stream_window: Size::kib(1), ..Http2::default() };
+        let narrow = Config { http2, ..Config::default() };
+        assert!(matches!(narrow.check(), Err(ConfigError::Http2("stream_window", _))));
         let none = Config { max_connections: 0, ..Config::default() };
         assert_eq!(none.check(), Err(ConfigError::MaxConnections(0)));
     }

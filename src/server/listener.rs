@@ -1,12 +1,20 @@
-//! The accept loop's bounds: connections at a time, slow heads, large heads, and a shutdown that
-//! ends.
+//! The data plane's door: how many may come in, how they speak, how long they may take, and a
+//! shutdown that ends.
+//!
+//! HTTP/2 is spoken where the handshake has agreed on it, and nowhere else: without TLS, and with a
+//! client that did not ask for it, a connection speaks HTTP/1 to its end, and every byte of that is
+//! followed ([`framing`]).
 
 mod connection;
 mod door;
 mod entrance;
+mod framing;
+mod guests;
+mod held;
 mod line;
-mod opening;
+mod slot;
 mod stream;
+mod watch;
 
 use std::convert::Infallible;
 use std::io;
@@ -18,7 +26,8 @@ use axum::http::Request;
 use axum::response::Response;
 use axum_server::Handle;
 use hyper::body::Incoming;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -26,12 +35,14 @@ use tower::Service;
 use super::certificates::Certificates;
 use super::config::Config;
 use crate::metrics::Metrics;
+pub use connection::Overloaded;
 use door::Door;
 use entrance::Entrance;
 use line::Cutting;
+use watch::Patience;
 
 /// hyper panics on smaller buffers.
-const HEAD_MIN: u64 = 8 * 1024;
+const HEAD_MIN: usize = 8 * 1024;
 
 /// Serves `service` until `shutdown`; then lets running requests end within `shutdown_deadline`, or
 /// sooner: who takes nothing of an answer for `stalled_max` is cut off then. With `certificates` it
@@ -54,21 +65,18 @@ where
     let handle = Handle::new();
     let slots = Arc::new(Semaphore::new(config.max_connections));
     let server = axum_server::from_tcp(listener)?.handle(handle.clone());
-    let cutting = Cutting { shutdown: shutdown.clone(), stalled_max };
-    let open_within = config.header_read_timeout.0;
-    let entrance = Entrance { cutting, certificates, open_within, metrics: Arc::clone(&metrics) };
+    let send_timeout = config.send_timeout.0;
+    let cutting = Cutting { shutdown: shutdown.clone(), send_timeout, stalled_max };
+    let patience = Patience {
+        head: config.header_read_timeout.0,
+        idle: config.idle_timeout.0,
+        request: config.request_timeout.0,
+    };
+    let entrance = Entrance { cutting, certificates, patience, metrics: Arc::clone(&metrics) };
     let mut server = server.acceptor(entrance);
-    let head_max = config.head_max.0.max(HEAD_MIN);
-    // hyper runs its timeouts only where it is given a timer. It takes at most 100 headers by
-    // itself.
-    server
-        .http_builder()
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(config.header_read_timeout.0)
-        .max_buf_size(usize::try_from(head_max).unwrap_or(usize::MAX));
+    bound(server.http_builder(), config);
 
-    let door = Door::new(service, Arc::clone(&slots), metrics);
+    let door = Door::new(service, config, Arc::clone(&slots), metrics);
     let mut running = std::pin::pin!(server.serve(door));
     tokio::select! {
         ended = &mut running => return ended,
@@ -78,6 +86,30 @@ where
     slots.close();
     handle.graceful_shutdown(Some(config.shutdown_deadline.0));
     running.await
+}
+
+/// Sets the bounds that hyper keeps. Its deadlines for heads are [`watch`]'s.
+fn bound(builder: &mut Builder<TokioExecutor>, config: &Config) {
+    let head_max = config.head_max.bytes();
+    builder
+        .http1()
+        .header_read_timeout(None)
+        .max_headers(config.headers_max)
+        .max_buf_size(head_max.max(HEAD_MIN));
+    let http2 = &config.http2;
+    let narrow = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(narrow(head_max))
+        .max_concurrent_streams(http2.max_streams)
+        .max_pending_accept_reset_streams(http2.max_pending_resets)
+        .max_local_error_reset_streams(http2.max_error_resets)
+        .initial_stream_window_size(narrow(http2.stream_window.bytes()))
+        .initial_connection_window_size(narrow(http2.connection_window.bytes()))
+        .max_send_buf_size(http2.send_buffer.bytes())
+        .keep_alive_interval(http2.ping_interval.0)
+        .keep_alive_timeout(http2.ping_timeout.0);
 }
 
 #[cfg(test)]

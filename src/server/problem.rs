@@ -105,6 +105,8 @@ pub enum Code {
     PolicyUnavailable,
     /// What happens could not be counted.
     AccountingUnavailable,
+    /// More runs than may.
+    Overloaded,
     /// The gateway is starting or shutting down.
     NotReady,
 }
@@ -189,6 +191,8 @@ impl Code {
             Self::AccountingUnavailable => ("accounting_unavailable", 503,
                 "Accounting unavailable",
                 "The request could not be counted, so it was not let through. Try again."),
+            Self::Overloaded => ("overloaded", 503, "Overloaded",
+                "More requests run than are taken at a time. Try again."),
             Self::NotReady => ("not_ready", 503, "Not ready",
                 "The gateway is starting or shutting down. Try again."),
             _ => ("internal", 500, "Internal error",
@@ -269,6 +273,12 @@ struct Document<'a> {
 }
 
 impl Refusal {
+    /// A 408 of a request that took too long in all.
+    pub fn overdue() -> Self {
+        let detail = "The request took longer than is accepted here.";
+        Self { detail: Some(detail.into()), ..Code::RequestTimeout.into() }
+    }
+
     /// A 400 that says what is wrong with the request.
     pub fn bad_request(detail: &'static str) -> Self {
         Self { detail: Some(detail.into()), ..Code::BadRequest.into() }

@@ -33,6 +33,7 @@ mod routes;
 mod sessions;
 mod sessions_admin;
 mod sink;
+mod smuggling;
 mod source;
 mod stream;
 mod support;

@@ -28,7 +28,7 @@ impl Files {
     }
 
     fn open(&self) -> Result<Certificates, TlsError> {
-        Certificates::open(&self.config, Arc::new(SystemClock::new()))
+        Certificates::open(&self.config, true, Arc::new(SystemClock::new()))
     }
 
     fn refusal(&self) -> String {

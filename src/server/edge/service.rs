@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use axum::http::header::HeaderValue;
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::http::request::Parts;
-use axum::http::{Method, Request};
+use axum::http::{Method, Request, Version};
 use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::{BoxError, Json};
@@ -21,6 +21,7 @@ use hyper::body::{Body as HttpBody, Bytes};
 use tower::Service;
 
 use super::{EXT_AUTHZ, Edge, Endpoint};
+use crate::server::listener::Overloaded;
 use crate::server::oauth;
 use crate::server::original;
 use crate::server::problem::{Code, Refusal};
@@ -54,9 +55,12 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let edge = Arc::clone(&self.0);
+        let asked = endpoint(request.uri().path());
         Box::pin(async move {
             // What a panic leaves behind is the request's own.
-            let answered = AssertUnwindSafe(edge.answer(request)).catch_unwind().await;
+            let answered = AssertUnwindSafe(edge.answer(request)).catch_unwind();
+            let answered = tokio::time::timeout(edge.config.request_timeout.0, answered).await;
+            let Ok(answered) = answered else { return Ok(edge.overdue(asked)) };
             Ok(answered.unwrap_or_else(|reason| edge.panicked(reason.as_ref())))
         })
     }
@@ -71,12 +75,23 @@ impl Edge {
         let (parts, body) = request.into_parts();
         let id = self.ids.of(&parts.headers);
         let path = parts.uri.path();
-        if matches!(path, "/livez" | "/readyz") {
-            return self.health(path, id, original::names_its_host(&parts));
+        if let Err(refusal) = original::names_its_host(&parts) {
+            let story =
+                if is_health(path) { Telling::default() } else { self.log.begin(&parts, &id) };
+            let mut refused = self.finish(endpoint(path), id, Err(refusal), story);
+            // Whoever read it otherwise may read the next one otherwise too.
+            if parts.version < Version::HTTP_2 {
+                refused.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return refused;
+        }
+        if is_health(path) {
+            return self.health(path, id);
         }
         let story = self.log.begin(&parts, &id);
-        if let Err(refusal) = original::names_its_host(&parts) {
-            return self.finish(endpoint(path), id, Err(refusal), story);
+        if parts.extensions.get::<Overloaded>().is_some() {
+            self.metrics.http.shed.inc();
+            return self.finish(endpoint(path), id, Err(Code::Overloaded.into()), story);
         }
         match parts.uri.path() {
             "/authz/forward-auth" => self.asked(Endpoint::ForwardAuth, &parts, id, story).await,
@@ -145,15 +160,7 @@ impl Edge {
     }
 
     /// Asked every few seconds by machines: no access line.
-    fn health(&self, path: &str, id: HeaderValue, asked: Result<(), Refusal>) -> Response {
-        if asked.is_err() {
-            return self.finish(
-                Endpoint::Proxy,
-                id,
-                asked.map(|()| Response::default()),
-                Telling::default(),
-            );
-        }
+    fn health(&self, path: &str, id: HeaderValue) -> Response {
         let well = match path {
             "/livez" => self.readiness.phase() != Phase::Starting,
             _ => self.readiness.report().0,
@@ -178,6 +185,12 @@ fn endpoint(path: &str) -> Endpoint {
         path if is_ext_authz(path) => Endpoint::ExtAuthz,
         path => oauth::endpoint(path).unwrap_or(Endpoint::Proxy),
     }
+}
+
+/// What is answered however much runs: it takes next to nothing, and who asks decides by it
+/// whether the gateway lives.
+fn is_health(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz")
 }
 
 fn is_ext_authz(path: &str) -> bool {

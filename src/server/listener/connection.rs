@@ -2,17 +2,35 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::extract::ConnectInfo;
-use axum::http::Request;
-use axum::response::Response;
+use axum::http::header::{COOKIE, HeaderMap, HeaderValue, UPGRADE};
+use axum::http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::door::Slot;
+use super::framing::Switch;
+use super::held::Held;
+use super::slot::{Running, Slot};
 use crate::server::peers::OverTls;
+
+/// Stands at a request that came when as many ran as may.
+#[derive(Clone, Copy)]
+pub struct Overloaded;
+
+/// The bounds of what a connection asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Requests that run at a time, in the whole gateway.
+    pub requests_max: usize,
+    /// How long an answer may take.
+    pub answer: Duration,
+}
 
 /// What is served, told who is at the other end and how they come.
 #[derive(Clone)]
@@ -20,38 +38,117 @@ pub(super) struct Connection<S> {
     service: S,
     peer: SocketAddr,
     secure: bool,
-    _slot: Arc<Slot>,
+    bounds: Bounds,
+    slot: Arc<Slot>,
 }
 
 impl<S> Connection<S> {
     /// One without TLS, so far.
-    pub fn new(service: S, peer: SocketAddr, slot: Arc<Slot>) -> Self {
-        Self { service, peer, secure: false, _slot: slot }
+    pub fn new(service: S, peer: SocketAddr, bounds: Bounds, slot: Slot) -> Self {
+        Self { service, peer, secure: false, bounds, slot: Arc::new(slot) }
     }
 
     /// The same, behind a handshake.
     pub fn secure(self) -> Self {
         Self { secure: true, ..self }
     }
+
+    /// Its place.
+    pub fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
 }
 
 impl<S> Service<Request<Incoming>> for Connection<S>
 where
-    S: Service<Request<Incoming>, Response = Response, Error = Infallible>,
+    S: Service<Request<Incoming>, Response = axum::response::Response, Error = Infallible>,
 {
-    type Response = Response;
+    type Response = Response<Held>;
     type Error = Infallible;
-    type Future = S::Future;
+    type Future = Answering<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.service.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(ConnectInfo(self.peer));
-        if self.secure {
-            request.extensions_mut().insert(OverTls);
+        let asks = request.version() == Version::HTTP_11 && request.headers().contains_key(UPGRADE);
+        if asks {
+            self.slot.switched(Switch::Open);
         }
-        self.service.call(request)
+        if request.version() == Version::HTTP_2 {
+            join_cookies(request.headers_mut());
+        }
+        let running = self.slot.begin(self.bounds.requests_max);
+        let extensions = request.extensions_mut();
+        extensions.insert(ConnectInfo(self.peer));
+        if self.secure {
+            extensions.insert(OverTls);
+        }
+        if running.is_none() {
+            extensions.insert(Overloaded);
+        }
+        Answering {
+            answer: self.service.call(request),
+            running,
+            asks: asks.then(|| Arc::clone(&self.slot)),
+            patience: self.bounds.answer,
+        }
+    }
+}
+
+pin_project! {
+    /// A request on its way to an answer.
+    pub(super) struct Answering<F> {
+        #[pin]
+        answer: F,
+        running: Option<Running>,
+        asks: Option<Arc<Slot>>,
+        patience: Duration,
+    }
+}
+
+impl<F> Future for Answering<F>
+where
+    F: Future<Output = Result<axum::response::Response, Infallible>>,
+{
+    type Output = Result<Response<Held>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let Ok(answer) = ready!(this.answer.poll(cx));
+        if let Some(slot) = this.asks.take() {
+            let granted = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+            slot.switched(if granted { Switch::Granted } else { Switch::Declined });
+        }
+        let (running, patience) = (this.running.take(), *this.patience);
+        Poll::Ready(Ok(answer.map(|body| Held::new(body, running, patience))))
+    }
+}
+
+/// In HTTP/2 a cookie may come in pieces, and HTTP/1 has one field for all (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    // Of values that were values it is one.
+    if let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cookies_in_pieces_become_one() {
+        let mut headers = HeaderMap::new();
+        for piece in ["a=1", "b=2"] {
+            headers.append(COOKIE, HeaderValue::from_static(piece));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 }

@@ -1,4 +1,5 @@
-//! How many connections there may be, and what each of them holds on to.
+//! Who may come in: as many connections at a time as there are slots, and as many from one address
+//! as is its share.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -10,22 +11,32 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::PollSemaphore;
 use tower::Service;
 
-use super::connection::Connection;
+use super::connection::{Bounds, Connection};
+use super::guests::Guests;
+use super::slot::Slot;
 use crate::metrics::Metrics;
+use crate::server::config::Config;
+use crate::server::peers::Trusted;
 
-/// Lets connections in, as many at a time as there are slots. While there is none the accept
-/// loop stands still, and the kernel's backlog holds who comes.
+/// Lets connections in. While there is no slot the accept loop stands still, and the kernel's
+/// backlog holds who comes.
 pub(super) struct Door<S> {
     service: S,
+    bounds: Bounds,
     slots: PollSemaphore,
+    guests: Arc<Guests>,
     slot: Option<OwnedSemaphorePermit>,
     waiting: bool,
     metrics: Arc<Metrics>,
 }
 
 impl<S> Door<S> {
-    pub fn new(service: S, slots: Arc<Semaphore>, metrics: Arc<Metrics>) -> Self {
-        Self { service, slots: PollSemaphore::new(slots), slot: None, waiting: false, metrics }
+    pub fn new(service: S, config: &Config, slots: Arc<Semaphore>, metrics: Arc<Metrics>) -> Self {
+        let bounds = Bounds { requests_max: config.max_requests, answer: config.request_timeout.0 };
+        let exempt = Trusted::new(config.trusted_proxies.clone());
+        let guests = Guests::new(config.max_connections_per_address, exempt);
+        let slots = PollSemaphore::new(slots);
+        Self { service, bounds, slots, guests, slot: None, waiting: false, metrics }
     }
 }
 
@@ -50,30 +61,14 @@ impl<S: Clone> Service<SocketAddr> for Door<S> {
     }
 
     fn call(&mut self, peer: SocketAddr) -> Self::Future {
-        // No slot after being ready: the gateway is shutting down.
-        let Some(permit) = self.slot.take() else {
-            return ready(Err(io::ErrorKind::ConnectionRefused.into()));
+        let refused = || ready(Err(io::ErrorKind::ConnectionRefused.into()));
+        let Ok(guest) = self.guests.admit(peer.ip()) else {
+            self.metrics.http.connections_refused.inc();
+            return refused();
         };
-        let slot = Arc::new(Slot::new(permit, Arc::clone(&self.metrics)));
-        ready(Ok(Connection::new(self.service.clone(), peer, slot)))
-    }
-}
-
-/// The place that a connection takes for as long as it lives.
-pub(super) struct Slot {
-    _permit: OwnedSemaphorePermit,
-    metrics: Arc<Metrics>,
-}
-
-impl Slot {
-    fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
-        metrics.http.connections.inc();
-        Self { _permit: permit, metrics }
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.metrics.http.connections.dec();
+        // No slot after being ready: the gateway is shutting down.
+        let Some(permit) = self.slot.take() else { return refused() };
+        let slot = Slot::new(permit, guest, Arc::clone(&self.metrics));
+        ready(Ok(Connection::new(self.service.clone(), peer, self.bounds, slot)))
     }
 }

@@ -1,20 +1,21 @@
 //! From an accepted socket to a stream that HTTP can be read from: the handshake, where there is
-//! one.
+//! one, and what watches over all that follows.
 
 use std::future::ready;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum_server::accept::Accept;
 use axum_server::tls_rustls::RustlsAcceptor;
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
+use super::framing::Framing;
 use super::line::Cutting;
-use super::opening::Opening;
+use super::slot::Slot;
 use super::stream::Stream;
+use super::watch::{Patience, Watch};
 use crate::metrics::Metrics;
 use crate::server::certificates::Certificates;
 
@@ -24,27 +25,39 @@ pub(super) struct Entrance {
     pub cutting: Cutting,
     /// None: plain HTTP.
     pub certificates: Option<Certificates>,
-    /// How long a connection may take to show what it speaks.
-    pub open_within: Duration,
+    pub patience: Patience,
     pub metrics: Arc<Metrics>,
 }
 
+impl Entrance {
+    /// The protocol is agreed on in the handshake, so that it does not change with what comes in.
+    fn watched(patience: Patience, stream: Stream, slot: &Arc<Slot>) -> Watch {
+        let http2 = stream.speaks_http2();
+        if http2 {
+            slot.metrics().http.connections_http2.inc();
+        }
+        let framing = if http2 { Framing::http2() } else { Framing::new() };
+        Watch::new(stream, framing, Arc::clone(slot), patience)
+    }
+}
+
 impl<S: Send + 'static> Accept<TcpStream, Connection<S>> for Entrance {
-    type Stream = Opening<Stream>;
+    type Stream = Watch;
     type Service = Connection<S>;
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, socket: TcpStream, connection: Connection<S>) -> Self::Future {
+        let patience = self.patience;
         let Some(certificates) = &self.certificates else {
-            let line = self.cutting.line(socket);
-            let opening = line.map(|line| Opening::new(Stream::Plain(line), self.open_within));
-            return Box::pin(ready(opening.map(|opening| (opening, connection))));
+            let plain = self.cutting.line(socket).map(|line| {
+                (Self::watched(patience, Stream::Plain(line), connection.slot()), connection)
+            });
+            return Box::pin(ready(plain));
         };
         let acceptor = RustlsAcceptor::new(certificates.current())
             .handshake_timeout(certificates.handshake_timeout())
             .acceptor(self.cutting.clone());
         let shaken = acceptor.accept(socket, connection);
-        let open_within = self.open_within;
         let (metrics, shutdown) = (Arc::clone(&self.metrics), self.cutting.shutdown.clone());
         Box::pin(async move {
             // Who has not come in by the shutdown is not waited for.
@@ -54,8 +67,8 @@ impl<S: Send + 'static> Accept<TcpStream, Connection<S>> for Entrance {
                 metrics.http.handshakes_failed.inc();
                 tracing::debug!(%error, "no handshake");
             })?;
-            let opening = Opening::new(Stream::Tls(Box::new(stream)), open_within);
-            Ok((opening, connection.secure()))
+            let stream = Stream::Tls(Box::new(stream));
+            Ok((Self::watched(patience, stream, connection.slot()), connection.secure()))
         })
     }
 }

@@ -1,5 +1,5 @@
-//! One connection's bytes. From the shutdown on, a caller who has stopped reading is cut off: its
-//! answer would end with the deadline alone.
+//! One connection's bytes. A caller who has stopped reading is cut off, and from the shutdown on
+//! sooner: its answer would end with the deadline alone.
 
 use std::future::{Ready, ready};
 use std::io::{self, IoSlice};
@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone)]
 pub(super) struct Cutting {
     pub shutdown: CancellationToken,
-    /// How long a caller may take nothing once the shutdown has begun.
+    /// How long a caller may take nothing of what is sent.
+    pub send_timeout: Duration,
+    /// How long it may take nothing once the shutdown has begun.
     pub stalled_max: Duration,
 }
 
@@ -59,10 +61,13 @@ impl Line {
         }
         let cutting = &self.cutting;
         let cut = self.cut.get_or_insert_with(|| {
-            let Cutting { shutdown, stalled_max } = cutting.clone();
+            let Cutting { shutdown, send_timeout, stalled_max } = cutting.clone();
             Box::pin(async move {
-                shutdown.cancelled().await;
-                tokio::time::sleep(stalled_max).await;
+                let stalled = async {
+                    shutdown.cancelled().await;
+                    tokio::time::sleep(stalled_max).await;
+                };
+                drop(tokio::time::timeout(send_timeout, stalled).await);
             })
         });
         cut.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::line::{Cutting, Line};
+use crate::server::certificates::HTTP2;
 
 /// What TLS makes of a line.
 type Tls = <RustlsAcceptor<Cutting> as Accept<TcpStream, ()>>::Stream;
@@ -19,6 +20,16 @@ pub(super) enum Stream {
     Plain(Line),
     /// On the heap: it is an order of magnitude larger.
     Tls(Box<Tls>),
+}
+
+impl Stream {
+    /// Whether the handshake has agreed on HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(HTTP2),
+        }
+    }
 }
 
 /// The same call on whichever it is.

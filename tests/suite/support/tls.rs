@@ -67,6 +67,18 @@ pub fn shake(
     trusted: &CertificateDer<'static>,
     protocols: &[&str],
 ) -> std::io::Result<Client> {
+    let config = trusting(trusted, protocols);
+    let name = ServerName::try_from("localhost").expect("a name");
+    let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
+    let mut client = StreamOwned::new(connection, connect(address));
+    while client.conn.is_handshaking() {
+        client.conn.complete_io(&mut client.sock)?;
+    }
+    Ok(client)
+}
+
+/// A client that believes `trusted` alone.
+pub fn trusting(trusted: &CertificateDer<'static>, protocols: &[&str]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -76,11 +88,5 @@ pub fn shake(
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let name = ServerName::try_from("localhost").expect("a name");
-    let connection = ClientConnection::new(Arc::new(config), name).expect("a client");
-    let mut client = StreamOwned::new(connection, connect(address));
-    while client.conn.is_handshaking() {
-        client.conn.complete_io(&mut client.sock)?;
-    }
-    Ok(client)
+    config
 }

@@ -108,8 +108,7 @@ async fn a_length_beside_chunked_smuggles_nothing() {
     let both = "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n";
     let smuggled = head(7, "GET /rest/v1/smuggled", "");
     let answer = gateway.raw(head(7, "POST /rest/v1/orders", both) + "0\r\n\r\n" + &smuggled).await;
-    assert!(answer.contains("\"body_bytes\":0") && !answer.contains("smuggled"), "{answer}");
-    assert!(!answer.contains("\"content-length\""), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 400") && !answer.contains("smuggled"), "{answer}");
     assert!(!gateway.counted().await.contains_key("smuggled:read"));
 }
 #[tokio::test(flavor = "multi_thread")]

@@ -64,7 +64,8 @@ async fn a_reload_is_shown_to_new_connections_and_old_ones_go_on() {
     let files = Files(TempDir::new().expect("a directory"));
     let first = files.renew();
     let config = files.config(Span::secs(10));
-    let certificates = Certificates::open(&config, Arc::new(SystemClock::new())).expect("good");
+    let certificates =
+        Certificates::open(&config, true, Arc::new(SystemClock::new())).expect("good");
     let running = start_with(Config::default(), Some(certificates.clone()));
     let address = running.address;
     let mut old = blocking(move || {
@@ -88,7 +89,8 @@ async fn who_does_not_shake_hands_is_closed_and_counted() {
     let files = Files(TempDir::new().expect("a directory"));
     files.renew();
     let config = files.config(Span::millis(50));
-    let certificates = Certificates::open(&config, Arc::new(SystemClock::new())).expect("good");
+    let certificates =
+        Certificates::open(&config, true, Arc::new(SystemClock::new())).expect("good");
     let running = start_with(Config::default(), Some(certificates));
     let answer = exchange(running.address, CLOSE).await;
     assert!(!answer.contains("HTTP/1.1"), "{answer}");

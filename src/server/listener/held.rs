@@ -1,0 +1,61 @@
+//! An answer's body, which counts as running until it has ended or was given up.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::BoxError;
+use axum::body::Body;
+use hyper::body::{Bytes, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+use super::slot::Running;
+
+/// See the module.
+pub(super) struct Held {
+    body: Body,
+    running: Option<Running>,
+    patience: Duration,
+    /// Set when the body is waited for the first time: most never are.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Held {
+    /// A body that may take as long as `patience`.
+    pub fn new(body: Body, running: Option<Running>, patience: Duration) -> Self {
+        Self { body, running, patience, alarm: None }
+    }
+}
+
+impl hyper::body::Body for Held {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(None) => {
+                self.running = None;
+                Poll::Ready(None)
+            }
+            Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from))),
+            Poll::Pending => {
+                let patience = self.patience;
+                let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(patience)));
+                let overdue = alarm.as_mut().poll(cx);
+                overdue.map(|()| Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,224 @@
+//! What comes in over a connection: it is followed as far as HTTP/1 goes, and it may not take
+//! forever.
+//!
+//! A head that is wrong is answered: in the place of the byte that shows it the parser gets one
+//! that it refuses itself, so that 400 goes out behind the answers that are due before it, and the
+//! connection is closed. A body that is wrong breaks there, and the connection ends with its
+//! answer.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::framing::{Framing, Switch};
+use super::slot::Slot;
+use super::stream::Stream;
+use crate::metrics::OffenceLabel;
+
+/// No parser takes the first byte where it can be put. The rest looks like the end of a head, which
+/// the parser waits for.
+const POISON: &[u8] = b"\0\r\n\r\n";
+
+/// How long a connection may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For a head, from its first byte on; for the first one from the beginning.
+    pub head: Duration,
+    /// Without any request.
+    pub idle: Duration,
+    /// With requests of which none begins and none ends.
+    pub request: Duration,
+}
+
+/// See the module.
+pub(super) struct Watch {
+    stream: Stream,
+    framing: Framing,
+    slot: Arc<Slot>,
+    patience: Patience,
+    /// When the head that is being read began.
+    head_since: Option<Instant>,
+    /// Goes off at the next moment at which anything could be overdue, or sooner.
+    alarm: Pin<Box<Sleep>>,
+    /// What came behind a request for another protocol, until that is answered.
+    early: Vec<u8>,
+    /// What is told instead of anything more that comes in.
+    instead: Option<Instead>,
+}
+
+impl Watch {
+    pub fn new(stream: Stream, framing: Framing, slot: Arc<Slot>, patience: Patience) -> Self {
+        let opened = slot.opened();
+        let alarm = Box::pin(sleep_until(opened + patience.head));
+        let head_since = Some(opened);
+        Self {
+            stream,
+            framing,
+            slot,
+            patience,
+            head_since,
+            alarm,
+            early: Vec::new(),
+            instead: None,
+        }
+    }
+
+    /// What comes next, as far as it may be read already.
+    fn next(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        loop {
+            if self.early.is_empty() {
+                ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+            } else {
+                self.slot.wait(cx);
+                if self.slot.switch() == Switch::Open {
+                    return Poll::Pending;
+                }
+                let length = self.early.len().min(buffer.remaining());
+                buffer.put_slice(&self.early[..length]);
+                self.early.drain(..length);
+            }
+            let ended = buffer.filled().len() == before;
+            self.follow(buffer, before)?;
+            if ended || buffer.filled().len() > before {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Follows what was read behind `before`. Nothing is left of it where all has to wait.
+    fn follow(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
+        let fresh = &buffer.filled()[before..];
+        let slot = &self.slot;
+        let followed = self.framing.follow(fresh, || slot.switch());
+        if let Ok(taken) = followed
+            && taken < fresh.len()
+        {
+            drop(self.early.splice(0..0, fresh[taken..].iter().copied()));
+            buffer.set_filled(before + taken);
+        }
+        if let Err((at, fault)) = followed {
+            let label = OffenceLabel { offence: fault.as_str() };
+            slot.metrics().http.offences.get_or_create(&label).inc();
+            buffer.set_filled(before + at);
+            if self.framing.at_head() {
+                self.instead = Some(Instead::Bytes(put(POISON, buffer)));
+            } else if at > 0 {
+                self.instead = Some(Instead::Fault);
+            } else {
+                return self.break_off();
+            }
+            return Ok(());
+        }
+        if !self.framing.in_head() {
+            self.head_since = None;
+        } else if self.head_since.is_none() {
+            let now = Instant::now();
+            self.head_since = Some(now);
+            self.alarm.as_mut().reset(now + self.patience.head);
+        }
+        Ok(())
+    }
+
+    fn break_off(&mut self) -> io::Result<()> {
+        self.instead = Some(Instead::Nothing);
+        Err(io::ErrorKind::InvalidData.into())
+    }
+
+    /// When what is waited for now is overdue; `None`: never.
+    fn due(&self) -> Option<Instant> {
+        if self.framing.is_tunnel() || self.slot.switch() == Switch::Granted {
+            return None;
+        }
+        let Patience { head, idle, request } = self.patience;
+        if let Some(since) = self.head_since {
+            return Some(since + head);
+        }
+        let (running, since) = self.slot.standing();
+        Some(since + if running { request } else { idle })
+    }
+}
+
+/// See [`Watch::instead`].
+#[derive(Clone, Copy)]
+enum Instead {
+    /// These, and then the end.
+    Bytes(&'static [u8]),
+    /// That it broke.
+    Fault,
+    /// Not even the end, behind which nobody would wait for the answer.
+    Nothing,
+}
+
+/// Puts as much as there is room for, and returns the rest.
+fn put(bytes: &'static [u8], buffer: &mut ReadBuf<'_>) -> &'static [u8] {
+    let (now, later) = bytes.split_at(bytes.len().min(buffer.remaining()));
+    buffer.put_slice(now);
+    later
+}
+
+impl AsyncRead for Watch {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.instead {
+            Some(Instead::Bytes(rest)) => {
+                self.instead = Some(Instead::Bytes(put(rest, buffer)));
+                return Poll::Ready(Ok(()));
+            }
+            Some(Instead::Fault) => return Poll::Ready(self.break_off()),
+            Some(Instead::Nothing) => {}
+            None => {
+                if let Poll::Ready(read) = self.next(cx, buffer) {
+                    return Poll::Ready(read);
+                }
+            }
+        }
+        loop {
+            ready!(self.alarm.as_mut().poll(cx));
+            let Some(due) = self.due() else { return Poll::Pending };
+            if due <= Instant::now() {
+                self.slot.metrics().http.connections_overdue.inc();
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.alarm.as_mut().reset(due);
+        }
+    }
+}
+
+impl AsyncWrite for Watch {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
