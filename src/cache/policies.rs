@@ -1,7 +1,8 @@
 //! Policies: compiled once, shared in cells by all keys and clients that have them.
 //!
 //! What cannot be compiled never takes the place of what was: the running policy stays as it is,
-//! and the fault is told. A policy that nobody knows leaves its callers undecidable; only `default`
+//! and the fault is told. Where nothing was, it is stored as it is, so that it is never taken for
+//! none. A policy that nobody knows, or can read, leaves its callers undecidable; only `default`
 //! says nothing, and so restricts nothing, where nobody wrote one.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,7 +63,7 @@ impl Cache {
         self.or_count(self.store.client(name)).and_then(|row| row.mode)
     }
 
-    /// What the policy `name` says; `None`: nobody knows it.
+    /// What the policy `name` says; `None`: nobody knows it, or can read it.
     ///
     /// # Errors
     /// When the disk tier cannot be read.
@@ -98,7 +99,7 @@ impl Cache {
         }
     }
 
-    /// Stores a policy that Postgres brings, if it can be compiled.
+    /// Stores a policy that Postgres brings, unless it cannot be compiled and what is there can.
     /// `full`: whatever is there, for after a restore revisions start from below.
     pub(super) fn store_policy(&self, full: bool, row: &PolicyRow) -> Result<(), StoreError> {
         match self.try_compile(&row.policy) {
@@ -106,7 +107,9 @@ impl Cache {
             Ok(_) => self.store.put_policy(row),
             Err(problems) => {
                 self.refused(&row.policy.name, &problems);
-                Ok(())
+                let known = self.store.policy(&row.policy.name)?;
+                let holds = known.is_some_and(|known| self.try_compile(&known.policy).is_ok());
+                if holds { Ok(()) } else { self.store.replace_policy(row) }
             }
         }
     }
@@ -142,9 +145,8 @@ impl Cache {
             policy = name,
             problem,
             faults,
-            "a policy in Postgres cannot be used: what held before holds on; mend it with \
-            `gatepost \
-             policy apply`"
+            "a policy in Postgres cannot be used: what held before holds on, and where nothing \
+             did, nobody who has it can be decided; mend it with `gatepost policy apply`"
         );
     }
 }

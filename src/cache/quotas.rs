@@ -74,8 +74,9 @@ impl Cache {
         let positions: Vec<_> =
             confirmed.positions.iter().map(|(stream, seq)| (*stream.as_bytes(), *seq)).collect();
         for (key, own, others) in &confirmed.used {
+            let known = self.store.quota(key)?.map_or(i64::MIN, |base| base.until);
             let base = QuotaBase {
-                until: key.until.0,
+                until: key.until.0.max(known),
                 own: *own,
                 others: *others,
                 positions: positions.clone(),

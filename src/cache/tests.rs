@@ -4,6 +4,7 @@
 mod damage;
 mod disk;
 mod misses;
+mod policies;
 mod resync;
 mod revoking;
 mod sessions;

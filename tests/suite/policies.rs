@@ -163,6 +163,25 @@ async fn what_is_wrong_is_told_with_its_field_and_nothing_changes() {
 }
 
 #[tokio::test]
+async fn a_default_that_a_new_gateway_cannot_read_opens_to_nobody() {
+    let db = Database::new().await;
+    let mut gateway = ready(&db, "").await;
+    let key = gateway.create_key("acme").await;
+    enforce(&gateway, "[[policies]]\nname = \"default\"\nrights = []\n").await;
+    assert_eq!(gateway.http().verdict(&key.key).await.0, 403);
+    gateway.drain().await;
+    let later = "UPDATE gatepost.policies SET spec = spec || '{\"a_field_of_a_later_version\":1}'";
+    db.execute(later).await;
+    gateway.terminate().await;
+    std::fs::remove_dir_all(gateway.data_dir().join("cache")).unwrap();
+    gateway.start_ready().await;
+    let unavailable = (503, "api_key_policy_unavailable".to_owned());
+    assert_eq!(gateway.http().verdict(&key.key).await, unavailable);
+    db.execute("UPDATE gatepost.policies SET spec = '{\"rights\": [\"*\"]}'").await;
+    until("it can be read", || async { gateway.http().verdict(&key.key).await.0 == 200 }).await;
+}
+
+#[tokio::test]
 async fn a_dry_run_changes_nothing_and_what_is_in_use_is_not_removed() {
     let db = Database::new().await;
     let gateway = ready(&db, "").await;
