@@ -35,6 +35,7 @@ use calendar::Calendar;
 use concurrency::Concurrency;
 use rate::Limiter;
 
+pub use calendar::Believed;
 pub use concurrency::Running;
 pub use config::{Config, LimitHeaders};
 pub use denial::{Denial, Limited};
@@ -142,10 +143,26 @@ impl Admission {
             limiter: Limiter::new(config.max_buckets, config::SHARDS),
             quotas: Quotas::new(config.max_quotas),
             running: Arc::default(),
-            calendar: Calendar::new(now, monotonic),
+            calendar: Calendar::new(now, monotonic, None),
             config,
             metrics,
         }
+    }
+
+    /// Goes on from what an earlier process believed of the clock.
+    pub fn after(mut self, last: Believed, now: Timestamp, monotonic: Duration) -> Self {
+        self.calendar = Calendar::new(now, monotonic, Some(last));
+        self
+    }
+
+    /// What is believed of the clock, for the next process.
+    pub fn believed(&self, monotonic: Duration) -> Believed {
+        self.calendar.believed(monotonic)
+    }
+
+    /// What time it is, if the clock has not been set for long: for what cannot be undone.
+    pub fn settled_now(&self, now: Timestamp, monotonic: Duration) -> Option<Timestamp> {
+        self.calendar.settled(now, monotonic, &self.metrics)
     }
 
     /// How much of which quota was used.
@@ -271,10 +288,11 @@ impl Admission {
         Ok(permit)
     }
 
-    /// Lets go of limits that stand as if nothing had ever been taken, and brings gauges up to
-    /// date.
-    pub fn tidy(&self, monotonic: Duration) {
+    /// Lets go of limits that stand as if nothing had ever been taken, and of quotas that can be
+    /// asked for again; brings gauges up to date.
+    pub fn tidy(&self, now: Timestamp, monotonic: Duration) {
         self.limiter.sweep(monotonic);
+        self.quotas.sweep(self.calendar.now(now, monotonic, &self.metrics));
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.admission.buckets.set(gauge(self.limiter.len()));
         self.metrics.admission.quotas.set(gauge(self.quotas.len()));

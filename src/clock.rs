@@ -48,31 +48,39 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that stands still until it is told to move; wall and monotonic move together.
+/// A clock that stands still until it is told to move; wall and monotonic move together, unless the
+/// wall clock is set.
 pub struct ManualClock {
-    started: i64,
-    now: AtomicI64,
+    wall: AtomicI64,
+    elapsed: AtomicI64,
 }
 
 impl ManualClock {
     /// A clock standing at `now`.
     pub fn new(now: Timestamp) -> Self {
-        Self { started: now.0, now: AtomicI64::new(now.0) }
+        Self { wall: AtomicI64::new(now.0), elapsed: AtomicI64::new(0) }
     }
 
     /// Moves forward.
     pub fn advance(&self, by: Duration) {
         let micros = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
-        self.now.fetch_add(micros, Ordering::SeqCst);
+        self.wall.fetch_add(micros, Ordering::SeqCst);
+        self.elapsed.fetch_add(micros, Ordering::SeqCst);
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn set(&self, now: Timestamp) {
+        self.wall.store(now.0, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.now.load(Ordering::SeqCst))
+        Timestamp(self.wall.load(Ordering::SeqCst))
     }
 
     fn monotonic(&self) -> Duration {
-        Timestamp(self.now.load(Ordering::SeqCst)).since(Timestamp(self.started))
+        let micros = self.elapsed.load(Ordering::SeqCst);
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 }

@@ -1,6 +1,7 @@
 //! The composition root: builds the parts, wires them, spawns what runs, and takes it down in
 //! order.
 
+mod calendar;
 mod data;
 mod directory;
 mod error;

@@ -95,7 +95,10 @@ const STATE_WAITING_MAX: usize = 1024;
 
 /// Proof that there was room for a request's facts when it was admitted.
 #[derive(Clone, Copy, Debug)]
-pub struct Room(());
+pub struct Room {
+    /// Whether its facts are never dropped: its answer waits for them.
+    strict: bool,
+}
 
 /// The journal's handle; clones share it.
 #[derive(Clone, Debug)]
@@ -215,15 +218,15 @@ impl Journal {
     pub fn reserve_for(&self, commit: Option<Commit>) -> Result<Room, Full> {
         let strict = self.rejects() || commit == Some(Commit::BeforeReply);
         if self.has_room() || !strict {
-            return Ok(Room(()));
+            return Ok(Room { strict });
         }
         self.metrics.journal.rejected.get_or_create(&LaneLabel::of(Lane::Usage)).inc();
         Err(Full)
     }
 
     /// Merges counts into the window. No I/O.
-    pub fn count(&self, _room: Room, counter: Counter, counts: Counts) -> Ticket<'_> {
-        if !self.rejects() && !self.has_room() {
+    pub fn count(&self, room: Room, counter: Counter, counts: Counts) -> Ticket<'_> {
+        if !room.strict && !self.has_room() {
             self.metrics.journal.dropped.get_or_create(&LaneLabel::of(Lane::Usage)).inc();
             return self.ticket(0);
         }
@@ -235,8 +238,8 @@ impl Journal {
     }
 
     /// Counts what was used of a quota, as [`Journal::count`] counts requests.
-    pub fn use_quota(&self, _room: Room, key: QuotaKey, used: u64) -> Ticket<'_> {
-        if !self.rejects() && !self.has_room() {
+    pub fn use_quota(&self, room: Room, key: QuotaKey, used: u64) -> Ticket<'_> {
+        if !room.strict && !self.has_room() {
             self.metrics.journal.dropped.get_or_create(&LaneLabel::of(Lane::Quota)).inc();
             return self.ticket(0);
         }

@@ -76,11 +76,18 @@ impl Meter {
         }
     }
 
-    /// A request that was identified and refused. Without room it is refused all the same.
-    pub fn denied(&self, principal: &Principal, target: &Target, at: Timestamp) -> Receipt<'_> {
-        let Ok(room) = self.journal.reserve() else { return Receipt(None) };
+    /// A request that was identified and refused, whose policy asks for `commit`. Without room it
+    /// is refused all the same.
+    pub fn denied(
+        &self,
+        principal: &Principal,
+        target: &Target,
+        at: Timestamp,
+        commit: Option<Commit>,
+    ) -> Receipt<'_> {
+        let Ok(room) = self.journal.reserve_for(commit) else { return Receipt(None) };
         let counts = Counts { denied: 1, ..admitted(at) };
-        self.receipt(None, self.journal.count(room, counter(principal, target, at), counts))
+        self.receipt(commit, self.journal.count(room, counter(principal, target, at), counts))
     }
 
     /// A request that is being forwarded: counts the admission now, the completion when the

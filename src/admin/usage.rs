@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -14,6 +15,9 @@ use crate::admission::QuotaStanding;
 use crate::model::fact::Counts;
 use crate::model::policy::Per;
 use crate::model::{DEFAULT_POLICY, Name, Timestamp};
+
+/// How long an answer waits for what was used of quotas.
+const BOOK_WAIT: Duration = Duration::from_secs(2);
 
 /// Which requests are counted together; all by the calendar in UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -120,6 +124,8 @@ pub(super) async fn show(
         rows.extend(self::rows(asked.period, from, known, nothing));
         rows.retain(|row| !quotas(&control, &row.client, true).is_empty());
     }
+    // What earlier processes used is being read for a moment after the start.
+    drop(tokio::time::timeout(BOOK_WAIT, control.admission.quotas().based()).await);
     for row in &mut rows {
         row.quotas = quotas(&control, &row.client, client.is_some());
     }

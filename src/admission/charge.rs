@@ -1,15 +1,32 @@
-//! Taking from the limits: concurrency, quotas, rates, in this order; and all of it back when one
-//! of them denies.
+//! Taking from the limits: concurrency, then rates and quotas together; and nothing of any where
+//! one of them denies.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::quotas::{Asked, Refusal, Slot};
 use super::rate::{Bucket, Charge, Level, LimitId, Rate, TakeError};
 use super::{
-    Admission, Ask, Denial, Left, Limited, Permit, Presented, QuotaUse, Report, STALE_RETRY, quotas,
+    Admission, Ask, Denial, Left, Limited, Permit, Presented, QuotaUse, Report, STALE_RETRY,
 };
 use crate::model::Timestamp;
-use crate::model::policy::{LIMITS_MAX, Rules};
+use crate::model::fact::QuotaKey;
+use crate::model::policy::{LIMITS_MAX, QuotaRule, Rules};
+
+/// When it is: by the calendar that quotas follow, and by the monotonic clock.
+#[derive(Clone, Copy)]
+struct Moment {
+    now: Timestamp,
+    monotonic: Duration,
+}
+
+/// Why no quota was reserved.
+enum Unreserved {
+    /// The one in this place has too little left.
+    Exceeded(usize),
+    /// Nobody can say what is left of one, and its policy does not fail open.
+    Undecidable(Denial),
+}
 
 impl Admission {
     pub(super) fn take(
@@ -27,16 +44,63 @@ impl Admission {
         let running = running.transpose().map_err(Denial::ConcurrencyExceeded)?;
         if rules.has_limits() {
             let mut report = Report::new(rules);
-            let uses = self.reserve(caller, ask, now, monotonic, &mut report)?;
-            if let Err(denial) = self.take_rates(caller, ask, monotonic, &mut report) {
-                self.quotas.give_back(&uses);
-                return Err(denial);
-            }
-            permit.uses = uses;
+            let now = if rules.quotas.is_empty() {
+                now
+            } else {
+                self.calendar.now(now, monotonic, &self.metrics)
+            };
+            permit.uses = self.take_all(caller, ask, Moment { now, monotonic }, &mut report)?;
             permit.report = Some(Box::new(report));
         }
         permit.running = running;
         Ok(())
+    }
+
+    /// Takes from every rate and quota, or from none. Quotas are reserved while all rates would let
+    /// it pass and are locked: so nothing is lent to a request that a rate refuses, which others
+    /// would be refused for meanwhile.
+    fn take_all(
+        &self,
+        caller: &Presented<'_>,
+        ask: &Ask<'_>,
+        at: Moment,
+        report: &mut Report,
+    ) -> Result<Vec<QuotaUse>, Denial> {
+        let rules = Arc::clone(&report.rules);
+        let (charges, count) = charges(caller, &rules);
+        let mut levels = [Level::default(); LIMITS_MAX];
+        let (charges, levels) = (&charges[..count], &mut levels[..count]);
+        let mut reserved = Ok(Vec::new());
+        let mut reserve = || {
+            reserved = self.reserve(caller, ask, at, report);
+            reserved.is_ok()
+        };
+        match self.limiter.take(charges, ask.cost, at.monotonic, levels, &mut reserve) {
+            Ok(()) | Err(TakeError::Otherwise) => report.put_rates(levels),
+            Err(TakeError::Refused { at: place, retry_after }) => {
+                report.put_rates(levels);
+                // What a quota says too lasts longer.
+                if let Some(place) = self.look_at_quotas(caller, ask, at, report) {
+                    return Err(exceeded(place, ask, report));
+                }
+                let name = rules.rates[place].name.clone();
+                let limited = Limited { name, retry_after, report: report.clone() };
+                return Err(Denial::RateLimited(Box::new(limited)));
+            }
+            Err(TakeError::Full) => {
+                self.metrics.admission.buckets_full.inc();
+                let denial = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
+                self.undecidable(&rules, denial)?;
+                reserved = self.reserve(caller, ask, at, report);
+            }
+        }
+        reserved.map_err(|unreserved| match unreserved {
+            Unreserved::Undecidable(denial) => denial,
+            Unreserved::Exceeded(place) => {
+                let place = self.look_at_quotas(caller, ask, at, report).unwrap_or(place);
+                exceeded(place, ask, report)
+            }
+        })
     }
 
     /// Reserves every quota, or none.
@@ -44,79 +108,73 @@ impl Admission {
         &self,
         caller: &Presented<'_>,
         ask: &Ask<'_>,
-        now: Timestamp,
-        monotonic: Duration,
+        at: Moment,
         report: &mut Report,
-    ) -> Result<Vec<QuotaUse>, Denial> {
+    ) -> Result<Vec<QuotaUse>, Unreserved> {
         let rules = Arc::clone(&report.rules);
-        if rules.quotas.is_empty() {
-            return Ok(Vec::new());
-        }
-        let at = self.calendar.now(now, monotonic, &self.metrics);
         let mut uses = Vec::with_capacity(rules.quotas.len());
         for (place, rule) in rules.quotas.iter().enumerate() {
-            let (start, until) = rule.period.around(at);
+            let (slot, until) = slot(caller, rule, at);
+            let Moment { now, monotonic } = at;
+            let asked = Asked { rule, until, cost: u64::from(ask.cost), now, monotonic };
             let scope_name = || caller.scope_name(rule.per);
-            let slot = quotas::Slot { quota: rule.id, scope: caller.scope(rule.per), start };
-            let asked = quotas::Asked { rule, until, cost: u64::from(ask.cost), now: at };
-            let reserved = self.quotas.reserve(slot, &asked, &scope_name);
-            let left = &mut report.left[rules.rates.len() + place];
-            match reserved {
+            let refusal = match self.quotas.reserve(slot, &asked, &scope_name) {
                 Ok((used, remaining)) => {
-                    *left = Left { remaining, reset: until.since(at) };
+                    report.put_quota(place, Left { remaining, reset: until.since(now) });
                     uses.push(used);
+                    continue;
                 }
-                Err(quotas::Refusal::Exceeded { remaining }) => {
-                    self.quotas.give_back(&uses);
-                    *left = Left { remaining, reset: until.since(at) };
-                    self.peek_rates(caller, monotonic, report);
-                    let limited = Limited {
-                        name: rule.name.clone(),
-                        retry_after: Some(until.since(at)),
-                        report: report.clone(),
-                    };
-                    return Err(Denial::QuotaExceeded(Box::new(limited)));
-                }
-                Err(quotas::Refusal::Unknown) => {
-                    let denial = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
-                    if let Err(denial) = self.undecidable(&rules, denial) {
-                        self.quotas.give_back(&uses);
-                        return Err(denial);
-                    }
-                }
-            }
+                Err(refusal) => refusal,
+            };
+            let unreserved = match self.passes_all_the_same(&rules, place, refusal) {
+                Ok(()) => continue,
+                Err(unreserved) => unreserved,
+            };
+            self.quotas.give_back(&uses);
+            return Err(unreserved);
         }
         Ok(uses)
     }
 
-    fn take_rates(
+    fn passes_all_the_same(
+        &self,
+        rules: &Rules,
+        place: usize,
+        refusal: Refusal,
+    ) -> Result<(), Unreserved> {
+        match refusal {
+            Refusal::Exceeded => return Err(Unreserved::Exceeded(place)),
+            Refusal::Full => drop(self.metrics.admission.quotas_full.inc()),
+            Refusal::Unknown => {}
+        }
+        let denial = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
+        self.undecidable(rules, denial).map_err(Unreserved::Undecidable)
+    }
+
+    /// How all quotas stand, and the first that has too little left. Takes nothing.
+    fn look_at_quotas(
         &self,
         caller: &Presented<'_>,
         ask: &Ask<'_>,
-        monotonic: Duration,
+        at: Moment,
         report: &mut Report,
-    ) -> Result<(), Denial> {
+    ) -> Option<usize> {
         let rules = Arc::clone(&report.rules);
-        let (charges, count) = charges(caller, &rules);
-        let mut levels = [Level::default(); LIMITS_MAX];
-        let charges = &charges[..count];
-        let taken = self.limiter.take(charges, ask.cost, monotonic, &mut levels[..count]);
-        report.put_rates(&levels[..count]);
-        match taken {
-            Ok(()) => Ok(()),
-            Err(TakeError::Refused { at, retry_after }) => {
-                let limited = Limited {
-                    name: rules.rates[at].name.clone(),
-                    retry_after,
-                    report: report.clone(),
-                };
-                Err(Denial::RateLimited(Box::new(limited)))
-            }
-            Err(TakeError::Full) => {
-                self.metrics.admission.buckets_full.inc();
-                self.undecidable(&rules, Denial::PolicyUnavailable { retry_after: STALE_RETRY })
+        let mut short = None;
+        for (place, rule) in rules.quotas.iter().enumerate() {
+            let (slot, until) = slot(caller, rule, at);
+            let key = || {
+                let (quota, scope) = (rule.stored.clone(), caller.scope_name(rule.per));
+                QuotaKey { quota, scope, period: slot.start, until }
+            };
+            let Some(used) = self.quotas.look(&slot, &key) else { continue };
+            let remaining = rule.limit.saturating_sub(used.own.saturating_add(used.others));
+            report.put_quota(place, Left { remaining, reset: until.since(at.now) });
+            if remaining < u64::from(ask.cost) {
+                short = short.or(Some(place));
             }
         }
+        short
     }
 
     pub(super) fn peek_rates(
@@ -132,6 +190,23 @@ impl Admission {
             self.limiter.peek(&charges[..count], 1, monotonic, &mut levels[..count]);
         report.put_rates(&levels[..count]);
     }
+}
+
+fn slot(caller: &Presented<'_>, rule: &QuotaRule, at: Moment) -> (Slot, Timestamp) {
+    let (start, until) = rule.period.around(at.now);
+    (Slot { quota: rule.id, scope: caller.scope(rule.per), start }, until)
+}
+
+/// What costs more than a whole period has never fits.
+fn exceeded(place: usize, ask: &Ask<'_>, report: &Report) -> Denial {
+    let rule = &report.rules.quotas[place];
+    let reset = report.quota(place).map(|left| left.reset);
+    let limited = Limited {
+        name: rule.name.clone(),
+        retry_after: reset.filter(|_| u64::from(ask.cost) <= rule.limit),
+        report: report.clone(),
+    };
+    Denial::QuotaExceeded(Box::new(limited))
 }
 
 const NO_CHARGE: Charge = Charge {

@@ -7,6 +7,12 @@ use serde::Serialize;
 use super::{Admission, Ask, Denial, Presented, Report, by_policy, provably_denied, within_scopes};
 use crate::model::Timestamp;
 use crate::model::fact::QuotaKey;
+use crate::model::policy::OnUndecidable;
+
+const STANDING: &str = "standing";
+const SCOPES: &str = "scopes";
+/// Checks that deny whether their policy enforces or observes.
+const ALWAYS: [&str; 2] = [STANDING, SCOPES];
 
 /// What a check came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -45,20 +51,22 @@ fn told(check: &str, result: Result<(), Denial>, passes: impl Into<String>) -> S
 }
 
 impl Admission {
-    /// Every check in its order, also beyond the first that denies.
+    /// Every check in its order, also beyond the first that denies; and whether the request would
+    /// pass.
     pub fn explain(
         &self,
         caller: &Presented<'_>,
         ask: &Ask<'_>,
         now: Timestamp,
         monotonic: Duration,
-    ) -> Vec<Step> {
-        let mut steps = vec![told("standing", provably_denied(caller), "active, client enabled")];
+    ) -> (Vec<Step>, bool) {
+        let mut steps = vec![told(STANDING, provably_denied(caller), "active, client enabled")];
         let Some(rules) = &caller.rules else {
             steps.push(step("policy", Verdict::Undecidable, "it has a policy that nobody knows"));
-            return steps;
+            return (steps, false);
         };
-        let mode = if self.observes(caller, rules) { "observes" } else { "enforces" };
+        let observed = self.observes(caller, rules);
+        let mode = if observed { "observes" } else { "enforces" };
         let detail = format!("`{}` {mode}", rules.name);
         steps.push(step("policy", Verdict::Pass, detail));
         steps.push(if caller.stale {
@@ -66,7 +74,7 @@ impl Admission {
         } else {
             step("staleness", Verdict::Pass, "what is known is fresh enough")
         });
-        steps.push(told("scopes", within_scopes(caller.principal, ask.scopes), "none is missing"));
+        steps.push(told(SCOPES, within_scopes(caller.principal, ask.scopes), "none is missing"));
         let right = format!("`{}` from {}", ask.target.right(), ip(ask));
         steps.push(told("address_and_rights", by_policy(caller, ask, rules), right));
         if let Some(rule) = &rules.concurrency {
@@ -99,7 +107,14 @@ impl Admission {
                 None => step(check, Verdict::Undecidable, "nobody can say what was used"),
             });
         }
-        steps
+        let open = rules.on_undecidable == OnUndecidable::Allow;
+        let passes = |step: &Step| match step.verdict {
+            Verdict::Pass | Verdict::Skip => true,
+            Verdict::Deny => observed && !ALWAYS.contains(&&*step.check),
+            Verdict::Undecidable => open,
+        };
+        let valid = steps.iter().all(passes);
+        (steps, valid)
     }
 }
 

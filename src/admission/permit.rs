@@ -22,18 +22,27 @@ pub struct Left {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     pub(super) rules: Arc<Rules>,
-    pub(super) left: [Left; LIMITS_MAX],
+    /// Rates first, then quotas; none of what nobody can say.
+    left: [Option<Left>; LIMITS_MAX],
 }
 
 impl Report {
     pub(super) fn new(rules: &Arc<Rules>) -> Self {
-        Self { rules: Arc::clone(rules), left: [Left::default(); LIMITS_MAX] }
+        Self { rules: Arc::clone(rules), left: [None; LIMITS_MAX] }
     }
 
     pub(super) fn put_rates(&mut self, levels: &[Level]) {
         for (left, level) in self.left.iter_mut().zip(levels) {
-            *left = Left { remaining: u64::from(level.remaining), reset: level.reset };
+            *left = Some(Left { remaining: u64::from(level.remaining), reset: level.reset });
         }
+    }
+
+    pub(super) fn put_quota(&mut self, place: usize, left: Left) {
+        self.left[self.rules.rates.len() + place] = Some(left);
+    }
+
+    pub(super) fn quota(&self, place: usize) -> Option<Left> {
+        self.left[self.rules.rates.len() + place]
     }
 
     /// The policy.
@@ -41,11 +50,13 @@ impl Report {
         &self.rules
     }
 
-    /// Name, limit and standing of each: rate limits first, then quotas.
+    /// Name, limit and standing of each: rate limits first, then quotas; without those of which
+    /// nobody can say how they stand.
     pub fn limits(&self) -> impl Iterator<Item = (&str, u64, Left)> {
         let rates = self.rules.rates.iter().map(|rate| (&*rate.name, u64::from(rate.burst)));
         let quotas = self.rules.quotas.iter().map(|quota| (&*quota.name, quota.limit));
-        rates.chain(quotas).zip(&self.left).map(|((name, limit), left)| (name, limit, *left))
+        let known = rates.chain(quotas).zip(&self.left);
+        known.filter_map(|((name, limit), left)| Some((name, limit, (*left)?)))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 
 use super::QuotaUse;
 use super::config::SHARDS;
+use super::rate::is_due;
 use crate::model::fact::QuotaKey;
 use crate::model::policy::QuotaRule;
 use crate::model::{Name, Timestamp};
@@ -52,14 +53,18 @@ pub(super) struct Asked<'a> {
     pub until: Timestamp,
     pub cost: u64,
     pub now: Timestamp,
+    /// The same by the monotonic clock.
+    pub monotonic: Duration,
 }
 
 /// Why nothing was reserved.
 pub(super) enum Refusal {
     /// Too little is left.
-    Exceeded { remaining: u64 },
+    Exceeded,
     /// Nobody can say what was used.
     Unknown,
+    /// There is no room for another count.
+    Full,
 }
 
 /// How a quota stands, for people.
@@ -107,6 +112,8 @@ pub struct Quotas {
     /// The same by what Postgres calls them. Taken after a shard's lock, never before.
     slots: Mutex<HashMap<QuotaKey, Slot, RandomState>>,
     len: AtomicUsize,
+    /// When all shards were last swept because there was no room.
+    swept: AtomicU64,
     max: usize,
     bases: OnceLock<Arc<dyn Bases>>,
     based: Notify,
@@ -123,6 +130,7 @@ impl Quotas {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             slots: Mutex::default(),
             len: AtomicUsize::new(0),
+            swept: AtomicU64::new(0),
             max,
             bases: OnceLock::new(),
             based: Notify::new(),
@@ -162,6 +170,22 @@ impl Quotas {
         asked: &Asked<'_>,
         scope: &dyn Fn() -> Name,
     ) -> Result<(QuotaUse, u64), Refusal> {
+        match self.try_reserve(slot, asked, scope) {
+            // Other shards may have room. (This one's lock is not held any more.)
+            Err(Refusal::Full) if is_due(&self.swept, asked.monotonic) => {
+                self.sweep(asked.now);
+                self.try_reserve(slot, asked, scope)
+            }
+            reserved => reserved,
+        }
+    }
+
+    fn try_reserve(
+        &self,
+        slot: Slot,
+        asked: &Asked<'_>,
+        scope: &dyn Fn() -> Name,
+    ) -> Result<(QuotaUse, u64), Refusal> {
         let mut shard = self.shard(&slot);
         let live = match shard.live.get_mut(&slot) {
             Some(live) => live,
@@ -170,9 +194,11 @@ impl Quotas {
                 shard.live.get_mut(&slot).ok_or(Refusal::Unknown)?
             }
         };
+        // Its unit may have changed at the start of both: what was used lasts as long as the later.
+        live.key.until = live.key.until.max(asked.until);
         let used = live.used.own.saturating_add(live.used.others);
         let remaining = asked.rule.limit.saturating_sub(used);
-        let left = remaining.checked_sub(asked.cost).ok_or(Refusal::Exceeded { remaining })?;
+        let left = remaining.checked_sub(asked.cost).ok_or(Refusal::Exceeded)?;
         live.used.own = live.used.own.saturating_add(asked.cost);
         Ok((QuotaUse { key: live.key.clone(), used: asked.cost, slot }, left))
     }
@@ -186,10 +212,10 @@ impl Quotas {
         scope: &dyn Fn() -> Name,
     ) -> Result<(), Refusal> {
         if shard.live.len() >= shard.sweep_at {
-            self.sweep(shard, asked.now);
+            self.sweep_shard(shard, asked.now);
         }
         if self.len.load(Ordering::Relaxed) >= self.max {
-            return Err(Refusal::Unknown);
+            return Err(Refusal::Full);
         }
         let key = QuotaKey {
             quota: asked.rule.stored.clone(),
@@ -208,11 +234,17 @@ impl Quotas {
     }
 
     /// Lets go of what can be asked for again, and of periods that are long over.
-    fn sweep(&self, shard: &mut Shard, now: Timestamp) {
+    pub fn sweep(&self, now: Timestamp) {
+        for shard in &self.shards {
+            self.sweep_shard(&mut lock(shard), now);
+        }
+    }
+
+    fn sweep_shard(&self, shard: &mut Shard, now: Timestamp) {
         let mut slots = lock(&self.slots);
         let before = shard.live.len();
         shard.live.retain(|_, live| {
-            let settled = live.used.own == live.used.settled && live.used.own > 0;
+            let settled = live.used.own == live.used.settled;
             let over = live.key.until.plus(ENDED_KEPT) < now;
             if settled || over {
                 slots.remove(&live.key);
@@ -242,6 +274,12 @@ impl Quotas {
             // A copy of this gateway may have used more under its name.
             live.used.own = live.used.own.max(own);
         }
+    }
+
+    /// As [`Quotas::used`], of one that is probably in memory.
+    pub(super) fn look(&self, slot: &Slot, key: &dyn Fn() -> QuotaKey) -> Option<Used> {
+        let live = self.shard(slot).live.get(slot).map(|live| live.used);
+        live.or_else(|| self.used(&key()))
     }
 
     /// What was used, whether it is in memory or not; `None` while nobody can say.

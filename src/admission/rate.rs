@@ -8,7 +8,10 @@
 //!
 //! All limits of a request are looked at under the locks of their shards before any is charged: a
 //! refusal by one takes nothing from another, and of requests that come at the same time never one
-//! too many passes. A refused request changes nothing.
+//! too many passes. A refused request takes nothing.
+//!
+//! A bucket's rate is that of whoever looked at it last: after a change the first look, whether it
+//! passes or not, turns what is in it into as many requests of the new rate.
 
 mod gcra;
 
@@ -54,6 +57,8 @@ pub enum TakeError {
     },
     /// There is no room for another bucket, and all that there are hold something.
     Full,
+    /// All would pass, and what was asked last said no.
+    Otherwise,
 }
 
 /// A bucket's key. (A `u128` would have the map's entries aligned to 16 bytes.)
@@ -67,6 +72,8 @@ struct Key {
 struct Shard {
     slots: HashMap<Key, Slot, RandomState>,
     sweep_at: usize,
+    /// When it was last swept.
+    swept: u64,
 }
 
 /// While there is no room.
@@ -80,6 +87,14 @@ pub struct Limiter {
     /// When all shards were last swept because there was no room.
     swept: AtomicU64,
     max: usize,
+}
+
+/// Whether it is time to sweep all shards again, that others may have room: looking through all of
+/// them takes its time. Whoever hears so does it.
+pub(super) fn is_due(swept: &AtomicU64, now: Duration) -> bool {
+    let (now, before) = (nanos(now), swept.load(Ordering::Relaxed));
+    let due = now.saturating_sub(before) >= nanos(SWEEP_EVERY);
+    due && swept.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Whether one answer to "when" is later than another; `None`, which is never, is the latest.
@@ -116,8 +131,8 @@ impl Held<'_> {
 impl Limiter {
     /// Empty, with room for `max` buckets in `shards` shards.
     pub fn new(max: usize, shards: usize) -> Self {
-        let shard = || Mutex::new(Shard { slots: HashMap::default(), sweep_at: SWEEP_MIN });
-        let shards = (0..shards.max(1)).map(|_| shard()).collect();
+        let shard = || Shard { slots: HashMap::default(), sweep_at: SWEEP_MIN, swept: 0 };
+        let shards = (0..shards.max(1)).map(|_| Mutex::new(shard())).collect();
         Self { shards, len: AtomicUsize::new(0), swept: AtomicU64::new(0), max }
     }
 
@@ -143,7 +158,8 @@ impl Limiter {
     }
 
     /// Looks at all, then charges all; or none. At most [`LIMITS_MAX`] charges, each of another
-    /// bucket. `levels` tells how each stands then.
+    /// bucket. `also` is asked when all would pass, once and under their locks: nothing is charged
+    /// unless it agrees. `levels` tells how each stands then.
     ///
     /// # Errors
     /// See [`TakeError`]; then nothing was taken.
@@ -153,23 +169,15 @@ impl Limiter {
         cost: u32,
         now: Duration,
         levels: &mut [Level],
+        also: &mut dyn FnMut() -> bool,
     ) -> Result<(), TakeError> {
-        match self.try_take(charges, cost, now, levels) {
-            Err(TakeError::Full) if self.sweep_is_due(now) => {
+        match self.try_take(charges, cost, now, levels, also) {
+            Err(TakeError::Full) if is_due(&self.swept, now) => {
                 self.sweep(now);
-                self.try_take(charges, cost, now, levels)
+                self.try_take(charges, cost, now, levels, also)
             }
             taken => taken,
         }
-    }
-
-    /// Other shards may have room. Looking through all of them takes its time: not too often.
-    fn sweep_is_due(&self, now: Duration) -> bool {
-        let (now, before) = (nanos(now), self.swept.load(Ordering::Relaxed));
-        let due = now.saturating_sub(before) >= nanos(SWEEP_EVERY);
-        let swap =
-            || self.swept.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed);
-        due && swap().is_ok()
     }
 
     fn try_take(
@@ -178,6 +186,7 @@ impl Limiter {
         cost: u32,
         now: Duration,
         levels: &mut [Level],
+        also: &mut dyn FnMut() -> bool,
     ) -> Result<(), TakeError> {
         let places = self.plan(charges);
         let mut held = self.hold(&places);
@@ -189,6 +198,10 @@ impl Limiter {
             }
         };
         self.make_room(&mut held, passing.new, now)?;
+        if !also() {
+            Self::tell(&places, charges, &mut held, now, levels);
+            return Err(TakeError::Otherwise);
+        }
         for (at, (charge, level)) in charges.iter().zip(levels).enumerate() {
             let Some(shard) = held.of(places[at]) else { continue };
             let instant = Instant::new(&charge.rate, now);
@@ -238,7 +251,7 @@ impl Limiter {
         let mut refused = None::<(usize, Option<Duration>)>;
         for (at, charge) in charges.iter().enumerate() {
             let shard = held.of(places[at]);
-            let slot = shard.and_then(|shard| shard.slots.get(&key(&charge.bucket)));
+            let slot = shard.and_then(|shard| shard.slots.get_mut(&key(&charge.bucket)));
             passing.new += usize::from(slot.is_none());
             let instant = Instant::new(&charge.rate, now);
             match instant.after(instant.ahead(slot), cost) {
@@ -267,7 +280,7 @@ impl Limiter {
     ) {
         for ((charge, level), place) in charges.iter().zip(levels).zip(places) {
             let shard = held.of(*place);
-            let slot = shard.and_then(|shard| shard.slots.get(&key(&charge.bucket)));
+            let slot = shard.and_then(|shard| shard.slots.get_mut(&key(&charge.bucket)));
             let instant = Instant::new(&charge.rate, now);
             *level = instant.level(instant.ahead(slot));
         }
@@ -281,7 +294,9 @@ impl Limiter {
         let full = || self.len.load(Ordering::Relaxed) + new > self.max;
         let scarce = full();
         for (_, shard) in held.0.iter_mut().flatten() {
-            if scarce || shard.slots.len() >= shard.sweep_at {
+            // Who finds no room must not hold up all others of the shard each time.
+            let rested = nanos(now).saturating_sub(shard.swept) >= nanos(SWEEP_EVERY);
+            if scarce && rested || shard.slots.len() >= shard.sweep_at {
                 self.sweep_shard(shard, now);
             }
         }
@@ -294,6 +309,7 @@ impl Limiter {
         let gone = before - shard.slots.len();
         self.len.fetch_sub(gone, Ordering::Relaxed);
         shard.sweep_at = (2 * shard.slots.len()).max(SWEEP_MIN);
+        shard.swept = nanos(now);
         if shard.slots.capacity() > 4 * shard.sweep_at {
             shard.slots.shrink_to(shard.sweep_at);
         }

@@ -58,8 +58,7 @@ impl Merged {
             Fact::Audit(entry) => batch.events.push(entry),
             Fact::Event(event) => batch.happened.push(event),
             Fact::Quota(QuotaFact { key, used }) => {
-                let sum = self.quotas.entry(key).or_insert(0);
-                *sum = sum.saturating_add(used);
+                key.add(used, &mut self.quotas);
             }
             Fact::Usage(UsageFact { counter, counts }) => match self.usage.entry(counter) {
                 Entry::Occupied(mut known) => known.get_mut().merge(&counts),

@@ -82,7 +82,7 @@ impl Worker {
         if self.cache.quota_bases_known() {
             return Ok(());
         }
-        let since = self.clock.now().minus(ENDED);
+        let since = self.surely_now().await?.minus(ENDED);
         let mut after = None;
         loop {
             let streams = self.quota_streams();
@@ -154,13 +154,19 @@ impl Worker {
         Ok(())
     }
 
+    /// It is this late at least, by this machine's clock and by Postgres': what was used must not
+    /// be forgotten, or not asked for, because one of them stands in 2100 for a while.
+    async fn surely_now(&mut self) -> Result<Timestamp, DrainError> {
+        Ok(self.sink.now().await?.min(self.clock.now()))
+    }
+
     async fn forget_quotas(&mut self) -> Result<(), DrainError> {
         let now = self.clock.monotonic();
         if self.quotas.forgot.is_some_and(|forgot| now.saturating_sub(forgot) < FORGET_EVERY) {
             return Ok(());
         }
+        let (cache, over) = (self.cache.clone(), self.surely_now().await?.minus(FORGOTTEN));
         self.quotas.forgot = Some(now);
-        let (cache, over): (_, Timestamp) = (self.cache.clone(), self.clock.now().minus(FORGOTTEN));
         blocking(move || cache.forget_quotas(over).map(drop)).await
     }
 }

@@ -109,7 +109,7 @@ impl Parts {
             metrics: metrics.clone(),
         };
         let tokens = Arc::new(Tokens::new(data.path(), tokens));
-        let (admission, book) = limits(config, &cache, &clock, &metrics);
+        let (admission, book) = limits(config, data.path(), &cache, &clock, &metrics);
         let closing = CancellationToken::new();
         let linked = postgres.map(|postgres| {
             let drainer = drainer::Parts {

@@ -2,11 +2,13 @@
 //! the cache's disk knows, and what earlier processes left in the journal beyond that.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::calendar;
 use crate::admission::{Admission, Bases, Used};
 use crate::cache::Cache;
 use crate::clock::SharedClock;
@@ -84,13 +86,17 @@ impl QuotaListener for QuotaBook {
 /// What decides, and what it knows of quotas.
 pub fn limits(
     config: &Config,
+    data: &Path,
     cache: &Arc<Cache>,
     clock: &SharedClock,
     metrics: &Arc<Metrics>,
 ) -> (Arc<Admission>, Arc<QuotaBook>) {
     let (now, monotonic) = (clock.now(), clock.monotonic());
     let admission = Admission::new(config.admission.clone(), now, monotonic, metrics.clone());
-    let admission = Arc::new(admission);
+    let admission = Arc::new(match calendar::read(data) {
+        Some(last) => admission.after(last, now, monotonic),
+        None => admission,
+    });
     let book = QuotaBook::new(cache.clone(), admission.clone());
     (admission, book)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::calendar;
 use super::parts::{Parts, record};
 use super::quotas::open_book;
 use crate::journal::{MergeError, Scope};
@@ -59,16 +60,33 @@ impl Parts {
         });
     }
 
-    /// Limits that stand as if nothing had ever been taken are let go of.
+    /// Limits that stand as if nothing had ever been taken are let go of. And what is believed of
+    /// the clock is kept, now and then and at the end.
     fn tidy_limits(&self) {
         const EVERY: Duration = Duration::from_secs(30);
+        const KEEP_EVERY: Duration = Duration::from_secs(300);
         let (admission, clock) = (self.admission.clone(), self.clock.clone());
-        let closing = self.closing.clone();
+        let (closing, data) = (self.closing.clone(), self.data.path().to_owned());
         self.tasks.spawn(async move {
+            let mut kept = None::<Duration>;
             loop {
+                let (now, last) = (clock.monotonic(), closing.is_cancelled());
+                if last || kept.is_none_or(|kept| now.saturating_sub(kept) >= KEEP_EVERY) {
+                    kept = Some(now);
+                    let (data, believed) = (data.clone(), admission.believed(now));
+                    let write = move || calendar::write(&data, believed);
+                    if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+                        tracing::warn!(%error, "what is believed of the clock cannot be kept");
+                    }
+                }
+                if last {
+                    return;
+                }
                 tokio::select! {
-                    () = closing.cancelled() => return,
-                    () = tokio::time::sleep(EVERY) => admission.tidy(clock.monotonic()),
+                    () = closing.cancelled() => {}
+                    () = tokio::time::sleep(EVERY) => {
+                        admission.tidy(clock.now(), clock.monotonic());
+                    }
                 }
             }
         });
@@ -104,8 +122,16 @@ impl Parts {
     }
 
     /// What may be merged: without Postgres nobody else can have it.
-    fn scope(&self) -> Scope {
-        if self.linked.is_some() { Scope::Own } else { Scope::All }
+    fn scope(&self) -> impl Fn() -> Scope + Send + 'static {
+        let (linked, admission) = (self.linked.is_some(), self.admission.clone());
+        let clock = self.clock.clone();
+        move || {
+            if linked {
+                Scope::Own
+            } else {
+                Scope::All(admission.settled_now(clock.now(), clock.monotonic()))
+            }
+        }
     }
 
     /// Merges a backlog whenever it is worth while.
@@ -117,6 +143,7 @@ impl Parts {
         self.tasks.spawn(async move {
             while !closing.is_cancelled() {
                 let (journal, stop) = (journal.clone(), closing.clone());
+                let scope = scope();
                 let merge = move || journal.merge(scope, &|| stop.is_cancelled());
                 let pause = match tokio::task::spawn_blocking(merge).await {
                     Ok(Ok(true)) => continue,
@@ -149,9 +176,9 @@ impl Parts {
 
     /// Merges once, where there is no Postgres: commands leave a segment each.
     pub async fn merge_local(&self) {
-        if self.scope() == Scope::All {
-            let journal = self.journal.clone();
-            let merge = move || journal.merge(Scope::All, &|| false);
+        if self.linked.is_none() {
+            let (journal, scope) = (self.journal.clone(), self.scope()());
+            let merge = move || journal.merge(scope, &|| false);
             match tokio::task::spawn_blocking(merge).await {
                 Ok(Ok(_worth_while)) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the journal's segments are not merged"),

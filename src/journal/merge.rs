@@ -60,6 +60,7 @@ use super::{Journal, lock};
 use crate::clock::SharedClock;
 use crate::codec::CodecError;
 use crate::disk;
+use crate::model::Timestamp;
 use crate::model::fact::{Fact, Lane};
 
 pub(super) use recover::finish;
@@ -81,8 +82,10 @@ const REST_MAX: Duration = Duration::from_millis(200);
 pub enum Scope {
     /// Sums of this process, and state.
     Own,
-    /// Everything: there is no Postgres. Where one ever was, as [`Scope::Own`].
-    All,
+    /// Everything: there is no Postgres. Where one ever was, as [`Scope::Own`]. What was over long
+    /// before this moment drops out; without one, nothing does: whoever cannot trust the clock
+    /// has none.
+    All(Option<Timestamp>),
 }
 
 /// Why a merge was not done. Its sources are as they were.
@@ -123,6 +126,8 @@ struct Merge<'a> {
     journal: &'a Journal,
     lane: Lane,
     claimed: Vec<(Arc<Segment>, Claim)>,
+    /// By which things drop out, if any do.
+    now: Option<Timestamp>,
 }
 
 impl Journal {
@@ -135,7 +140,11 @@ impl Journal {
         let merging = &self.shared.merging;
         let _turn = lock(&merging.turn);
         merging.give_way.store(false, Ordering::Release);
-        let all = scope == Scope::All && !merging.attached.load(Ordering::Acquire);
+        let attached = merging.attached.load(Ordering::Acquire);
+        let (all, now) = match scope {
+            Scope::All(now) if !attached => (true, now),
+            Scope::All(_) | Scope::Own => (false, None),
+        };
         let stop = || stop() || merging.give_way.load(Ordering::Acquire);
         let clock = &self.clock.0;
         let mut pace = Pace { stop: &stop, clock, since: clock.monotonic() };
@@ -147,8 +156,8 @@ impl Journal {
             let any = all || *lane == Lane::State;
             let claimed = self.to_be_merged(*lane, any);
             if !claimed.is_empty() {
-                let merge = Merge { journal: self, lane: *lane, claimed };
-                merge.run(all, &mut pace)?;
+                let merge = Merge { journal: self, lane: *lane, claimed, now };
+                merge.run(&mut pace)?;
                 merged = true;
             }
         }
@@ -212,13 +221,13 @@ impl Journal {
 }
 
 impl Merge<'_> {
-    fn run(self, all: bool, pace: &mut Pace<'_>) -> Result<(), MergeError> {
+    fn run(self, pace: &mut Pace<'_>) -> Result<(), MergeError> {
         // As old as the oldest that it stands for: so it keeps their place in the order.
         let oldest = self.claimed.first().map(|(segment, _)| segment.born());
         let moment = oldest.unwrap_or_else(|| self.journal.clock.0.now());
         let stream = self.journal.entropy.0.uuid_v7(moment);
         let lane_dir = self.journal.dir.join(self.lane.as_str());
-        let error = match self.write(stream, &lane_dir, all, pace) {
+        let error = match self.write(stream, &lane_dir, pace) {
             Ok(merged) => {
                 self.put_in_place(merged);
                 return Ok(());
@@ -248,7 +257,6 @@ impl Merge<'_> {
         &self,
         stream: Uuid,
         lane_dir: &Path,
-        all: bool,
         pace: &mut Pace<'_>,
     ) -> Result<Arc<Segment>, MergeError> {
         let segments: Vec<_> = self.claimed.iter().map(|(segment, _)| segment.clone()).collect();
@@ -261,13 +269,13 @@ impl Merge<'_> {
         let mut writer = Writer::create(lane_dir, self.lane, stream, born)?;
         match self.lane {
             Lane::Usage => {
-                let this_hour = self.journal.clock.0.now().hour();
-                let fold = Fold(all.then(|| this_hour.saturating_sub(HOURS_KEPT)));
+                let kept = |now: Timestamp| now.hour().saturating_sub(HOURS_KEPT);
+                let fold = Fold(self.now.map(kept));
                 let mut merged = Merged::new(&segments, fold, pace)?;
                 while write_batch(&mut writer, &mut merged, pace)? {}
             }
             Lane::Quota => {
-                let over = all.then(|| self.journal.clock.0.now().minus(QUOTAS_KEPT));
+                let over = self.now.map(|now| now.minus(QUOTAS_KEPT));
                 let merged = laws::quotas(&segments, over, pace)?;
                 for batch in merged.chunks(BATCH) {
                     write_all(&mut writer, batch.to_vec())?;
@@ -275,7 +283,7 @@ impl Merge<'_> {
                 }
             }
             Lane::State => {
-                let over = all.then(|| self.journal.clock.0.now().minus(SESSIONS_KEPT));
+                let over = self.now.map(|now| now.minus(SESSIONS_KEPT));
                 write_all(&mut writer, laws::state(&segments, over, pace)?)?;
             }
             Lane::Events => {

@@ -2,6 +2,7 @@
 
 mod aside;
 mod events;
+mod room;
 
 use tempfile::TempDir;
 

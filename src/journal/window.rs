@@ -21,20 +21,6 @@ pub type Tally = HashMap<Counter, Counts>;
 /// the faster hash will do.)
 pub type Used = HashMap<QuotaKey, u64, foldhash::fast::RandomState>;
 
-/// Adds what was used; whether the quota is new there.
-fn add(used: &mut Used, key: QuotaKey, more: u64) -> bool {
-    match used.entry(key) {
-        Entry::Occupied(mut known) => {
-            *known.get_mut() = known.get().saturating_add(more);
-            false
-        }
-        Entry::Vacant(new) => {
-            new.insert(more);
-            true
-        }
-    }
-}
-
 /// Merges `counts` into `tally`; whether the counter is new there.
 pub fn merge(tally: &mut Tally, counter: Counter, counts: &Counts) -> bool {
     match tally.entry(counter) {
@@ -79,7 +65,7 @@ impl Collected {
             }
         }
         for (key, used) in later.quotas {
-            add(&mut self.quotas, key, used);
+            key.add(used, &mut self.quotas);
         }
     }
 
@@ -190,7 +176,7 @@ impl Window {
     /// Adds to what was used of a quota; as [`Window::count`].
     pub fn use_quota(&self, key: QuotaKey, used: u64) -> (u64, bool) {
         let mut shard = lock(&self.shards[own_shard()].0);
-        let new = add(&mut shard.quotas, key, used);
+        let new = key.add(used, &mut shard.quotas);
         (shard.round, new)
     }
 

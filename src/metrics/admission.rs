@@ -27,6 +27,8 @@ metrics! {
         pub buckets_full: Counter = Counter::default() => "admission_buckets_full",
         /// Quotas in memory.
         pub quotas: Gauge = Gauge::default() => "admission_quotas",
+        /// Requests that met `admission.max_quotas`.
+        pub quotas_full: Counter = Counter::default() => "admission_quotas_full",
         /// Jumps of the clock that quotas did not follow at once.
         pub clock_jumps: Counter = Counter::default() => "admission_clock_jumps",
     }

@@ -6,7 +6,7 @@
 //! | state | revoked (key) | min of the moments |
 //! | state | not before (subject, client) | max of the moments |
 //! | state | session | insert if absent; generation and its moment: max; revoked: min |
-//! | quota | quota used (quota, client or key, period) | sum |
+//! | quota | quota used (quota, client or key, period) | sum; the period's end: max |
 //! | usage | count (client, key, table, operation, hour) | sum; `last_seen` max |
 //! | events | audit entry; auth attempt, admission, request | set union by event id |
 //!
@@ -15,7 +15,10 @@
 mod event;
 mod shown;
 
-use std::hash::{Hash, Hasher};
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use bincode::{Decode, Encode};
 use uuid::Uuid;
@@ -223,7 +226,7 @@ pub struct UsageFact {
 }
 
 /// What a quota's use is counted by: one count per quota, key or client, and period.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub struct QuotaKey {
     /// `policy/quota`.
     pub quota: Name,
@@ -231,8 +234,60 @@ pub struct QuotaKey {
     pub scope: Name,
     /// When the period began.
     pub period: Timestamp,
-    /// When it ends.
+    /// When it ends. Not part of what is counted: a quota's unit may change when both begin at the
+    /// same moment. Merges by max.
     pub until: Timestamp,
+}
+
+impl QuotaKey {
+    fn identity(&self) -> (&Name, &Name, Timestamp) {
+        (&self.quota, &self.scope, self.period)
+    }
+
+    /// Adds `more` to what was used, by the law: sums, and the latest end. Whether it is new.
+    pub fn add<S: BuildHasher>(self, more: u64, used: &mut HashMap<Self, u64, S>) -> bool {
+        let until = self.until;
+        match used.entry(self) {
+            Entry::Vacant(new) => {
+                new.insert(more);
+                true
+            }
+            Entry::Occupied(mut known) => {
+                *known.get_mut() = known.get().saturating_add(more);
+                if known.key().until < until {
+                    let (key, sum) = known.remove_entry();
+                    used.insert(Self { until, ..key }, sum);
+                }
+                false
+            }
+        }
+    }
+}
+
+impl PartialEq for QuotaKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for QuotaKey {}
+
+impl Ord for QuotaKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.identity().cmp(&other.identity())
+    }
+}
+
+impl PartialOrd for QuotaKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for QuotaKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 /// A fact of the quota lane: requests that were admitted.

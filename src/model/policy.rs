@@ -18,7 +18,7 @@ mod period;
 mod rights;
 mod rules;
 
-pub use check::{LIMITS_MAX, NETWORKS_MAX, PolicyProblem, RIGHTS_MAX, WINDOW_MAX};
+pub use check::{LIMITS_MAX, NETWORKS_MAX, PolicyProblem, RIGHTS_MAX, WINDOW_MAX, mapped};
 pub use document::{
     Commit, Concurrency, Mode, OnUndecidable, Per, PeriodUnit, PolicySpec, Quota, RateLimit,
 };

@@ -206,6 +206,20 @@ impl Sink {
         Ok(bases)
     }
 
+    /// What time it is there.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn now(&mut self) -> Result<Timestamp, SinkError> {
+        let mut conn = self.take().await.map_err(SinkError::Failed)?;
+        let now = match tokio::time::timeout(self.deadline, quotas::now(&mut conn)).await {
+            Ok(now) => now.map_err(failed)?,
+            Err(_) => return Err(SinkError::Failed(PostgresError::Deadline(self.deadline))),
+        };
+        self.conn = Some(conn);
+        Ok(now)
+    }
+
     async fn take(&mut self) -> Result<PgConnection, PostgresError> {
         match self.conn.take() {
             Some(conn) => Ok(conn),

@@ -18,7 +18,7 @@ use super::edge::Edge;
 use super::limits;
 use super::problem::{Code, Refusal};
 use super::story::Telling;
-use crate::admission::{Ask, Step, Verdict};
+use crate::admission::{Ask, Step};
 use crate::authn::{self, AuthnError};
 use crate::model::{Name, Principal, Target, is_name, is_scope};
 
@@ -99,7 +99,8 @@ pub(super) async fn answer(
     let (principal, target) = (caller.principal(), question.target());
     let ask = question.ask(&target);
     if question.explain {
-        return Ok(Json(Explanation::of(principal, edge.explain(&caller, &ask))).into_response());
+        let (steps, valid) = edge.explain(&caller, &ask);
+        return Ok(Json(Explanation::of(principal, steps, valid)).into_response());
     }
     let how = edge.admission.limit_headers();
     match edge.admit(&caller, ask).await {
@@ -134,8 +135,7 @@ struct Explanation<'a> {
 }
 
 impl<'a> Explanation<'a> {
-    fn of(principal: &'a Principal, steps: Vec<Step>) -> Self {
-        let valid = steps.iter().all(|step| matches!(step.verdict, Verdict::Pass));
+    fn of(principal: &'a Principal, steps: Vec<Step>, valid: bool) -> Self {
         let (client, key_id) = (&*principal.client, principal.key());
         Self { valid, client, key_id, scopes: &principal.scopes, steps }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Instant;
 
+use gatepost::clock::{Clock, SystemClock};
 use gatepost::codec;
 use gatepost::drainer;
 use gatepost::journal::{Config, End, MergeError, SOURCES_MAX, Scope};
@@ -138,7 +139,7 @@ async fn nothing_is_merged_with_a_stream_whose_fate_is_unknown() {
     let data = gateway.kill().await;
     let gateway = open(data, &url);
     gateway.journal.examine(&|| false);
-    for scope in [Scope::Own, Scope::All] {
+    for scope in [Scope::Own, Scope::All(None)] {
         assert!(!try_merge(&gateway, scope).unwrap(), "also after a restart");
     }
     proxy.set(Fault::None);
@@ -253,13 +254,14 @@ async fn years_without_postgres_settle_in_totals() {
         gateway = open(data, &db.url);
     }
     gateway.journal.examine(&|| false);
-    assert!(try_merge(&gateway, Scope::All).unwrap());
+    let all = Scope::All(Some(SystemClock::new().now()));
+    assert!(try_merge(&gateway, all).unwrap());
     count(&gateway, 0..3).await;
     drain(&gateway).await;
     assert_eq!(db.number(TOTAL).await, BACKLOG + 3);
     assert_eq!(db.number(HOURS).await, 3, "what was merged belongs to no hour any more");
     assert_eq!(db.number("SELECT count(*) FROM gatepost.key_activity").await, MUCH as i64);
-    assert!(!try_merge(&gateway, Scope::All).unwrap());
+    assert!(!try_merge(&gateway, all).unwrap());
     nothing_set_aside(&gateway);
     drop(gateway.shut_down().await);
 }

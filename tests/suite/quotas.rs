@@ -1,14 +1,23 @@
 //! Quotas of the real program: exact through restarts, kills and outages, and among gateways.
 
+use std::sync::Arc;
+
 use axum::http::Method;
+use gatepost::cache::Source;
+use gatepost::clock::{Clock, ManualClock, SystemClock};
 use gatepost::entropy::{Entropy, SeededEntropy};
+use gatepost::journal::Reader;
+use gatepost::model::Timestamp;
 use serde_json::json;
 use sqlx::Executor;
+use tempfile::TempDir;
 
 use crate::support::cluster::Cluster;
 use crate::support::database::Database;
 use crate::support::dice::long;
 use crate::support::gateway::{Gateway, Made, until};
+use crate::support::in_process::{self, drain};
+use crate::support::postgres::{at, quota};
 
 const QUICK: &str = "[postgres]\npoll_interval = \"200ms\"\nconnect_timeout = \"500ms\"\n";
 
@@ -226,4 +235,43 @@ async fn a_key_has_a_quota_of_its_own_and_observing_charges_nothing_beyond() {
     let quotas = shown[0]["quotas"].as_array().unwrap();
     let used = |of: &str| quotas.iter().find(|quota| quota["of"] == of).unwrap()["used"].clone();
     assert_eq!([used("acme"), used(&key.id), used(&other.id)], [3, 2, 1]);
+}
+
+/// A clock that says 2100, also at a start and while Postgres answers, takes no used-up quota off
+/// the disk, nor keeps one from being read.
+#[tokio::test]
+async fn a_clock_in_2100_for_a_while_forgets_nothing() {
+    let db = Database::new().await;
+    let clock = Arc::new(ManualClock::new(SystemClock::new().now()));
+    let (right, in_2100) = (clock.now(), Timestamp(4_102_444_800_000_000));
+    let open = |data: TempDir| {
+        let source: Arc<dyn Source> = at(&db.url).source();
+        let (by, config) = (clock.clone(), in_process::config());
+        in_process::Gateway::by(by, Reader::InProcess, data, &db.url, Some(source), config)
+    };
+    let gateway = open(TempDir::new().unwrap());
+    let fact = quota("acme", 10);
+    let room = gateway.journal.reserve().unwrap();
+    gateway.journal.use_quota(room, fact.key.clone(), 10).durable().await.unwrap();
+    drain(&gateway).await;
+    let used = |gateway: &in_process::Gateway| {
+        gateway.cache.quota_base(&fact.key).unwrap().map(|base| base.own)
+    };
+    assert_eq!(used(&gateway), Some(10));
+    let mut data = gateway.shut_down().await;
+    for emptied in [false, true] {
+        if emptied {
+            std::fs::remove_dir_all(data.path().join("cache")).unwrap();
+        }
+        clock.set(in_2100);
+        let gateway = open(data);
+        drain(&gateway).await;
+        assert!(gateway.cache.quota_bases_known());
+        assert_eq!(used(&gateway), Some(10), "in 2100");
+        data = gateway.shut_down().await;
+        clock.set(right);
+        let gateway = open(data);
+        assert_eq!(used(&gateway), Some(10), "and back");
+        data = gateway.shut_down().await;
+    }
 }

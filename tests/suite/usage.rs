@@ -1,5 +1,8 @@
 //! `gatepost usage`: of all time it says what the views say, also of hours that are no more.
 
+use std::time::Duration;
+
+use gatepost::clock::{Clock, SystemClock};
 use gatepost::journal::Config;
 use gatepost::model::Timestamp;
 use gatepost::model::fact::{Counter, Counts, Lane, UsageFact};
@@ -81,6 +84,10 @@ async fn told(gateway: &Gateway, period: &str) -> Value {
 async fn what_was_folded_without_postgres_is_told_before_and_after_it_has_settled() {
     let mut gateway = Gateway::new(None, "");
     move_to(years_ago(400).await, &gateway.data_dir());
+    // Nobody has set its clock for two days: what is over by it may be folded.
+    let now = SystemClock::new().now();
+    let believed = format!("{} {}", now.0, now.minus(Duration::from_secs(2 * 24 * 3600)).0);
+    std::fs::write(gateway.data_dir().join("calendar"), believed).unwrap();
     gateway.start().await;
     gateway.create_client("acme").await;
     let key = gateway.create_key("acme").await;

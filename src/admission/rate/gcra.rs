@@ -60,8 +60,9 @@ impl Instant {
     }
 
     /// How far a bucket's TAT lies ahead of now. What was written with another rate stands for as
-    /// many requests as it did, rounded up.
-    pub(super) fn ahead(&self, slot: Option<&Slot>) -> u128 {
+    /// many requests as it does now, rounded up, and is written anew: from here on it runs out at
+    /// this one.
+    pub(super) fn ahead(&self, slot: Option<&mut Slot>) -> u128 {
         let Some(slot) = slot else { return 0 };
         let Some(whole) = slot.tat.checked_sub(self.now) else { return 0 };
         let (limit, window) = (u128::from(slot.limit), u128::from(slot.window));
@@ -70,7 +71,9 @@ impl Instant {
             return ahead;
         }
         let (whole, rest) = divide(ahead, window);
-        whole * self.window + (rest * self.window).div_ceil(window)
+        let ahead = whole * self.window + (rest * self.window).div_ceil(window);
+        *slot = self.slot(ahead);
+        ahead
     }
 
     pub(super) fn slot(&self, ahead: u128) -> Slot {

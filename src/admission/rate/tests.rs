@@ -24,7 +24,7 @@ fn take(
     now: Duration,
 ) -> Result<Vec<Level>, TakeError> {
     let mut levels = vec![Level::default(); charges.len()];
-    limiter.take(charges, cost, now, &mut levels).map(|()| levels)
+    limiter.take(charges, cost, now, &mut levels, &mut || true).map(|()| levels)
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -252,4 +252,68 @@ fn extremes_neither_panic_nor_open() {
 #[test]
 fn a_bucket_is_small() {
     assert_eq!(size_of::<(Key, Slot)>(), 48);
+}
+
+proptest! {
+    /// A bucket that is full goes on at the new rate from the first time that anybody looks, also
+    /// one who is refused; and who comes when told to passes.
+    #[test]
+    fn a_changed_rate_is_in_force_at_the_first_look(
+        old in (1_u32..1_000, 1_u64..3_000_000, 1_u32..100),
+        new in (1_u32..1_000, 1_u64..3_000_000, 1_u32..100),
+        idle in 0_u64..100_000,
+        looks in prop::collection::vec(0_u64..1_000_000, 0..20),
+    ) {
+        let of = |(limit, millis, burst)| {
+            [charge(1, 7, rate(limit, Duration::from_millis(millis), burst))]
+        };
+        let (before, after) = (of(old), of(new));
+        let limiter = Limiter::new(10, 1);
+        let mut now = SECOND;
+        take(&limiter, &before, old.2, now).expect("all of it");
+        now += Duration::from_millis(idle);
+        // By the definition: what was in when it was first looked at, in requests, runs out evenly.
+        let instant = Instant::new(&after[0].rate, now);
+        let shard = limiter.shards[0].lock().expect("no panic");
+        let first = instant.ahead(shard.slots.values().next().copied().as_mut());
+        drop(shard);
+        let start = now;
+        let mut steps = looks.into_iter();
+        loop {
+            match take(&limiter, &after, 1, now) {
+                Ok(_) => break,
+                Err(TakeError::Refused { retry_after: Some(wait), .. }) => {
+                    let gone = (now - start).as_nanos() * u128::from(new.0);
+                    let ahead = first.saturating_sub(gone) + u128::from(new.1) * 1_000_000;
+                    let over = ahead - u128::from(new.1) * 1_000_000 * u128::from(new.2);
+                    prop_assert_eq!(wait.as_nanos(), over.div_ceil(u128::from(new.0)));
+                    match steps.next() {
+                        Some(early) => now += wait.min(Duration::from_nanos(early)),
+                        None => {
+                            now += wait;
+                            prop_assert!(take(&limiter, &after, 1, now).is_ok());
+                            break;
+                        }
+                    }
+                }
+                Err(other) => prop_assert!(false, "{:?}", other),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_slow_limit_made_fast_lets_pass_when_it_says() {
+    let limiter = Limiter::new(10, 1);
+    let month = Duration::from_secs(31 * 24 * 3600);
+    take(&limiter, &[charge(1, 7, rate(100, month, 100))], 100, SECOND).expect("all of it");
+    let fast = [charge(1, 7, rate(100, SECOND, 100))];
+    let soon = Duration::from_millis(10);
+    let refused = take(&limiter, &fast, 1, SECOND);
+    assert_eq!(refused, Err(TakeError::Refused { at: 0, retry_after: Some(soon) }));
+    assert!(take(&limiter, &fast, 1, SECOND + soon).is_ok());
+    // And one made slow is slow from then on, though nothing passes.
+    let slow = [charge(1, 7, rate(100, month, 100))];
+    assert!(take(&limiter, &slow, 1, SECOND + soon).is_err());
+    assert!(take(&limiter, &slow, 1, SECOND * 3600).is_err());
 }

@@ -31,15 +31,15 @@ pub(super) fn quotas(
     over: Option<Timestamp>,
     pace: &mut Pace<'_>,
 ) -> Result<Vec<Fact>, MergeError> {
-    let mut used = BTreeMap::<QuotaKey, u64>::new();
+    let mut used = HashMap::<QuotaKey, u64>::new();
     each(segments, pace, |fact| {
         if let Fact::Quota(fact) = fact
             && over.is_none_or(|over| fact.key.until >= over)
         {
-            let sum = used.entry(fact.key).or_insert(0);
-            *sum = sum.saturating_add(fact.used);
+            fact.key.add(fact.used, &mut used);
         }
     })?;
+    let used: BTreeMap<_, _> = used.into_iter().collect();
     Ok(used.into_iter().map(|(key, used)| Fact::Quota(QuotaFact { key, used })).collect())
 }
 

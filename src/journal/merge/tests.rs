@@ -385,7 +385,7 @@ proptest! {
         journal.shutdown().expect("a working disk");
         drop(journal);
         let (journal, _) = open(data.path());
-        while journal.merge(Scope::All, &|| false).expect("a working disk") {}
+        while journal.merge(Scope::All(None), &|| false).expect("a working disk") {}
         prop_assert_eq!(sums(&journal), expected);
     }
 }

@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{Period, PolicySpec, Right};
 use crate::model::units::Span;
@@ -18,6 +21,8 @@ pub const WINDOW_MAX: Span = Span::secs(31 * 24 * 3600);
 const WINDOW_MIN: Span = Span::millis(1);
 /// A burst that is used up is there again after so long at most.
 const REFILL_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// The largest number that a header may hold (RFC 9651 §3.3.1).
+const QUOTA_MAX: u64 = 999_999_999_999_999;
 /// It stands in headers.
 const LIMIT_NAME_MAX: usize = 64;
 
@@ -130,13 +135,22 @@ fn limits(spec: &PolicySpec, found: &mut Found) {
     }
     for (at, quota) in spec.quotas.iter().enumerate() {
         name(found, &quota.name, format!("quotas[{at}].name"));
-        let limit = (1..=i64::MAX.unsigned_abs()).contains(&quota.limit);
-        let rule = format!("must lie between 1 and {}", i64::MAX);
+        let limit = (1..=QUOTA_MAX).contains(&quota.limit);
+        let rule = format!("must lie between 1 and {QUOTA_MAX}");
         found.unless(limit, format!("quotas[{at}].limit"), rule);
         if let Err(error) = Period::new(quota.period, &quota.timezone) {
             found.unless(false, format!("quotas[{at}].timezone"), error.to_string());
         }
     }
+}
+
+/// The network that one in IPv6 stands for, where that is in IPv4: addresses are compared as what
+/// they map.
+pub fn mapped(network: &IpNet) -> Option<IpNet> {
+    let IpAddr::V4(plain) = network.network().to_canonical() else { return None };
+    let IpNet::V6(network) = network else { return None };
+    let length = network.prefix_len().checked_sub(96)?;
+    Ipv4Net::new(plain, length).ok().map(IpNet::V4)
 }
 
 fn networks(spec: &PolicySpec, found: &mut Found) {
@@ -146,6 +160,11 @@ fn networks(spec: &PolicySpec, found: &mut Found) {
         for (at, network) in networks.iter().enumerate() {
             let rule = format!("{network} has bits behind its prefix; write {}", network.trunc());
             found.unless(network.trunc() == *network, format!("{list}[{at}]"), rule);
+            if let Some(plain) = mapped(network) {
+                let rule =
+                    format!("{network} maps IPv4 addresses, and would match none; write {plain}");
+                found.unless(false, format!("{list}[{at}]"), rule);
+            }
         }
     }
     let positive = spec.max_stale.is_none_or(|span| span.0 > Duration::ZERO);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use jiff::ToSpan;
 use jiff::tz::TimeZone;
-use jiff::{ToSpan, Zoned};
 
 use super::PeriodUnit;
 use crate::model::Timestamp;
@@ -58,11 +58,7 @@ impl Period {
     fn in_calendar(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let now = jiff::Timestamp::from_microsecond(now.0).ok()?.to_zoned(self.zone.clone());
         let (start, next) = match self.unit {
-            PeriodUnit::Hour => {
-                let start = now.with().minute(0).second(0).subsec_nanosecond(0).build().ok()?;
-                let next = start.checked_add(1.hour()).ok()?;
-                (start, next)
-            }
+            PeriodUnit::Hour => return self.hour(now.timestamp()),
             PeriodUnit::Day => {
                 let start = now.start_of_day().ok()?;
                 let next = start.tomorrow().ok()?.start_of_day().ok()?;
@@ -79,12 +75,27 @@ impl Period {
                 (first.start_of_day().ok()?, next.start_of_day().ok()?)
             }
         };
-        Some((moment(&start), moment(&next)))
+        Some((moment(start.timestamp()), moment(next.timestamp())))
+    }
+
+    /// Whole hours of the clock on the wall. One is cut short where that is set by half an hour, as
+    /// in a few zones: so every moment lies in one.
+    fn hour(&self, now: jiff::Timestamp) -> Option<(Timestamp, Timestamp)> {
+        const HOUR: i64 = 3_600_000_000;
+        let offset = i64::from(self.zone.to_offset(now).seconds()) * 1_000_000;
+        let hour = now.as_microsecond() - (now.as_microsecond() + offset).rem_euclid(HOUR);
+        // What precedes lies before, and a shift may be now.
+        let after_now = now.checked_add(1.nanosecond()).ok()?;
+        let before = self.zone.preceding(after_now).next();
+        let after = self.zone.following(now).next();
+        let before = before.map_or(Timestamp::NEG_INFINITY, |shift| moment(shift.timestamp()));
+        let after = after.map_or(Timestamp(i64::MAX), |shift| moment(shift.timestamp()));
+        Some((Timestamp(hour).max(before), Timestamp(hour + HOUR).min(after)))
     }
 }
 
-fn moment(at: &Zoned) -> Timestamp {
-    Timestamp(at.timestamp().as_microsecond())
+fn moment(at: jiff::Timestamp) -> Timestamp {
+    Timestamp(at.as_microsecond())
 }
 
 #[cfg(test)]
@@ -167,6 +178,16 @@ mod tests {
     }
 
     #[test]
+    fn an_hour_in_which_the_clock_is_set_by_half_of_one_is_cut_short() {
+        let told = |now| around(PeriodUnit::Hour, "Australia/Lord_Howe", now);
+        let of = |start: &str, next: &str| (start.to_owned(), next.to_owned());
+        let back = of("2026-04-04T15:00:00Z", "2026-04-04T15:30:00Z");
+        assert_eq!(told("2026-04-04T15:15:00Z"), back);
+        let ahead = of("2026-10-03T15:30:00Z", "2026-10-03T16:00:00Z");
+        assert_eq!(told("2026-10-03T15:45:00Z"), ahead);
+    }
+
+    #[test]
     fn beyond_the_calendar_nothing_panics() {
         let period = Period::new(PeriodUnit::Month, "UTC").expect("a zone");
         for now in [i64::MIN, i64::MAX] {
@@ -176,7 +197,9 @@ mod tests {
         assert!(Period::new(PeriodUnit::Day, "").is_err());
     }
 
-    const ZONES: [&str; 4] = ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia"];
+    /// The last one shifts by half an hour.
+    const ZONES: [&str; 5] =
+        ["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Apia", "Australia/Lord_Howe"];
     const UNITS: [PeriodUnit; 4] =
         [PeriodUnit::Hour, PeriodUnit::Day, PeriodUnit::Month, PeriodUnit::Year];
 

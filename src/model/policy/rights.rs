@@ -1,7 +1,8 @@
 //! Rights: `<table>.<operation>`, with `*` for any table or operation; `*` alone is everything.
 //!
 //! The scopes of a key that read like rights narrow it to them where a table is known. A request
-//! that no route names a table for asks for `gateway.access`.
+//! that no route names a table for asks for `gateway.access`; a table of that name is covered by
+//! `*` alone.
 
 use super::super::{Name, Target};
 
@@ -99,8 +100,9 @@ pub fn covers(pattern: &str, target: &Target) -> bool {
 }
 
 fn fits(table: &str, operation: &str, target: &Target) -> bool {
-    (table == "*" || table == target.table_or_gateway())
-        && (operation == "*" || *operation == *target.operation)
+    // A table that is really called so is another thing.
+    let named = if table == NO_TABLE { target.table.is_empty() } else { *table == *target.table };
+    (table == "*" || named) && (operation == "*" || *operation == *target.operation)
 }
 
 /// Whether a key's scopes keep it from what is asked for: where a table is known, and some of them
@@ -135,11 +137,14 @@ mod tests {
             ("billing", "delete", true),
             ("bill", "delete", false),
             ("", "access", false),
+            ("gateway", "access", false),
         ] {
             assert_eq!(some.allow(&target(table, operation)), allowed, "{table}.{operation}");
         }
         assert!(rights(&["*"]).allow(&Target::access()));
         assert!(rights(&["gateway.*"]).allow(&Target::access()));
+        assert!(!rights(&["gateway.*"]).allow(&target("gateway", "read")), "it is a table");
+        assert!(rights(&["*.read"]).allow(&target("gateway", "read")));
         assert!(!rights(&[]).allow(&Target::access()), "an empty list allows nothing");
     }
 

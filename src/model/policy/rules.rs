@@ -72,8 +72,9 @@ impl Networks {
         !(self.allow.is_empty() && self.deny.is_empty())
     }
 
-    /// Whether an address may be used. Deny wins.
+    /// Whether an address may be used. Deny wins. One that maps an IPv4 address is that address.
     pub fn allow(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
         let within = |networks: &[IpNet]| networks.iter().any(|network| network.contains(&ip));
         !within(&self.deny) && (self.allow.is_empty() || within(&self.allow))
     }

@@ -84,8 +84,8 @@ fn each_fault_is_told_with_its_field() {
         ),
         (r#"{"quotas":[{"name":"a","limit":0,"period":"day"}]}"#, "quotas[0].limit: must"),
         (
-            r#"{"quotas":[{"name":"a","limit":9223372036854775808,"period":"day"}]}"#,
-            "quotas[0].limit: ",
+            r#"{"quotas":[{"name":"a","limit":1000000000000000,"period":"day"}]}"#,
+            "quotas[0].limit: must",
         ),
         (
             r#"{"quotas":[{"name":"a","limit":1,"period":"day","timezone":"Mars"}]}"#,
@@ -93,6 +93,11 @@ fn each_fault_is_told_with_its_field() {
         ),
         (r#"{"concurrency":{"limit":0}}"#, "concurrency.limit: must"),
         (r#"{"ip_allow":["10.0.0.0/33"]}"#, "ip_allow[0]: "),
+        (
+            r#"{"ip_deny":["10.0.0.0/8","::ffff:10.9.0.0/112"]}"#,
+            "ip_deny[1]: ::ffff:10.9.0.0/112 maps IPv4 addresses, and would match none; write \
+             10.9.0.0/16",
+        ),
         (r#"{"ip_deny":["10.0.0.1/8"]}"#, "ip_deny[0]: 10.0.0.1/8 has bits behind its prefix"),
         (
             r#"{"rights":["orders.read","or ders.read"]}"#,

@@ -89,6 +89,12 @@ pub(super) async fn bases(
     Ok(QuotaBases { used, positions, next })
 }
 
+/// What time it is there.
+pub(super) async fn now(conn: &mut PgConnection) -> Result<Timestamp, sqlx::Error> {
+    let now = sqlx::query_scalar!(r#"SELECT gatepost.to_micros(now()) AS "now!""#);
+    now.fetch_one(conn).await.map(Timestamp)
+}
+
 async fn of(
     conn: &mut PgConnection,
     node: &str,

@@ -157,7 +157,9 @@ impl Edge {
             Err(denial) => denial,
         };
         self.refused(caller, &denial, ask.ip);
-        if self.meter.denied(caller.principal(), ask.target, now).settled().await.is_err() {
+        let commit = caller.enforcement().rules.and_then(|rules| rules.commit);
+        let counted = self.meter.denied(caller.principal(), ask.target, now, commit);
+        if counted.settled().await.is_err() {
             tracing::warn!("a denial was answered but could not be counted");
         }
         Err(denial.into())
@@ -197,7 +199,7 @@ impl Edge {
     }
 
     /// Every check of a request that is not made, step by step.
-    pub(in crate::server) fn explain(&self, caller: &Caller, ask: &Ask<'_>) -> Vec<Step> {
+    pub(in crate::server) fn explain(&self, caller: &Caller, ask: &Ask<'_>) -> (Vec<Step>, bool) {
         let now = self.clock.now();
         self.admission.explain(&self.presented(caller, now), ask, now, self.clock.monotonic())
     }

@@ -107,7 +107,7 @@ async fn two_merges_of_the_same_streams_are_counted_once_and_not_merged_into_one
     let copied = clone(original.data.path());
     let merged = merge(&original);
     let copy = open(copied, &db.url);
-    assert!(try_merge(&copy, Scope::All).unwrap());
+    assert!(try_merge(&copy, Scope::All(None)).unwrap());
     let data = copy.shut_down().await;
     let beside = |data: &Path| data.join("journal/usage").join(merged.to_string());
     in_process::copy(&beside(original.data.path()), &beside(data.path()));
@@ -116,7 +116,7 @@ async fn two_merges_of_the_same_streams_are_counted_once_and_not_merged_into_one
     for _ in 0..4 {
         count(&gateway, MUCH..MUCH + 1).await;
     }
-    assert!(try_merge(&gateway, Scope::All).unwrap(), "what came after");
+    assert!(try_merge(&gateway, Scope::All(None)).unwrap(), "what came after");
     drain(&gateway).await;
     let total = db.number(TOTAL).await;
     // One of them has what came after, and the first to be sent is counted.

@@ -137,7 +137,12 @@ async fn addresses_are_taken_from_trusted_proxies_only() {
         (403, "ip_denied".into()),
         "loopback itself"
     );
-    for (ip, valid) in [("10.1.2.3", true), ("10.9.2.3", false)] {
+    for (ip, valid) in [
+        ("10.1.2.3", true),
+        ("10.9.2.3", false),
+        ("::ffff:10.1.2.3", true),
+        ("::ffff:10.9.2.3", false),
+    ] {
         let told = verify(&gateway, json!({ "key": key.key, "ip": ip })).await.json();
         assert_eq!(told["valid"], valid);
     }
@@ -147,4 +152,26 @@ async fn addresses_are_taken_from_trusted_proxies_only() {
     std::fs::write(gateway.dir().join("gatepost.toml"), text).unwrap();
     gateway.start().await;
     assert_eq!(from(&gateway, "10.1.2.3").await, 403, "a stranger's word does not count");
+}
+
+#[tokio::test]
+async fn a_denial_of_a_policy_that_commits_before_its_reply_outlives_a_kill() {
+    let mut gateway = Gateway::new(
+        None,
+        "[journal]\ninterval = \"10s\"\n[[clients]]\nname = \"acme\"\n[[policies]]\nname = \
+            \"default\"\nrights = []\ncommit = \"before_reply\"\n",
+    );
+    gateway.start().await;
+    let key = gateway.create_key("acme").await;
+    for _ in 0..3 {
+        assert_eq!(gateway.http().verdict(&key.key).await.0, 403);
+    }
+    gateway.kill9();
+    gateway.start().await;
+    until("what was counted is read", || async {
+        let usage = gateway.run(&["usage", "--period", "all"]).await.json();
+        let rows = usage.as_array().expect("a list").clone();
+        rows.iter().map(|row| row["sum"]["denied"].as_u64().unwrap_or(0)).sum::<u64>() == 3
+    })
+    .await;
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::cache::{self, Cache, Declared, Source};
-use gatepost::clock::SystemClock;
+use gatepost::clock::{SharedClock, SystemClock};
 use gatepost::drainer::{self, Drainer};
 use gatepost::entropy::SystemEntropy;
 use gatepost::journal::{self, Journal, Reader};
@@ -74,7 +74,19 @@ impl Gateway {
         source: Option<Arc<dyn Source>>,
         config: journal::Config,
     ) -> Self {
-        let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
+        Self::by(Arc::new(SystemClock::new()), reader, data, url, source, config)
+    }
+
+    /// By a clock of its own.
+    pub fn by(
+        clock: SharedClock,
+        reader: Reader,
+        data: TempDir,
+        url: &str,
+        source: Option<Arc<dyn Source>>,
+        config: journal::Config,
+    ) -> Self {
+        let entropy = Arc::new(SystemEntropy::new());
         let metrics = Arc::new(Metrics::new());
         let (handed, measured) = (entropy.clone(), metrics.clone());
         let (journal, state) =

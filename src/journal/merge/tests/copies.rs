@@ -16,7 +16,7 @@ async fn merged_twice() -> (TempDir, Sums) {
     let (once, merged) = (sums(&journal), journal.segments(Lane::Usage)[0].clone());
     drop(journal);
     let (journal, _) = open(copied.path());
-    assert!(merge(&journal, Scope::All));
+    assert!(merge(&journal, Scope::All(None)));
     journal.shutdown().expect("a working disk");
     let beside = copied.path().join("journal/usage").join(merged.stream.to_string());
     copy(merged.dir(), &beside);
@@ -31,7 +31,7 @@ async fn segments_that_stand_for_the_same_streams_are_not_merged_into_one() {
     for first in 1000..1004 {
         closed(&journal, first).await;
     }
-    assert!(merge(&journal, Scope::All), "the others");
+    assert!(merge(&journal, Scope::All(None)), "the others");
     let segments = journal.segments(Lane::Usage);
     assert_eq!(segments.len(), 2);
     for segment in &segments {

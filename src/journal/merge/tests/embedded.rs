@@ -4,6 +4,11 @@ use super::*;
 use crate::model::fact::{AuditEntry, Revocation, RevocationKind};
 use crate::model::{Advance, Session};
 
+/// Everything, by a clock that is right.
+fn today() -> Scope {
+    Scope::All(Some(SystemClock::new().now()))
+}
+
 #[tokio::test]
 async fn what_another_process_wrote_is_merged_only_where_nothing_was_ever_sent() {
     for attached in [false, true] {
@@ -21,7 +26,7 @@ async fn what_another_process_wrote_is_merged_only_where_nothing_was_ever_sent()
         journal.examine(&|| false);
         let before = sums(&journal);
         assert!(!merge(&journal, Scope::Own), "nothing of its own");
-        assert_eq!(merge(&journal, Scope::All), !attached);
+        assert_eq!(merge(&journal, today()), !attached);
         assert_eq!(sums(&journal), before);
     }
 }
@@ -34,7 +39,7 @@ async fn an_embedded_gateway_that_starts_often_does_not_keep_a_segment_for_each(
     for start in 0..STARTS {
         let (journal, state) = open(data.path());
         assert_eq!(earliest(state).len() as u64, start.div_ceil(2));
-        merge(&journal, Scope::All);
+        merge(&journal, today());
         let (count, hour) = (counts(1, 7), i64::try_from(start).expect("small"));
         let counted = Counter { hour, ..counter(1) };
         let _unawaited = journal.count(journal.reserve().expect("room"), counted, count);
@@ -53,7 +58,7 @@ async fn an_embedded_gateway_that_starts_often_does_not_keep_a_segment_for_each(
     }
     assert!(most < 24, "{most} segments");
     let (journal, state) = open(data.path());
-    while merge(&journal, Scope::All) {}
+    while merge(&journal, today()) {}
     assert!(state.len() < STARTS as usize, "merged by their law");
     let revoked = earliest(state);
     let later: Vec<i64> = (1..STARTS as i64).step_by(2).collect();
@@ -87,7 +92,7 @@ async fn sessions_that_are_long_over_drop_out_only_where_nothing_was_ever_sent()
         if attached {
             journal.attach().expect("writable");
         }
-        assert!(merge(&journal, Scope::All));
+        assert!(merge(&journal, today()));
         assert_eq!(journal.segments(Lane::State).len(), 1);
         journal.shutdown().expect("a working disk");
         drop(journal);

@@ -64,6 +64,6 @@ async fn what_a_half_made_merge_stands_for_is_not_sent_before_it_is_removed() {
 
     let (journal, _) = open(data.path());
     assert_eq!((sums(&journal), dirs(data.path(), "usage").len()), (before.clone(), segments));
-    assert!(merge(&journal, Scope::All));
+    assert!(merge(&journal, Scope::All(None)));
     assert_eq!((sums(&journal), dirs(data.path(), "usage").len()), (before, 1));
 }

@@ -1,0 +1,148 @@
+//! What callers are told of where they stand, and what quotas hold on to.
+
+use super::*;
+use crate::admission::quotas::Quotas;
+
+#[test]
+fn a_mapped_address_is_the_address_that_it_maps() {
+    let (admission, principal, target) = (admission(), principal(&[]), orders());
+    let deny = rules(r#"{"ip_deny":["10.9.0.0/16"]}"#);
+    let allow = rules(r#"{"ip_allow":["10.9.0.0/16"]}"#);
+    let ip = Some("::ffff:10.9.2.3".parse().expect("an address"));
+    let check = |policy| {
+        let caller = presented(&principal, policy);
+        admission.check(caller, Ask::request(&target, ip), NOON).map(drop)
+    };
+    assert_eq!(check(&deny), Err(Denial::IpDenied));
+    assert_eq!(check(&allow), Ok(()));
+}
+
+fn left(report: &Report) -> Vec<(String, u64)> {
+    report.limits().map(|(name, _, left)| (name.to_owned(), left.remaining)).collect()
+}
+
+#[test]
+fn a_refusal_by_one_quota_tells_the_others_as_they_stand() {
+    let (admission, principal, target) = (admission(), principal(&[]), orders());
+    let policy = rules(
+        r#"{"rate_limits":[{"name":"r","limit":9,"window":"1h"}],
+            "quotas":[{"name":"wide","limit":10,"period":"day"},
+                      {"name":"narrow","limit":1,"period":"day","per":"key"},
+                      {"name":"other","limit":7,"period":"year"}]}"#,
+    );
+    let ask = |cost| Ask { cost, ..Ask::request(&target, None) };
+    let of = |cost| decide(&admission, presented(&principal, &policy), ask(cost), Duration::ZERO);
+    assert!(of(1).is_ok());
+    let told = |denial: &Denial| left(denial.report().expect("limits"));
+    let stand = [("r", 8), ("wide", 9), ("narrow", 0), ("other", 6)].map(|(n, l)| (n.into(), l));
+    let Err(denial @ Denial::QuotaExceeded(_)) = of(1) else { panic!("narrow is used up") };
+    assert_eq!(told(&denial), stand);
+    // Both refuse: the one that lasts longer is told.
+    let Err(denial @ Denial::QuotaExceeded(_)) = of(9) else { panic!("narrow is used up") };
+    assert_eq!(told(&denial), stand);
+}
+
+#[test]
+fn what_never_fits_is_told_no_time() {
+    let (admission, principal, target) = (admission(), principal(&[]), orders());
+    let policy = rules(r#"{"quotas":[{"name":"q","limit":20,"period":"year"}]}"#);
+    for (cost, never) in [(20, false), (20, false), (21, true)] {
+        let ask = Ask { cost, ..Ask::request(&target, None) };
+        match decide(&admission, presented(&principal, &policy), ask, Duration::ZERO) {
+            Err(Denial::QuotaExceeded(told)) => assert_eq!(told.retry_after.is_none(), never),
+            passed => assert!(cost == 20 && passed.is_ok()),
+        }
+    }
+}
+
+#[test]
+fn of_what_nobody_can_say_nothing_is_told() {
+    let (principal, target) = (principal(&[]), orders());
+    let admission = Admission::new(Config::default(), NOON, AT, Arc::new(Metrics::new()));
+    let open = rules(
+        r#"{"on_undecidable":"allow","rate_limits":[{"name":"r","limit":2,"window":"1h"}],
+            "quotas":[{"name":"q","limit":20,"period":"year"}]}"#,
+    );
+    let ask = Ask::request(&target, None);
+    let permit = decide(&admission, presented(&principal, &open), ask, Duration::ZERO);
+    let permit = permit.expect("it fails open");
+    assert_eq!(left(permit.report().expect("limits")), [("r".into(), 1)]);
+    let caller = Presented { stale: true, ..presented(&principal, &open) };
+    assert!(admission.explain(&caller, &ask, NOON, AT).1, "it would be let through");
+}
+
+#[test]
+fn explanations_say_whether_what_is_observed_passes() {
+    let (admission, principal, target) = (admission(), principal(&["a"]), orders());
+    let observes = rules(r#"{"mode":"observe","rights":[]}"#);
+    let caller = presented(&principal, &observes);
+    let ask = Ask::request(&target, None);
+    assert!(admission.explain(&caller, &ask, NOON, AT).1);
+    let asked = ["b".into()];
+    assert!(!admission.explain(&caller, &Ask { scopes: &asked, ..ask }, NOON, AT).1, "scopes deny");
+    let over = Presented { standing: Standing::Key(KeyState::Revoked), ..caller };
+    assert!(!admission.explain(&over, &ask, NOON, AT).1);
+}
+
+#[test]
+fn a_table_of_quotas_that_was_full_has_room_again() {
+    let admission = admission_with(Config { max_quotas: 10, ..Config::default() });
+    let (principal, target) = (principal(&[]), orders());
+    let policy = rules(r#"{"quotas":[{"name":"q","limit":20,"period":"hour"}]}"#);
+    let at_hour = |hour: u64| {
+        let ask = Ask::request(&target, None);
+        decide(&admission, presented(&principal, &policy), ask, Duration::from_secs(3600 * hour))
+    };
+    for hour in 0..10 {
+        assert!(at_hour(hour).is_ok(), "{hour}");
+    }
+    // Clocks may go back: what was used is kept for a while, and there is no room.
+    assert!(matches!(at_hour(10), Err(Denial::PolicyUnavailable { .. })));
+    let full = "gatepost_admission_quotas_full_total 1";
+    assert!(admission.metrics.encode().contains(full));
+    for hour in (70..80).chain(200..210) {
+        assert!(at_hour(hour).is_ok(), "{hour}");
+    }
+    let much_later = Duration::from_secs(3600 * 1000);
+    admission.tidy(NOON.plus(much_later), AT + much_later);
+    assert!(admission.quotas().is_empty());
+}
+
+/// A journal that knows what was used before, by whatever it is asked with.
+struct Before(QuotaKey, u64);
+
+impl Bases for Before {
+    fn used(&self, key: &QuotaKey) -> Option<Used> {
+        let own = if self.0 == *key { self.1 } else { 0 };
+        Some(Used { own, ..Used::default() })
+    }
+}
+
+#[test]
+fn a_quota_whose_unit_changes_as_both_begin_keeps_what_was_used() {
+    /// 2027-01-01T12:00:00Z, and the month and year that it lies in.
+    const JANUARY: Timestamp = Timestamp(1_798_804_800_000_000);
+    const MONTH: Timestamp = Timestamp(1_798_761_600_000_000);
+    let (principal, target) = (principal(&[]), orders());
+    let unit =
+        |unit| rules(&format!(r#"{{"quotas":[{{"name":"q","limit":20,"period":"{unit}"}}]}}"#));
+    let (monthly, yearly) = (unit("month"), unit("year"));
+    let admission = Admission::new(Config::default(), JANUARY, AT, Arc::new(Metrics::new()));
+    let key =
+        QuotaKey { quota: "standard/q".into(), scope: "acme".into(), period: MONTH, until: MONTH };
+    admission.quotas().based_on(Arc::new(Before(key, 5)));
+    let ask = Ask::request(&target, None);
+    let used = |policy: &Arc<Rules>| {
+        let cleared = admission.check(presented(&principal, policy), ask, JANUARY);
+        admission.charge(cleared.expect("no limit"), JANUARY, AT).expect("some is left");
+        let standing = admission.standing(policy, Per::Client, &"acme".into(), JANUARY, AT);
+        standing[0].used
+    };
+    assert_eq!(used(&monthly), Some(6), "what an earlier process counted is found");
+    assert_eq!(used(&yearly), Some(7));
+    assert_eq!(used(&monthly), Some(8));
+    // And it lasts as long as the longer one.
+    let quotas: &Quotas = admission.quotas();
+    quotas.sweep(JANUARY.plus(Duration::from_secs(90 * 24 * 3600)));
+    assert_eq!(quotas.len(), 1);
+}

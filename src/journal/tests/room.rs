@@ -1,0 +1,33 @@
+//! Room that was given is kept.
+
+use super::*;
+
+#[tokio::test]
+async fn what_an_answer_waits_for_is_never_dropped() {
+    let data = TempDir::new().expect("temporary directory");
+    let config =
+        Config { on_full: OnFull::DropAndCount, interval: Span::secs(3600), ..Config::default() };
+    let (journal, _) = open(&data, config);
+    let strict = journal.reserve_for(Some(Commit::BeforeReply)).expect("room");
+    let other = journal.reserve().expect("room");
+    journal.shared.full.store(true, Ordering::Release);
+    assert!(journal.reserve_for(Some(Commit::BeforeReply)).is_err());
+    let quota = QuotaKey {
+        quota: "p/q".into(),
+        scope: "acme".into(),
+        period: Timestamp(0),
+        until: Timestamp(1),
+    };
+    let _never_awaited = journal.use_quota(strict, quota.clone(), 3);
+    let counted = journal.count(strict, counter(1), ONE);
+    let _never_awaited = journal.use_quota(other, quota.clone(), 4);
+    let _never_awaited = journal.count(other, counter(2), ONE);
+    counted.durable().await.expect("a working disk");
+    assert_eq!(usage_on_disk(&journal), 1, "the other was dropped, as configured");
+    let mut used = 0;
+    let quotas = journal.segments(Lane::Quota);
+    assert_eq!(quotas.len(), 1);
+    let each = &mut |_, _, fact: crate::model::fact::QuotaFact| used += fact.used;
+    journal.quotas_of(&quotas[0], u64::MAX, each).expect("readable");
+    assert_eq!(used, 3);
+}
