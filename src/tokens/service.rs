@@ -275,7 +275,7 @@ impl Tokens {
         Moment { wall, monotonic: self.clock.monotonic() }
     }
 
-    /// What is to be done about once a second: see [`Grace::keep`], and what was revoked while the
+    /// What is to be done about once a second: see `Grace::keep`, and what was revoked while the
     /// journal took nothing is recorded. Blocks.
     ///
     /// # Errors
