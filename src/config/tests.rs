@@ -147,6 +147,8 @@ fn wrong_types_name_the_key_and_where_it_was_set() {
 #[test]
 fn values_beyond_their_bounds_are_refused_all_at_once() {
     let text = r#"
+[server]
+trusted_proxies = ["10.0.0.0/8", "::ffff:192.0.2.0/120"]
 [admin]
 listen = "0.0.0.0:8081"
 [journal]
@@ -171,6 +173,8 @@ digest = "abc"
     let error = refused(text, &[("GATEPOST__DRAIN__BATCH_ROWS", "0")]);
     for expected in [
         "gatepost.toml: admin.listen: 0.0.0.0:8081 is not a loopback address",
+        "server.trusted_proxies[1]: ::ffff:192.0.2.0/120 maps IPv4 addresses, and would match \
+         none; write 192.0.2.0/24",
         "gatepost.toml: journal.interval: must be more than zero",
         "gatepost.toml: journal.segment_max_bytes: 2.0 GiB is more than journal.max_bytes",
         "gatepost.toml: cache.hot_entries: must be at least 1",
@@ -182,7 +186,7 @@ digest = "abc"
     ] {
         assert!(error.contains(expected), "{expected}\n--- not in:\n{error}");
     }
-    assert_eq!(error.lines().count(), 9, "{error}");
+    assert_eq!(error.lines().count(), 10, "{error}");
 }
 
 #[test]

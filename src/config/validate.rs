@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Config, Problem};
 use crate::journal::{Commit, OnFull};
-use crate::model::policy::PolicySpec;
+use crate::model::policy::{PolicySpec, mapped};
 use crate::model::units::Span;
 use crate::model::{
     DEFAULT_POLICY, Digest, NAME_MAX, SCOPES_BYTES_MAX, SCOPES_MAX, are_scopes, is_name,
@@ -94,6 +94,13 @@ fn listeners(config: &Config, found: &mut Found) {
         "admin.listen",
         "is the same as server.listen; give each its own port",
     );
+    for (at, network) in config.server.trusted_proxies.iter().enumerate() {
+        if let Some(plain) = mapped(network) {
+            let rule =
+                format!("{network} maps IPv4 addresses, and would match none; write {plain}");
+            found.unless(false, format!("server.trusted_proxies[{at}]"), rule);
+        }
+    }
     if let Err(error) = config.server.check() {
         found.unless(false, "server", error.to_string());
     }
