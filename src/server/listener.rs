@@ -70,7 +70,8 @@ where
     let patience = Patience {
         head: config.header_read_timeout.0,
         idle: config.idle_timeout.0,
-        request: config.request_timeout.0,
+        // Until the answer begins, and the answer.
+        request: config.request_timeout.0 * 2,
     };
     let entrance = Entrance { cutting, certificates, patience, metrics: Arc::clone(&metrics) };
     let mut server = server.acceptor(entrance);

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
-use axum::http::header::{COOKIE, HeaderMap, HeaderValue, UPGRADE};
+use axum::http::header::UPGRADE;
 use axum::http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use pin_project_lite::pin_project;
@@ -76,9 +76,6 @@ where
         if asks {
             self.slot.switched(Switch::Open);
         }
-        if request.version() == Version::HTTP_2 {
-            join_cookies(request.headers_mut());
-        }
         let running = self.slot.begin(self.bounds.requests_max);
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(self.peer));
@@ -123,32 +120,5 @@ where
         }
         let (running, patience) = (this.running.take(), *this.patience);
         Poll::Ready(Ok(answer.map(|body| Held::new(body, running, patience))))
-    }
-}
-
-/// In HTTP/2 a cookie may come in pieces, and HTTP/1 has one field for all (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
-    // Of values that were values it is one.
-    if let Ok(joined) = HeaderValue::from_bytes(&pieces.join(&b"; "[..])) {
-        headers.insert(COOKIE, joined);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cookies_in_pieces_become_one() {
-        let mut headers = HeaderMap::new();
-        for piece in ["a=1", "b=2"] {
-            headers.append(COOKIE, HeaderValue::from_static(piece));
-        }
-        join_cookies(&mut headers);
-        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
     }
 }

@@ -92,6 +92,7 @@ fn bodies_that_stand_still_or_trickle_are_cut_off() {
         assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
         assert!(answer.contains("request_timeout"), "{answer}");
     }
+    assert!(answers[1].contains("took longer than is accepted"), "{}", answers[1]);
     assert!(recorder.whole().is_empty());
     gateway.stop();
 }
