@@ -199,7 +199,7 @@ pub enum StoreError {
 }
 
 /// Whether an I/O error says nothing about the files themselves.
-fn is_trouble(error: &io::Error) -> bool {
+pub fn is_trouble(error: &io::Error) -> bool {
     use io::ErrorKind::{
         Interrupted, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
         WouldBlock,

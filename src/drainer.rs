@@ -162,8 +162,13 @@ pub struct Worker {
     /// When the ledger was last read; `None` while in doubt.
     certain_since: Option<Duration>,
     batch_rows: usize,
+    /// Nothing was applied since a failure, or the start: Postgres may answer and take nothing.
+    /// Whatever is sent is marked, and not merged any more: so only a little of one stream is.
+    probing: bool,
     /// A segment could not be read in this pass, because another handle has it.
     held: bool,
+    /// Another reason for which one could not be read: the first of this pass.
+    trouble: Option<SegmentError>,
 }
 
 /// What the drainer is built of.
@@ -215,7 +220,9 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         remembered,
         certain_since: None,
         batch_rows,
+        probing: true,
         held: false,
+        trouble: None,
     };
     (drainer, worker)
 }
@@ -257,6 +264,7 @@ impl Worker {
             self.certain_since = None;
             if matches!(failed, DrainError::Sink(SinkError::Failed(_) | SinkError::Unknown(_))) {
                 self.batch_rows = (self.batch_rows / 2).max(BATCH_ROWS_MIN);
+                self.probing = true;
             }
             // Once per outage, not once per attempt.
             if told.last_error.is_none() {
@@ -286,6 +294,7 @@ impl Worker {
         // By turns: however much usage there is, a revocation does not wait behind all of it. And
         // no further than what there was: on a slow way there would always be something new.
         self.held = false;
+        self.trouble = None;
         self.learn_quotas().await?;
         let mut behind = true;
         while behind {
@@ -296,16 +305,24 @@ impl Worker {
             self.settle_quotas().await?;
             self.settle().await;
         }
-        if self.held { Err(DrainError::Held) } else { Ok(()) }
+        match self.trouble.take() {
+            Some(error) => Err(error.into()),
+            None if self.held => Err(DrainError::Held),
+            None => Ok(()),
+        }
     }
 
     /// Sends one batch of a lane; whether it had to leave something behind.
     async fn drain_batch(&mut self, lane: Lane) -> Result<bool, DrainError> {
-        let bounds = Bounds { rows: self.batch_rows };
+        let bounds = match self.probing {
+            true => Bounds { rows: BATCH_ROWS_MIN, segments: 1 },
+            false => Bounds { rows: self.batch_rows, segments: usize::MAX },
+        };
         let journal = self.journal.clone();
         let gathered = tokio::task::spawn_blocking(move || gather(&journal, lane, bounds));
-        let gathered = gathered.await.map_err(|_| DrainError::Stopped)??;
+        let mut gathered = gathered.await.map_err(|_| DrainError::Stopped)??;
         self.held |= gathered.held;
+        self.trouble = self.trouble.take().or(gathered.trouble.take());
         if gathered.segments.is_empty() {
             return Ok(!gathered.whole);
         }
@@ -322,7 +339,9 @@ impl Worker {
         self.metrics.drain.rows.inc_by(applied.rows);
         self.metrics.drain.duration.observe((now - started).as_secs_f64());
         self.told.lock().unwrap_or_else(PoisonError::into_inner).last_commit = Some(now);
-        self.batch_rows = (self.batch_rows * 2).min(self.config.batch_rows);
+        if !std::mem::take(&mut self.probing) {
+            self.batch_rows = (self.batch_rows * 2).min(self.config.batch_rows);
+        }
         let whole = gathered.whole;
         if lane == Lane::Quota {
             self.quotas.sent(&gathered);

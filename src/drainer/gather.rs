@@ -27,6 +27,8 @@ pub struct Bounds {
     /// Distinct counters, or facts in the other lanes. Where reading on pays, up to [`STRETCH`]
     /// times as many.
     pub rows: usize,
+    /// Segments.
+    pub segments: usize,
 }
 
 /// A batch, and the segments that it stands for.
@@ -38,6 +40,8 @@ pub struct Gathered {
     pub whole: bool,
     /// Another handle kept a segment from being read.
     pub held: bool,
+    /// A segment cannot be read, and it is no damage that is known as such: the first.
+    pub trouble: Option<SegmentError>,
     /// A segment is being merged.
     merging: bool,
 }
@@ -105,10 +109,11 @@ fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered
     let mut gathered = Gathered { whole: true, ..Gathered::default() };
     let (mut merged, mut claims) = (Merged::default(), Vec::new());
     for segment in journal.segments(lane) {
-        if segment.is_blocked() {
+        if segment.is_blocked() || segment.is_stranded() {
             continue;
         }
-        if merged.full(&gathered.batch, bounds) {
+        let enough = gathered.segments.len() >= bounds.segments;
+        if enough || merged.full(&gathered.batch, bounds) {
             gathered.whole = false;
             break;
         }
@@ -136,7 +141,8 @@ fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered
             Err(SegmentError::Store(_)) if !segment.is_closed() => gathered.held = true,
             // Nothing of this segment has entered the batch: its first page could not be read.
             Err(error) if error.is_damage() => journal.quarantine(&segment, &error),
-            Err(error) => return Err(error),
+            // The others are no worse for it.
+            Err(error) => drop(gathered.trouble.get_or_insert(error)),
         }
     }
     let mut usage: Vec<_> =
@@ -216,8 +222,11 @@ fn gather_segment(
             break;
         }
     }
-    segment.counted(from, to, facts as u64);
+    if to > from {
+        segment.counted(from, to, facts as u64);
+    }
     let closed = (segment.is_sealed() && to == segment.durable_seq()).then_some(to);
     let range = StreamRange { stream: segment.stream, lane: segment.lane, from, to, closed };
-    Ok((to > from).then_some(range))
+    let tells = to > from || closed.is_some() && segment.has_end_to_tell();
+    Ok(tells.then_some(range))
 }

@@ -69,6 +69,7 @@ impl Worker {
             self.metrics.drain.recognised.inc();
         }
         segment.set_applied(applied);
+        segment.tell_end(row.is_some_and(|row| row.closed_seq.is_some()));
         back
     }
 

@@ -52,6 +52,9 @@ impl Worker {
         self.report(&gathered, &refused);
         for (segment, range) in &gathered.segments {
             segment.set_applied(range.to);
+            if range.closed.is_some() {
+                segment.tell_end(true);
+            }
             if segment.is_finished() {
                 segment.release();
             }

@@ -1,5 +1,6 @@
 //! Gathering: what a batch holds, where it ends, and what it says of the streams it stands for.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -7,13 +8,13 @@ use tempfile::TempDir;
 use super::gather::{Bounds, Gathered, gather};
 use crate::clock::SystemClock;
 use crate::entropy::SystemEntropy;
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Scope};
 use crate::metrics::Metrics;
 use crate::model::Timestamp;
 use crate::model::fact::{Counter, Counts, Lane};
 use crate::model::units::{Size, Span};
 
-const ALL: Bounds = Bounds { rows: 1_000_000 };
+const ALL: Bounds = Bounds { rows: 1_000_000, segments: usize::MAX };
 
 fn open(data: &TempDir) -> Journal {
     let config = journal::Config {
@@ -53,6 +54,7 @@ fn requests(gathered: &Gathered) -> u64 {
 fn applied(gathered: &Gathered) {
     for (segment, range) in &gathered.segments {
         segment.set_applied(range.to);
+        segment.tell_end(range.closed.is_some());
     }
 }
 
@@ -91,7 +93,7 @@ async fn a_batch_ends_at_its_bound_and_the_next_one_begins_there() {
     }
     let (mut batches, mut sum, mut largest) = (0, 0, 0);
     loop {
-        let gathered = usage(&journal, Bounds { rows: 100 });
+        let gathered = usage(&journal, Bounds { rows: 100, ..ALL });
         if gathered.segments.is_empty() {
             break;
         }
@@ -116,7 +118,7 @@ async fn counters_that_come_again_are_read_on_beyond_the_bound_on_rows() {
     for _ in 0..40 {
         count(&journal, 0..150).await;
     }
-    let gathered = usage(&journal, Bounds { rows: 100 });
+    let gathered = usage(&journal, Bounds { rows: 100, ..ALL });
     assert_eq!((gathered.batch.usage.len(), requests(&gathered)), (150, 6060));
     assert!(gathered.whole, "one batch for all of it");
 }
@@ -131,7 +133,7 @@ async fn an_open_stream_says_its_end_only_once_it_has_one() {
     journal.shutdown().expect("a working disk");
     let closed = usage(&journal, ALL);
     assert_eq!(closed.batch.ranges[0].closed, Some(1));
-    let partly = usage(&journal, Bounds { rows: 0 });
+    let partly = usage(&journal, Bounds { rows: 0, ..ALL });
     assert!(partly.segments.is_empty() && !partly.whole);
 }
 
@@ -169,4 +171,59 @@ async fn what_is_in_other_hands_is_waited_for_and_not_left_behind() {
     for segment in journal.segments(Lane::Usage) {
         assert!(segment.is_sent() && segment.claim().is_some(), "marked, and let go of");
     }
+}
+
+/// What a merge has half made, and cannot be removed.
+#[tokio::test]
+async fn what_waits_for_a_restart_does_not_keep_a_pass_for_ever() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    for _ in 0..60 {
+        count(&journal, 1..40).await;
+    }
+    let lane_dir = data.path().join("journal/usage");
+    let in_the_way = || {
+        let dirs = lane_dir.read_dir().expect("there").filter_map(|entry| Some(entry.ok()?.path()));
+        let half_made = |dir: &PathBuf| dir.join("sources").exists() && !dir.join("end").exists();
+        dirs.filter(half_made).any(|dir| {
+            let name = dir.file_name().expect("named").to_string_lossy().into_owned();
+            // Of the name under which it is to be removed.
+            let gone = lane_dir.join(format!(".gone-{name}/entry"));
+            std::fs::create_dir_all(gone).is_ok()
+        })
+    };
+    journal.merge(Scope::Own, &in_the_way).expect_err("it is stopped");
+    let streams = journal.streams(100);
+    let waiting = streams.iter().filter(|stream| stream.state == "restart").count();
+    assert!(waiting >= 4, "{streams:?}");
+    let gathered = usage(&journal, ALL);
+    assert_eq!(gathered.segments.len(), streams.len() - waiting);
+    assert!(gathered.whole, "nothing else is waited for");
+}
+
+#[tokio::test]
+async fn the_end_of_a_stream_that_was_drained_before_it_closed_is_told_once() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    count(&journal, 0..1).await;
+    applied(&usage(&journal, ALL));
+    journal.shutdown().expect("a working disk");
+    let told = usage(&journal, ALL);
+    let range = &told.batch.ranges[0];
+    assert_eq!((range.from, range.to, range.closed), (1, 1, Some(1)));
+    applied(&told);
+    assert!(usage(&journal, ALL).segments.is_empty(), "once");
+}
+
+#[tokio::test]
+async fn while_it_probes_a_batch_takes_one_stream() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    for _ in 0..60 {
+        count(&journal, 1..3).await;
+    }
+    let gathered = usage(&journal, Bounds { segments: 1, ..ALL });
+    assert_eq!((gathered.segments.len(), gathered.whole), (1, false));
+    let sent = journal.segments(Lane::Usage).iter().filter(|s| s.is_sent()).count();
+    assert_eq!(sent, 1, "the others may be merged");
 }

@@ -72,7 +72,13 @@ impl Journal {
                     return Err(JournalError::Newer(error));
                 }
                 Err(error) if error.is_damage() => {
-                    self.salvage(&facts[before..]);
+                    // Without room for them it stays where it is: the next start tries again.
+                    let salvaged = self.salvage(&facts[before..]);
+                    let dir = segment.dir();
+                    salvaged
+                        .map_err(std::io::Error::other)
+                        .map_err(disk::at(dir))
+                        .map_err(self.io())?;
                     self.quarantine(&segment, &error);
                 }
                 // It names the file.
@@ -90,28 +96,20 @@ impl Journal {
     }
 
     /// Logs facts of a damaged segment in a new one. For a start, before the journal thread runs.
-    fn salvage(&self, facts: &[Fact]) {
+    fn salvage(&self, facts: &[Fact]) -> Result<(), SegmentError> {
         if facts.is_empty() {
-            return;
+            return Ok(());
         }
         let stream = self.entropy.0.uuid_v7(self.clock.0.now());
         let lane_dir = self.dir.join(Lane::State.as_str());
-        let written = Writer::create(&lane_dir, Lane::State, stream, self.clock.0.monotonic())
-            .and_then(|mut writer| {
-                writer.write(facts.iter().map(FactRef::from))?;
-                writer.sync()?;
-                writer.close()?;
-                Ok(Arc::clone(writer.segment()))
-            });
-        match written {
-            Ok(segment) => {
-                let kept = facts.len();
-                tracing::warn!(%stream, kept, "facts of a damaged segment are logged again");
-                self.shared.streams().push(segment);
-            }
-            // They are in force all the same, until the next start.
-            Err(error) => tracing::error!(%error, "facts of a damaged segment cannot be kept"),
-        }
+        let born = self.clock.0.monotonic();
+        let mut writer = Writer::create(&lane_dir, Lane::State, stream, born)?;
+        writer.write(facts.iter().map(FactRef::from))?;
+        writer.sync()?;
+        writer.close()?;
+        tracing::warn!(%stream, kept = facts.len(), "facts of a damaged segment are logged again");
+        self.shared.streams().push(Arc::clone(writer.segment()));
+        Ok(())
     }
 
     /// Looks the inherited segments through: finds their ends and reports what is missing. Blocks;

@@ -247,7 +247,7 @@ impl Merge<'_> {
                 error = %removing, %stream,
                 "an unfinished merge cannot be removed: what it stands for waits for a restart"
             );
-            self.claimed.into_iter().for_each(|(_, claim)| claim.keep());
+            self.claimed.into_iter().for_each(|(_, claim)| claim.strand());
         }
         Err(error)
     }

@@ -59,6 +59,8 @@ pub struct Segment {
     /// Postgres knows another end of the stream: it cannot be drained.
     blocked: AtomicBool,
     sent: AtomicBool,
+    /// Postgres knows where it ends.
+    end_told: AtomicBool,
     pub(super) part: Part,
     settled_at: Mutex<Option<Duration>>,
 }
@@ -81,6 +83,7 @@ impl Segment {
             sealed: AtomicBool::new(false),
             blocked: AtomicBool::new(false),
             sent: AtomicBool::new(false),
+            end_told: AtomicBool::new(false),
             part: Part::new(own),
             settled_at: Mutex::new(None),
         }
@@ -233,6 +236,18 @@ impl Segment {
             self.sent.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Postgres knows where it ends, or does not any more.
+    pub fn tell_end(&self, told: bool) {
+        self.end_told.store(told, Ordering::Release);
+    }
+
+    /// Whether Postgres is to learn yet where it ends, although nothing else of it is to be sent:
+    /// in an older copy of the directory there may be more. (A merged one is closed before any of
+    /// it is sent.)
+    pub fn has_end_to_tell(&self) -> bool {
+        self.is_sealed() && self.sources().is_empty() && !self.end_told.load(Ordering::Acquire)
     }
 
     /// Remembers when it was settled; returns that moment.

@@ -84,7 +84,8 @@ pub struct StreamStatus {
     pub applied_chunks: u64,
     /// Facts that are not known to be in Postgres.
     pub unsettled_facts: u64,
-    /// `open`, `closed`, or `blocked` when Postgres knows another end of it.
+    /// `open`, `closed`, `blocked` when Postgres knows another end of it, or `restart` when a merge
+    /// of it was left half made and cannot be removed: the next start sends it.
     pub state: &'static str,
     /// Whether a transaction may have carried some of it.
     pub sent: bool,
@@ -105,6 +106,7 @@ impl Journal {
             applied_chunks: segment.applied_seq(),
             unsettled_facts: segment.unsettled_facts(),
             state: match (segment.is_blocked(), segment.is_closed()) {
+                _ if segment.is_stranded() => "restart",
                 (true, _) => "blocked",
                 (false, true) => "closed",
                 (false, false) => "open",

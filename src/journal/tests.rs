@@ -3,6 +3,7 @@
 mod aside;
 mod events;
 mod room;
+mod salvage;
 
 use tempfile::TempDir;
 
@@ -304,7 +305,7 @@ async fn of_a_segment_that_breaks_half_way_what_is_not_applied_is_missing() {
 }
 
 #[tokio::test]
-async fn a_file_that_cannot_be_read_is_named() {
+async fn a_file_that_cannot_be_read_costs_its_segment_and_is_named() {
     let data = TempDir::new().expect("temporary directory");
     let (journal, _) = open(&data, Config::default());
     journal.count(journal.reserve().expect("room"), counter(1), ONE);
@@ -313,11 +314,9 @@ async fn a_file_that_cannot_be_read_is_named() {
     drop(journal);
     fs::remove_file(&end).expect("there");
     fs::create_dir(&end).expect("writable");
-    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
-    let metrics = Arc::new(Metrics::new());
-    let refused = Journal::open(data.path(), Config::default(), clock, entropy, metrics);
-    let said = refused.expect_err("it is a directory").to_string();
-    assert!(said.contains(&format!("{}: ", end.display())), "{said}");
+    let (journal, _) = open(&data, Config::default());
+    let reports = journal.quarantined();
+    assert!(reports[0].reason.contains(&format!("{}: ", end.display())), "{reports:?}");
 }
 
 /// The lanes' directories are files.

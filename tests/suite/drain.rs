@@ -1,5 +1,7 @@
 //! Journal, drainer and feed together against a real Postgres: restores, regressions, settling.
 
+mod limits;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -15,6 +15,8 @@ pub(in crate::journal) struct Part {
     claimed: AtomicBool,
     /// A merge could not read it whole.
     unfit: AtomicBool,
+    /// What was half made of it cannot be removed: only a start can tell what is to be sent.
+    stranded: AtomicBool,
     /// What was merged into it; unset where nothing was.
     sources: OnceLock<Arc<[Source]>>,
 }
@@ -25,6 +27,7 @@ impl Part {
             own,
             claimed: AtomicBool::new(false),
             unfit: AtomicBool::new(false),
+            stranded: AtomicBool::new(false),
             sources: OnceLock::new(),
         }
     }
@@ -45,6 +48,11 @@ impl Segment {
     /// It could not be read whole: it stays as it is.
     pub(super) fn never_merge(&self) {
         self.part.unfit.store(true, Ordering::Release);
+    }
+
+    /// Whether it waits for a restart: neither sent nor merged before.
+    pub fn is_stranded(&self) -> bool {
+        self.part.stranded.load(Ordering::Acquire)
     }
 
     /// The streams that were merged into it, transitively; empty where none were.
@@ -70,9 +78,17 @@ impl Segment {
 pub struct Claim(Option<Arc<Segment>>);
 
 impl Claim {
-    /// Never lets go: what is in it is to be found elsewhere, or nobody can say where.
+    /// Never lets go: what is in it is to be found elsewhere.
     pub(super) fn keep(mut self) {
         self.0 = None;
+    }
+
+    /// Never lets go, for nobody can say where what is in it is to be found before a restart.
+    pub(super) fn strand(self) {
+        if let Some(segment) = &self.0 {
+            segment.part.stranded.store(true, Ordering::Release);
+        }
+        self.keep();
     }
 }
 

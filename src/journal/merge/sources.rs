@@ -94,11 +94,11 @@ fn read_file(path: &Path, stream: Uuid) -> Result<Option<Arc<[Source]>>, Segment
     match fs::metadata(path) {
         Ok(meta) if meta.len() > FILE_MAX => Err(CodecError::Damaged.into()),
         Ok(_) => {
-            let bytes = fs::read(path).map_err(disk::at(path))?;
+            let bytes = fs::read(path).map_err(SegmentError::of_reading(path))?;
             Ok(Some(parse(&bytes, stream)?))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(disk::at(path)(error).into()),
+        Err(error) => Err(SegmentError::of_reading(path)(error)),
     }
 }
 

@@ -32,7 +32,7 @@ impl End {
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(codec::unseal(Kind::End, VERSION, &bytes)?)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(disk::at(&path)(error).into()),
+            Err(error) => Err(SegmentError::of_reading(&path)(error)),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Why a segment cannot be written or read, and whether that is damage.
 
 use std::io;
+use std::path::Path;
 
 use super::Missing;
 use crate::codec::CodecError;
-use crate::disk::StoreError;
+use crate::disk::{self, StoreError};
 use crate::journal::reader::ReaderError;
 
 /// Why a segment cannot be written or read.
@@ -16,6 +17,9 @@ pub enum SegmentError {
     /// A file beside sled's failed.
     #[error("the journal's disk failed: {0}")]
     Io(#[from] io::Error),
+    /// A file of this segment that its disk does not give back.
+    #[error("a file of the segment cannot be read: {0}")]
+    Unreadable(io::Error),
     /// A record beside sled's that cannot be read.
     #[error(transparent)]
     Codec(#[from] CodecError),
@@ -31,11 +35,23 @@ pub enum SegmentError {
 }
 
 impl SegmentError {
+    /// What reading a file of a segment's own failed with: a bad sector is damage of this segment,
+    /// and of no other; that there are too many open files is not.
+    pub(in crate::journal) fn of_reading(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
+        |error| match disk::is_trouble(&error) {
+            true => Self::Io(disk::at(path)(error)),
+            false => Self::Unreadable(disk::at(path)(error)),
+        }
+    }
+
     /// Whether the segment itself is damaged: trying again will not help. Otherwise it is held by
     /// another process, or of a later version, or there is no room to read it.
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Store(StoreError::Sled(_)) | Self::Missing(_) | Self::Copied => true,
+            Self::Store(StoreError::Sled(_))
+            | Self::Missing(_)
+            | Self::Copied
+            | Self::Unreadable(_) => true,
             Self::Store(StoreError::Locked | StoreError::Trouble(_)) | Self::Io(_) => false,
             Self::Codec(error) => !matches!(error, CodecError::Newer(_)),
             Self::Reader(error) => !matches!(error, ReaderError::Start(_)),

@@ -131,9 +131,10 @@ impl Segment {
         match End::read(&self.dir) {
             // Where repetition does no harm, all that is there is read. A sum beyond its end may
             // have been logged in another stream as well.
-            Err(SegmentError::Codec(CodecError::Damaged | CodecError::Shape))
-                if !self.lane.is_sum() =>
-            {
+            Err(
+                SegmentError::Codec(CodecError::Damaged | CodecError::Shape)
+                | SegmentError::Unreadable(_),
+            ) if !self.lane.is_sum() => {
                 let (stream, lane) = (self.stream, self.lane.as_str());
                 tracing::error!(%stream, lane, "a segment's end is damaged: all of it is read");
                 Ok(None)
@@ -170,7 +171,11 @@ impl Segment {
         for chunk in traces.chunks.values().filter(|chunk| !readable.contains(&chunk.seq)) {
             let _all_are_taken = each(chunk.clone());
         }
-        *frames = read?;
+        let read = read?;
+        if let Some(error) = traces.unreadable {
+            return Err(SegmentError::of_reading(&self.dir.join("db"))(error));
+        }
+        *frames = read;
         let end = match known {
             Some(known) => known,
             None => {
