@@ -132,6 +132,14 @@ async fn no_restart_opens_a_grace_that_was_over() {
     let last = now();
     gateway.terminate().await;
     assert!(run_out(&gateway) > last, "an orderly end is written down");
+
+    // An event says why the one was revoked.
+    let db = Database::new().await;
+    gateway.attach(&db.url);
+    gateway.start_ready().await;
+    gateway.drain().await;
+    let told = "SELECT count(*) FROM gatepost.audit_log WHERE action = 'session.revoke.reuse'";
+    until("an event says why", || async { db.number(told).await == 1 }).await;
 }
 
 /// Refreshed until it is killed at any moment. What was answered holds, and what was
