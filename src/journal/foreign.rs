@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::quarantine::stream_of;
 use super::segment::{EachChunk, End, Found, look_through};
-use super::{Full, Journal, SegmentError};
+use super::{Full, Journal, STATE_RESERVE, SegmentError};
 use crate::disk;
 
 /// Before the names of copies that are only looked at.
@@ -139,6 +139,12 @@ impl Journal {
     ) -> Result<Looked, LogError> {
         let quarantine = self.quarantine_dir();
         disk::make_private_dir(&quarantine)?;
+        let (size, free) = (disk::bytes_below(&foreign.dir), disk::free_bytes(&quarantine)?);
+        // What runs must not go without: looking can wait.
+        if free < size.saturating_add(STATE_RESERVE) {
+            let why = format!("a copy takes {size} bytes, and only {free} are free; make room");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, why).into());
+        }
         let copy: TempDir = tempfile::Builder::new().prefix(READING).tempdir_in(&quarantine)?;
         disk::copy_dir(&foreign.dir, copy.path())?;
         Ok(self.look_at_copy(copy.path(), foreign.stream, foreign.end(), each))

@@ -134,31 +134,32 @@ impl Journal {
         Foreign::of(if is_name { aside } else { path }).map(Place::Aside)
     }
 
-    /// Looks through a segment, and hands on what it holds. Blocks. What cannot be read is said in
-    /// the survey.
-    ///
-    /// # Errors
-    /// When a directory outside the journal cannot be copied.
-    pub fn survey(&self, place: &Place, each: EachChunk<'_>) -> Result<Survey, LogError> {
+    /// Looks through a segment, and hands on what it holds. Blocks. What cannot be read, or not
+    /// copied to be read, is said in the survey.
+    pub fn survey(&self, place: &Place, each: EachChunk<'_>) -> Survey {
         match place {
-            Place::Journal(segment) => Ok(survey_segment(segment, each)),
+            Place::Journal(segment) => survey_segment(segment, each),
             Place::Aside(foreign) => self.survey_foreign(foreign, each),
         }
     }
 
-    fn survey_foreign(&self, foreign: &Foreign, each: EachChunk<'_>) -> Result<Survey, LogError> {
+    fn survey_foreign(&self, foreign: &Foreign, each: EachChunk<'_>) -> Survey {
         let name = foreign.dir.file_name().unwrap_or_default().to_string_lossy();
         let mut watch = Watch::new(lane_and_stream(&name).map(|(lane, _)| lane));
-        let (found, read) = self.look_at(foreign, &mut |chunk| {
+        let looked = self.look_at(foreign, &mut |chunk| {
             watch.see(&chunk);
             each(chunk)
-        })?;
+        });
+        let (found, error) = match looked {
+            Ok((found, read)) => (found, read.err().map(|error| error.to_string())),
+            Err(error) => (Found::default(), Some(error.to_string())),
+        };
         let open = End { last_seq: found.last_seq, facts: found.facts, sealed: false };
         let place = if self.is_in_quarantine(&foreign.dir) { "quarantine" } else { "elsewhere" };
         let mut survey = watch.survey(place, foreign.stream, found, foreign.end().unwrap_or(open));
         survey.name = Some(name.into_owned());
-        survey.error = read.err().map(|error| error.to_string());
-        Ok(survey)
+        survey.error = error;
+        survey
     }
 }
 

@@ -41,14 +41,14 @@ pub(in super::super) async fn facts(
     control.tasks.spawn_blocking(move || {
         // `None`: nobody shall, or will, read on.
         let send = |lines| runtime.block_on(stopping.run_until_cancelled(sender.send(lines)));
-        let surveyed = journal.survey(&place, &mut |chunk| match send(text(&chunk)) {
+        let survey = journal.survey(&place, &mut |chunk| match send(text(&chunk)) {
             Some(Ok(())) => ControlFlow::Continue(()),
             Some(Err(_)) | None => ControlFlow::Break(()),
         });
-        let last = match surveyed {
-            _ if stopping.is_cancelled() => json!({ "error": STOPPING }),
-            Ok(survey) => json!({ "end": survey }),
-            Err(error) => json!({ "error": error.to_string() }),
+        let last = if stopping.is_cancelled() {
+            json!({ "error": STOPPING })
+        } else {
+            json!({ "end": survey })
         };
         let last = line(&last).into();
         if stopping.is_cancelled() {

@@ -72,7 +72,6 @@ pub(in super::super) async fn verify(
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             });
-            let survey = survey.map_err(Problem::from)?;
             if stopping.is_cancelled() {
                 return Err(Problem::unavailable("stopping", STOPPING));
             }

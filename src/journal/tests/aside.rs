@@ -49,10 +49,17 @@ async fn damaged_copies_of_one_stream_stand_side_by_side() {
     for name in &names {
         let place = journal.find(name).expect("it is there");
         let found = journal.survey(&place, &mut |_| std::ops::ControlFlow::Continue(()));
-        let found = found.expect("it can be copied");
         assert_eq!((found.stream, found.lane, found.facts), (stream, Some("usage"), 1));
+        assert_eq!(found.error, None);
         assert_eq!(found.name.as_ref(), Some(name));
     }
+    // What cannot be copied is told of itself, and keeps nobody from looking at the rest.
+    let copied = quarantine.join("events-".to_owned() + &stream.to_string());
+    fs::create_dir(&copied).expect("writable");
+    let place = journal.find(copied.to_str().expect("text")).expect("it is there");
+    fs::remove_dir(&copied).expect("writable");
+    let found = journal.survey(&place, &mut |_| std::ops::ControlFlow::Continue(()));
+    assert!(found.error.is_some() && found.facts == 0, "{found:?}");
 
     // One of them is mended. What was replayed before under its name stays, too.
     let before = quarantine.join(format!("replayed-{}", names[1]));
