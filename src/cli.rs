@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod doctor;
+mod drill;
 mod failure;
 mod frames;
 mod logging;
@@ -79,6 +80,11 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             logging::init_quiet(environment);
             let checks = commanding()?.block_on(doctor::run(load()));
             return doctor::report(&checks, &output);
+        }
+        Command::Drill(args) => {
+            logging::init_quiet(environment);
+            let report = commanding()?.block_on(drill::run(args, environment))?;
+            return drill::report(&report, cli.output);
         }
         Command::Migrate => {
             logging::init_quiet(environment);

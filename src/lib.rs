@@ -12,6 +12,7 @@ pub mod codec;
 pub mod config;
 pub mod disk;
 pub mod drainer;
+pub mod drill;
 pub mod entropy;
 pub mod gateway;
 pub mod journal;

@@ -7,6 +7,7 @@
 //! | [`directory`] | pool `admin`, on `url` | the operator's reads and writes |
 //! | [`feed`] | two of its own, on `direct_url` | a snapshot over many pages, and `LISTEN` |
 //! | [`sink`] | one of its own, on `direct_url` | a transaction is never cancelled and reused |
+//! | [`scratch`] | one for each question | a database for the drill, made and dropped |
 //! | `migrate` | one of its own, on `direct_url` | a session's advisory lock |
 //!
 //! sqlx 0.9.0 can hand a connection on with a transaction still open when a future is dropped
@@ -21,6 +22,7 @@ mod migrate;
 pub mod policies;
 mod pool;
 mod rows;
+pub mod scratch;
 mod sessions;
 pub mod sink;
 pub mod source;

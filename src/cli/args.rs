@@ -18,6 +18,15 @@ Exit codes:
 Commands talk to the gateway at --admin-url, GATEPOST_ADMIN_URL, or the configured admin address if
 one answers there; otherwise they work on the data directory.";
 
+const DRILL: &str = "\
+A gateway of its own runs on a scratch directory and on a database that the drill makes and drops
+again; it listens on 127.0.0.1 only. Postgres is cut off, frozen and brought back by a proxy before
+it, and the gateway is killed twice. The last line is `lost 0, counted twice 0`, or the exit code is
+1.
+
+Neither the configuration nor DATABASE_URL is read, and no existing database is touched. What is
+printed is for people, also into a pipe, unless --output json asks for the same as data.";
+
 /// An API gateway that answers from local storage and settles its counts into Postgres later.
 #[derive(Debug, Parser)]
 #[command(name = "gatepost", version, after_help = EXIT_CODES, propagate_version = true)]
@@ -55,6 +64,9 @@ pub(super) enum Command {
     Migrate,
     /// Check everything that the gateway needs, a line each
     Doctor,
+    /// See for yourself: load, outages of Postgres and kills, and then every counter compared
+    #[command(after_help = DRILL)]
+    Drill(DrillArgs),
     /// Clients: who owns keys
     Client {
         #[command(subcommand)]
@@ -296,6 +308,22 @@ where
     /// At most this many
     #[arg(long, default_value_t = crate::admin::LIST_MAX, value_parser = limit)]
     pub(super) limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DrillArgs {
+    /// A Postgres server on which its role may make a database [default: a throw-away server, where
+    /// the server binaries are installed]
+    #[arg(long, value_name = "URL")]
+    pub(super) database_url: Option<String>,
+    /// How long load lasts, about
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = seconds())]
+    pub(super) seconds: u16,
+}
+
+fn seconds() -> clap::builder::RangedI64ValueParser<u16> {
+    let span = i64::from(crate::drill::SECONDS_MIN)..=i64::from(crate::drill::SECONDS_MAX);
+    clap::value_parser!(u16).range(span)
 }
 
 #[derive(Debug, Args)]

@@ -1,8 +1,9 @@
 //! `kill -9` of the real program at random moments, under load, through outages of Postgres: the
 //! law of the journal, key by key.
 //!
-//! 25 rounds in each commit mode; 250 with `GATEPOST_LONG=1`. `GATEPOST_SEED` repeats the choices
-//! of a run; what the operating system does in between is not repeatable.
+//! 25 rounds in each commit mode; 500 with `GATEPOST_LONG=1`, or as many as `GATEPOST_ROUNDS` says.
+//! `GATEPOST_SEED` repeats the choices of a run; what the operating system does in between is not
+//! repeatable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use axum::http::Method;
 use tokio::task::JoinSet;
 
 use crate::support::database::Database;
-use crate::support::dice::{Dice, long};
+use crate::support::dice::{Dice, long, setting};
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::gateway::{Gateway, Made};
 
@@ -211,7 +212,7 @@ impl Scene {
 }
 
 fn rounds() -> u32 {
-    if long() { 250 } else { 25 }
+    setting("GATEPOST_ROUNDS").unwrap_or(if long() { 500 } else { 25 })
 }
 
 async fn the_law_holds(commit: &str, strict: bool) {

@@ -16,4 +16,3 @@ pub mod process;
 mod reaper;
 pub mod shim;
 pub mod tls;
-mod wire;

@@ -7,7 +7,7 @@ pub const LOW: [&str; 7] = ["model", "clock", "entropy", "codec", "disk", "metri
 
 /// Each room, and what it may use besides itself and the low rooms. A low room may use what stands
 /// here, and no more.
-pub const ROOMS: [(&str, &[&str]); 22] = [
+pub const ROOMS: [(&str, &[&str]); 23] = [
     ("model", &[]),
     ("breaker", &[]),
     ("clock", &["model"]),
@@ -50,7 +50,8 @@ pub const ROOMS: [(&str, &[&str]); 22] = [
             "usage",
         ],
     ),
-    ("cli", &["admin", "config", "gateway", "journal", "tokens"]),
+    ("drill", &["postgres"]),
+    ("cli", &["admin", "config", "drill", "gateway", "journal", "tokens"]),
 ];
 
 /// `src/server/edge.rs` → `server`. The crate's root and `main` belong to no room.

@@ -11,8 +11,7 @@ impl Dice {
     /// The seed is printed: the runner shows it where a test fails.
     #[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]
     pub fn new() -> Self {
-        let given = std::env::var("GATEPOST_SEED").ok().map(|seed| seed.parse().unwrap());
-        let seed = given.unwrap_or_else(|| RandomState::new().hash_one(0));
+        let seed = setting("GATEPOST_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
         eprintln!("GATEPOST_SEED={seed}");
         Self(SeededEntropy::new(seed))
     }
@@ -35,4 +34,9 @@ impl Dice {
 /// Whether the long variants of the tests were asked for.
 pub fn long() -> bool {
     std::env::var("GATEPOST_LONG").is_ok_and(|long| long == "1")
+}
+
+/// What an environment variable says, of how long a long test is or how it chooses.
+pub fn setting<T: std::str::FromStr<Err: std::fmt::Debug>>(name: &str) -> Option<T> {
+    std::env::var(name).ok().map(|text| text.parse().expect(name))
 }
