@@ -66,6 +66,8 @@ pub struct DrainStatus {
     pub dead_letters: u64,
     /// What a ledger that moved backwards has lost for good, since the start; the newest.
     pub lost: Vec<Lost>,
+    /// Whether more than that may be lost, of streams that are not remembered any more.
+    pub lost_at_least: bool,
 }
 
 /// Why a pass ended early. The next one begins by reading the ledger.
@@ -102,6 +104,7 @@ struct Told {
     last_error: Option<String>,
     dead_letters: u64,
     lost: Vec<Lost>,
+    lost_at_least: bool,
 }
 
 /// A handle to the running drainer.
@@ -124,6 +127,7 @@ impl Drainer {
             pending_chunks: pending_chunks(&self.journal),
             dead_letters: told.dead_letters,
             lost: told.lost.clone(),
+            lost_at_least: told.lost_at_least,
         }
     }
 

@@ -87,7 +87,8 @@ pub use survey::{Place, Survey};
 pub use tally::Tally;
 pub use ticket::Ticket;
 
-/// Room that the state lane has beyond `max_bytes`: revoking must work on a full journal.
+/// Room that the state lane has beyond `max_bytes`, and no other lane: revoking must work on a full
+/// journal.
 const STATE_RESERVE: u64 = 16 << 20;
 
 /// State facts that may wait in memory, while the disk fails or hangs; beyond, they are refused.
@@ -166,7 +167,8 @@ impl Journal {
         journal.inherit()?;
         journal.look_whether_attached();
         let state = journal.inherited_state()?;
-        let committer = Committer::new(shared.clone(), dir, config, clock, entropy, metrics);
+        let mut committer = Committer::new(shared.clone(), dir, config, clock, entropy, metrics);
+        committer.look_at_bounds();
         let ending = shared.clone();
         let thread = std::thread::Builder::new()
             .name("journal".into())
@@ -256,9 +258,8 @@ impl Journal {
 
     /// Records state facts, all in one commit. They are in force once the ticket is durable.
     pub fn append(&self, facts: Vec<StateFact>) -> Result<Ticket<'_>, Full> {
-        let bytes = self.shared.disk_bytes.load(Ordering::Relaxed);
         let fit = facts.iter().all(|fact| chunk::fits(FactRef::State(fact)))
-            && bytes < self.config.max_bytes.0.saturating_add(STATE_RESERVE);
+            && self.shared.room_for(Lane::State, self.config.max_bytes.0) > 0;
         if !fit || !self.shared.state_may_wait(facts.len(), STATE_WAITING_MAX) {
             self.metrics.journal.rejected.get_or_create(&LaneLabel::of(Lane::State)).inc();
             return Err(Full);

@@ -8,8 +8,7 @@ mod synced;
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bincode::{Decode, Encode};
 use uuid::Uuid;
@@ -20,7 +19,7 @@ use crate::codec::{self, Kind};
 use crate::disk::{self, StoreError, guarded};
 use crate::model::fact::{QuotaKey, RevocationKind};
 use crate::model::{Digest, Timestamp};
-use synced::{Synced, Witness};
+use synced::{Synced, Witness, denied_by};
 
 const SLED_CACHE_BYTES: u64 = 32 << 20;
 const VERSION: u8 = 2;
@@ -47,8 +46,8 @@ pub struct Store {
     sessions: sled::Tree,
     quotas: sled::Tree,
     meta: sled::Tree,
-    /// How many revocations there are.
-    revoked: AtomicU64,
+    /// What all revocations deny, added up.
+    denied: Mutex<u128>,
     /// The last sync, and who else knows of it. One sync at a time.
     synced: Mutex<(Synced, Witness)>,
 }
@@ -105,7 +104,7 @@ impl Store {
             meta: tree("meta")?,
             data: File::options().write(true).open(dir.join("db")).map_err(io)?,
             db,
-            revoked: AtomicU64::new(0),
+            denied: Mutex::default(),
             synced: Mutex::new((Synced::default(), witness)),
         };
         if new {
@@ -265,9 +264,9 @@ impl Store {
         let known = self.revoked_at(kind, id)?;
         let at = known.map_or(at, |known| kind.merge(known, at));
         write(&self.revocations, Kind::Row, &revocation_key(kind, id), &at)?;
-        if known.is_none() {
-            self.revoked.fetch_add(1, Ordering::AcqRel);
-        }
+        let more = denied_by(kind, at) - known.map_or(0, |known| denied_by(kind, known));
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        *denied = denied.saturating_add(more);
         Ok(())
     }
 
@@ -366,5 +365,16 @@ impl Store {
             let (key, _) = entry.expect("readable");
             self.revocations.insert(key, b"damaged").expect("writable");
         }
+    }
+
+    /// Takes a revocation back, as damage may: sled finds what stood there before.
+    #[cfg(test)]
+    pub fn take_back(&self, kind: RevocationKind, id: &str, to: Option<Timestamp>) {
+        let key = revocation_key(kind, id);
+        match to {
+            Some(at) => write(&self.revocations, Kind::Row, &key, &at).expect("writable"),
+            None => drop(self.revocations.remove(key).expect("writable")),
+        }
+        guarded(|| self.db.flush()).expect("writable");
     }
 }

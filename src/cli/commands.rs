@@ -67,6 +67,7 @@ const USAGE: &[Column] = &[
 const LANES: &[Column] = &[
     ("LANE", "/lane"),
     ("SEGMENTS", "/segments"),
+    ("INHERITED", "/inherited"),
     ("BYTES", "/bytes"),
     ("UNSETTLED CHUNKS", "/unsettled_chunks"),
     ("UNSETTLED FACTS", "/unsettled_facts"),

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 
 use uuid::Uuid;
 
+use super::lost::{Losses, REMEMBERED_MAX};
 use super::{DrainError, Worker, lost};
 use crate::journal::Segment;
 use crate::model::fact::Lane;
@@ -82,9 +83,10 @@ impl Worker {
         }
     }
 
-    /// Says exactly what neither Postgres nor this journal has any more; whether there was any.
+    /// Says exactly what neither Postgres nor this journal has any more, or that it is at least so
+    /// much; whether there was any.
     fn report_lost(&mut self, ledger: &HashMap<Uuid, Ledger>) -> bool {
-        let lost = self.remembered.lost(ledger);
+        let Losses { lost, at_least } = self.remembered.lost(ledger);
         for lost in &lost {
             self.metrics.drain.regressions.inc();
             self.metrics.drain.lost_chunks.inc_by(lost.chunks());
@@ -96,8 +98,17 @@ impl Worker {
                  that was removed here are lost, and nothing else of it"
             );
         }
+        if at_least {
+            tracing::error!(
+                streams = lost.len(),
+                remembered = REMEMBERED_MAX,
+                "at least this is lost: the ledger has moved back to before the oldest removed \
+                 stream that is remembered, and what older ones have lost nobody can tell"
+            );
+        }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         lost::show(&mut told.lost, &lost);
+        told.lost_at_least |= at_least;
         !lost.is_empty()
     }
 }

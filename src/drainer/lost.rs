@@ -1,5 +1,6 @@
 //! What cannot be sent again: removed streams are remembered for a while, so that a ledger that
-//! moves backwards behind them is reported with exact figures.
+//! moves backwards behind them is reported with exact figures. Behind the oldest of them the
+//! figures are a lower bound, and say so.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,10 +8,11 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::journal::Removed;
+use crate::model::fact::Lane;
 use crate::postgres::sink::Ledger;
 
 /// Removed streams whose place in the ledger is still looked at: the newest.
-const REMEMBERED_MAX: usize = 256;
+pub(super) const REMEMBERED_MAX: usize = 256;
 /// Losses that `status` shows: the newest. The log and the metrics have all.
 const SHOWN_MAX: usize = 256;
 
@@ -36,38 +38,58 @@ impl Lost {
     }
 }
 
+/// What one look at the ledger found lost.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Losses {
+    /// By stream.
+    pub lost: Vec<Lost>,
+    /// Streams that nobody remembers may have lost something as well.
+    pub at_least: bool,
+}
+
 /// Streams that were removed here, oldest first.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Remembered(VecDeque<Removed>);
+pub(super) struct Remembered {
+    streams: VecDeque<Removed>,
+    /// The newest of an earlier process, which the file about them did not give back.
+    torn: bool,
+}
 
 impl Remembered {
-    /// What earlier processes remembered.
-    pub(super) fn new(removed: Vec<Removed>) -> Self {
-        let mut remembered = Self::default();
+    /// What earlier processes remembered, and whether that is `whole`.
+    pub(super) fn new((removed, whole): (Vec<Removed>, bool)) -> Self {
+        let mut remembered = Self { streams: VecDeque::new(), torn: !whole };
         remembered.add(removed);
         remembered
     }
 
     /// Oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Removed> {
-        self.0.iter()
+        self.streams.iter()
     }
 
     /// Remembers what was removed just now.
     pub(super) fn add(&mut self, removed: Vec<Removed>) {
-        self.0.extend(removed);
-        self.0.drain(..self.0.len().saturating_sub(REMEMBERED_MAX));
+        self.streams.extend(removed);
+        self.streams.drain(..self.streams.len().saturating_sub(REMEMBERED_MAX));
     }
 
     /// The streams to ask the ledger about.
     pub(super) fn streams(&self) -> impl Iterator<Item = Uuid> {
-        self.0.iter().map(|removed| removed.stream)
+        self.streams.iter().map(|removed| removed.stream)
+    }
+
+    /// The oldest stream of each lane. Streams of a lane drain, and go, in their order: where this
+    /// one has lost nothing, those before it have not either.
+    fn oldest(&self) -> impl Iterator<Item = Uuid> {
+        let first = |lane| self.streams.iter().find(move |removed| removed.lane == lane);
+        Lane::ALL.into_iter().filter_map(first).map(|removed| removed.stream)
     }
 
     /// What the ledger has lost of them, each number once however often it is asked.
-    pub(super) fn lost(&mut self, ledger: &HashMap<Uuid, Ledger>) -> Vec<Lost> {
+    pub(super) fn lost(&mut self, ledger: &HashMap<Uuid, Ledger>) -> Losses {
         let mut lost = Vec::new();
-        for removed in &mut self.0 {
+        for removed in &mut self.streams {
             let row = ledger.get(&removed.stream);
             let applied = row.map_or(0, |row| row.last_seq);
             // (Retired: its facts are there, with the stream that it was merged into.)
@@ -84,7 +106,12 @@ impl Remembered {
             });
             removed.last_seq = applied;
         }
-        lost
+        // (When exactly as many were ever removed, that is too careful.)
+        let forgot = self.streams.len() >= REMEMBERED_MAX;
+        let is_lost = |stream: Uuid| lost.iter().any(|lost| lost.stream == stream);
+        let behind = forgot && self.oldest().any(is_lost);
+        let at_least = behind || self.torn && !lost.is_empty();
+        Losses { lost, at_least }
     }
 }
 
@@ -106,7 +133,6 @@ pub(super) fn show(shown: &mut Vec<Lost>, new: &[Lost]) {
 mod tests {
     use super::*;
     use crate::journal::Tally;
-    use crate::model::fact::Lane;
 
     fn removed(stream: u128) -> Removed {
         let mut tally = Tally::default();
@@ -128,13 +154,15 @@ mod tests {
     fn each_number_is_lost_once() {
         let mut remembered = Remembered::default();
         remembered.add(vec![removed(1)]);
-        assert_eq!(remembered.lost(&ledger(9, false)), []);
-        assert_eq!(remembered.lost(&ledger(4, true)), [], "it lives on in another stream");
-        let mut shown = remembered.lost(&ledger(4, false));
+        assert_eq!(remembered.lost(&ledger(9, false)), Losses::default());
+        let underway = remembered.lost(&ledger(4, true));
+        assert_eq!(underway, Losses::default(), "it lives on in another stream");
+        let Losses { lost: mut shown, at_least } = remembered.lost(&ledger(4, false));
         assert_eq!(figures(&shown), [(5, 9, Some(20))]);
         assert_eq!(shown[0].chunks(), 5);
-        assert_eq!(remembered.lost(&ledger(4, false)), []);
-        let more = remembered.lost(&HashMap::new());
+        assert!(!at_least, "nothing was forgotten");
+        assert_eq!(remembered.lost(&ledger(4, false)), Losses::default());
+        let more = remembered.lost(&HashMap::new()).lost;
         assert_eq!(figures(&more), [(1, 4, Some(10))]);
         show(&mut shown, &more);
         assert_eq!(figures(&shown), [(1, 9, Some(30))]);
@@ -144,7 +172,7 @@ mod tests {
     fn where_nobody_counted_no_number_is_claimed() {
         let mut remembered = Remembered::default();
         remembered.add(vec![removed(1)]);
-        assert_eq!(figures(&remembered.lost(&ledger(3, false))), [(4, 9, None)]);
+        assert_eq!(figures(&remembered.lost(&ledger(3, false)).lost), [(4, 9, None)]);
     }
 
     #[test]
@@ -156,5 +184,42 @@ mod tests {
         let streams: Vec<_> = remembered.streams().collect();
         assert_eq!(streams.len(), REMEMBERED_MAX);
         assert_eq!(streams[0], Uuid::from_u128(REMEMBERED_MAX as u128));
+    }
+
+    /// A ledger that has every stream whole but those that are named here.
+    fn without(lost: &[u128], of: u128) -> HashMap<Uuid, Ledger> {
+        let row = Ledger { last_seq: 9, closed_seq: None, underway: false };
+        let kept = (0..of).filter(|stream| !lost.contains(stream));
+        kept.map(|stream| (Uuid::from_u128(stream), row)).collect()
+    }
+
+    #[test]
+    fn behind_the_oldest_that_is_remembered_the_figures_are_a_lower_bound() {
+        let newest = 2 * REMEMBERED_MAX as u128;
+        let quota = newest - 20;
+        let full = || {
+            let mut all: Vec<_> = (0..newest).map(removed).collect();
+            all[quota as usize].lane = Lane::Quota;
+            Remembered::new((all, true))
+        };
+        let lost = |lost: &[u128]| {
+            let Losses { lost, at_least } = full().lost(&without(lost, newest));
+            (lost.len(), at_least)
+        };
+        assert_eq!(lost(&[]), (0, false));
+        assert_eq!(lost(&[newest - 1]), (1, false), "all that is older is whole");
+        let oldest = REMEMBERED_MAX as u128;
+        assert_eq!(lost(&[oldest, newest - 1]), (2, true));
+        assert_eq!(lost(&[quota]), (1, true), "of its lane none is older");
+        let few: Vec<_> = (0..3).map(removed).collect();
+        let mut few = Remembered::new((few, true));
+        assert!(!few.lost(&HashMap::new()).at_least, "nothing was forgotten");
+    }
+
+    #[test]
+    fn what_a_damaged_file_forgot_may_be_lost_as_well() {
+        let mut torn = Remembered::new((vec![removed(1), removed(2)], false));
+        assert!(!torn.lost(&without(&[], 3)).at_least, "nothing is lost");
+        assert!(torn.lost(&without(&[2], 3)).at_least);
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::ballast::Ballast;
 use super::chunk::FactRef;
+use super::quarantine::QUARANTINE;
 use super::segment::SegmentError;
 use super::ticket::Shared;
 use super::window::{Collected, EVENTS_MAX, Tally};
@@ -46,6 +47,11 @@ pub(super) struct Committer {
     measured: Duration,
     /// When the ballast was last tried.
     tried: Duration,
+    /// Where damaged segments go.
+    quarantine: PathBuf,
+    /// Segments of earlier processes with sums that are not settled, and their bytes.
+    inherited: (u64, u64),
+    warned: bool,
 }
 
 impl Committer {
@@ -60,6 +66,7 @@ impl Committer {
         let data = dir.parent().unwrap_or(Path::new("."));
         Self {
             ballast: Ballast::new(data, config.ballast.0, entropy.clone()),
+            quarantine: data.join(QUARANTINE),
             shared,
             dir,
             config,
@@ -71,6 +78,8 @@ impl Committer {
             committed: Duration::ZERO,
             measured: Duration::ZERO,
             tried: Duration::ZERO,
+            inherited: (0, 0),
+            warned: false,
         }
     }
 
@@ -215,7 +224,7 @@ impl Committer {
                 journal.entries.get_or_create(&LaneLabel::of(lane)).inc_by(facts);
                 journal.chunks.inc_by(chunks);
                 journal.bytes_written.inc_by(written);
-                self.shared.bytes_with(lane).fetch_add(written, Ordering::Relaxed);
+                self.shared.wrote(lane, written);
                 self.writers.insert(lane, writer);
                 Ok(())
             }
@@ -257,15 +266,41 @@ impl Committer {
         if now.saturating_sub(self.measured) >= MEASURE {
             self.measured = now;
             self.measure();
+            self.warn_of_inherited();
         }
         if !self.ballast.is_held() && now.saturating_sub(self.tried) >= MEASURE {
             self.tried = now;
             self.keep_ballast();
         }
-        let over = self.shared.disk_bytes.load(Ordering::Relaxed) >= self.config.max_bytes.0;
+        let over = self.is_over();
         let strict = failing && self.config.commit == Commit::BeforeReply;
         let full = over || strict || !self.ballast.is_held();
         self.shared.full.store(full, Ordering::Release);
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.disk_bytes.load(Ordering::Relaxed) >= self.config.max_bytes.0
+    }
+
+    /// Before anything is recorded: what earlier processes left may be all that there is room for.
+    pub fn look_at_bounds(&mut self) {
+        self.measured = self.clock.monotonic();
+        self.measure();
+        self.warn_of_inherited();
+        self.shared.full.store(self.is_over(), Ordering::Release);
+    }
+
+    /// Says once that sums of earlier processes take half of the bound.
+    fn warn_of_inherited(&mut self) {
+        let (segments, bytes) = self.inherited;
+        if !self.warned && bytes >= self.config.max_bytes.0 / 2 {
+            self.warned = true;
+            tracing::error!(
+                segments, bytes, max_bytes = %self.config.max_bytes,
+                "segments of earlier processes take half of journal.max_bytes, and are not merged \
+                 before Postgres answers: see why this gateway starts so often"
+            );
+        }
     }
 
     /// Of events a part of their bound, so that it is not one segment that is written still.
@@ -274,12 +309,14 @@ impl Committer {
         if lane == Lane::Events { any.min(events / 8) } else { any }
     }
 
-    fn measure(&self) {
+    fn measure(&mut self) {
         let gauged = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         let journal = &self.metrics.journal;
         let events = disk::bytes_below(&self.dir.join(Lane::Events.as_str()));
         let bytes = disk::bytes_below(&self.dir).saturating_sub(events);
+        let state = disk::bytes_below(&self.dir.join(Lane::State.as_str()));
         self.shared.disk_bytes.store(bytes, Ordering::Relaxed);
+        self.shared.state_bytes.store(state, Ordering::Relaxed);
         self.shared.event_bytes.store(events, Ordering::Relaxed);
         journal.bytes.set(gauged(bytes));
         journal.bytes_left.set(gauged(self.config.max_bytes.0.saturating_sub(bytes)));
@@ -287,6 +324,15 @@ impl Committer {
         let left = self.config.events_max_bytes.0.saturating_sub(events);
         journal.event_bytes_left.set(gauged(left));
         journal.segments.set(i64::try_from(self.shared.streams().len()).unwrap_or(i64::MAX));
+        journal.quarantine_bytes.set(gauged(disk::bytes_below(&self.quarantine)));
+        self.inherited = (0, 0);
+        for lane in [Lane::Quota, Lane::Usage] {
+            let (segments, bytes) = self.shared.inherited(lane);
+            let label = LaneLabel::of(lane);
+            journal.inherited_segments.get_or_create(&label).set(gauged(segments));
+            journal.inherited_bytes.get_or_create(&label).set(gauged(bytes));
+            self.inherited = (self.inherited.0 + segments, self.inherited.1 + bytes);
+        }
     }
 
     /// Makes the ballast where it is missing and there is room for it, and says when the disk has

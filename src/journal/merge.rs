@@ -94,7 +94,7 @@ pub enum MergeError {
     /// The gateway is stopping, or the drain wants what is being merged.
     #[error("the merge was given up: the gateway is stopping, or drains")]
     Stopped,
-    /// What was to be merged cannot be read, and will not be merged.
+    /// What was to be merged cannot be read; damaged, it will not be merged.
     #[error("segment {stream} cannot be merged: {1}", stream = .0.stream)]
     Unreadable(Arc<Segment>, SegmentError),
     /// What was to be merged has a gap, and will not be merged.
@@ -209,8 +209,7 @@ impl Journal {
                 sources: segment.sources().len(),
             })
             .collect();
-        let used = self.shared.disk_bytes.load(Ordering::Relaxed);
-        let picked = pick(&candidates, self.config.max_bytes.0.saturating_sub(used));
+        let picked = pick(&candidates, self.shared.room_for(lane, self.config.max_bytes.0));
         let (mut place, mut named) = (0, HashSet::new());
         free.retain(|(segment, _)| {
             place += 1;
@@ -235,8 +234,11 @@ impl Merge<'_> {
             Err(error) => error,
         };
         self.claimed.iter().for_each(|(segment, _)| segment.release());
-        if let MergeError::Unreadable(segment, _) | MergeError::Missing(segment) = &error {
-            segment.never_merge();
+        match &error {
+            // Trouble passes: too many open files, no room for a child, a lock.
+            MergeError::Unreadable(segment, error) if error.is_damage() => segment.never_merge(),
+            MergeError::Missing(segment) => segment.never_merge(),
+            _ => {}
         }
         let dir = lane_dir.join(stream.to_string());
         let gone = if dir.exists() { disk::remove_dir(&dir) } else { Ok(()) };

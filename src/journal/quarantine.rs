@@ -94,13 +94,16 @@ fn report_of(dir: &Path) -> PathBuf {
     dir.with_added_extension("json")
 }
 
+/// The directory, beside the journal's.
+pub(super) const QUARANTINE: &str = "quarantine";
+
 /// Before the names of directories whose facts are in the journal again.
 pub(super) const REPLAYED: &str = "replayed-";
 
 impl Journal {
     /// Where damaged segments go.
     pub(super) fn quarantine_dir(&self) -> PathBuf {
-        self.dir.with_file_name("quarantine")
+        self.dir.with_file_name(QUARANTINE)
     }
 
     /// Whether a directory stands in quarantine, however its path is written.

@@ -7,7 +7,8 @@
 //!
 //! - The child ends with its parent: its stdin is a pipe that nobody writes to, and when that
 //!   closes it exits. A parent that is done with it kills it.
-//! - It may be silent for [`SILENCE_MAX`] before each piece that it sends.
+//! - It may be silent for [`SILENCE_MAX`] before each piece that it sends, and longer while it
+//!   waits for its disk: a slow disk is no damage.
 //! - When it crashes it is started once more, from where it was: the system may have killed it for
 //!   reasons of its own. The second time it is damage.
 //! - That another process holds the segment, or that there is no room or no process to read it
@@ -15,6 +16,7 @@
 
 mod child;
 mod server;
+mod slow;
 pub(super) mod wire;
 
 use std::ops::ControlFlow;

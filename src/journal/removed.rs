@@ -30,15 +30,16 @@ struct Record {
 }
 
 impl Journal {
-    /// What was remembered last, of segments that are not here any more. Blocks.
-    pub fn remembered(&self) -> Vec<Removed> {
+    /// What was remembered last, of segments that are not here any more, and whether that is all.
+    /// Blocks.
+    pub fn remembered(&self) -> (Vec<Removed>, bool) {
         let path = self.dir.join(FILE);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), true),
             Err(error) => {
                 tracing::warn!(%error, path = %path.display(), "what was removed is forgotten");
-                return Vec::new();
+                return (Vec::new(), false);
             }
         };
         let (mut removed, whole) = read(&bytes);
@@ -51,7 +52,7 @@ impl Journal {
         // A kill came between remembering and removing.
         let here: Vec<_> = Lane::ALL.into_iter().flat_map(|lane| self.segments(lane)).collect();
         removed.retain(|removed| here.iter().all(|segment| segment.stream != removed.stream));
-        removed
+        (removed, whole)
     }
 
     /// Replaces what is remembered. Blocks.
@@ -124,27 +125,28 @@ mod tests {
             opened.expect("a journal").0
         };
         let journal = open();
-        assert!(journal.remembered().is_empty());
+        assert!(matches!(journal.remembered(), (none, true) if none.is_empty()));
         journal.remember([removed(1), removed(2), removed(3)].iter()).expect("writable");
         journal.shutdown().expect("a working disk");
         // A kill came while it was being written.
         std::fs::write(data.path().join("journal/.new-Ab3dE"), "half").expect("writable");
         let journal = open();
         let streams = |journal: &Journal| {
-            let all = journal.remembered().into_iter();
-            all.map(|r| (r.stream.as_u128(), r.last_seq, r.tally.at(50))).collect::<Vec<_>>()
+            let (all, whole) = journal.remembered();
+            let all = all.into_iter().map(|r| (r.stream.as_u128(), r.last_seq, r.tally.at(50)));
+            (all.collect::<Vec<_>>(), whole)
         };
-        assert_eq!(streams(&journal), [1, 2, 3].map(|n| (n, 100, Some(350))));
+        assert_eq!(streams(&journal), ([1, 2, 3].map(|n| (n, 100, Some(350))).to_vec(), true));
 
         let path = data.path().join("journal").join(FILE);
         let mut bytes = std::fs::read(&path).expect("it is there");
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(&path, &bytes).expect("writable");
-        assert_eq!(streams(&journal), [(1, 100, Some(350))]);
+        assert_eq!(streams(&journal), (vec![(1, 100, Some(350))], false));
         for length in 0..bytes.len() {
             std::fs::write(&path, &bytes[..length]).expect("writable");
-            assert!(journal.remembered().len() < 3);
+            assert!(journal.remembered().0.len() < 3);
         }
         journal.shutdown().expect("a working disk");
     }

@@ -21,7 +21,12 @@ pub struct LaneStatus {
     pub segments: u64,
     /// Of these, those that others were merged into.
     pub merged: u64,
+    /// Of these, those that earlier processes left and that are not settled. Of quotas and usage
+    /// they are not merged before Postgres answers: each start may leave another.
+    pub inherited: u64,
     /// Their bytes.
+    pub inherited_bytes: u64,
+    /// Bytes of all segments.
     pub bytes: u64,
     /// Chunks that are not known to be in Postgres.
     pub unsettled_chunks: u64,
@@ -59,6 +64,8 @@ pub struct JournalStatus {
     pub failing: bool,
     /// What was set aside as damaged, and what is missing with it.
     pub quarantined: Vec<Report>,
+    /// Bytes in quarantine, which no bound counts.
+    pub quarantine_bytes: u64,
     /// Events that yielded since the start, by kind.
     pub events_dropped: BTreeMap<&'static str, u64>,
     /// Counters that wait for their commit.
@@ -94,9 +101,11 @@ pub struct StreamStatus {
 }
 
 impl Journal {
-    /// The streams of the journal, state before usage before events, oldest first; at most `limit`.
+    /// The streams of the journal, state before usage before events, oldest first; of each lane at
+    /// most `limit`.
     pub fn streams(&self, limit: usize) -> Vec<StreamStatus> {
-        let segments = Lane::ALL.into_iter().flat_map(|lane| self.segments(lane));
+        let first = |lane| self.segments(lane).into_iter().take(limit);
+        let segments = Lane::ALL.into_iter().flat_map(first);
         let status = |segment: Arc<Segment>| StreamStatus {
             lane: segment.lane.as_str(),
             stream: segment.stream,
@@ -114,7 +123,7 @@ impl Journal {
             sent: segment.is_sent(),
             missing: segment.missing(),
         };
-        segments.take(limit).map(status).collect()
+        segments.map(status).collect()
     }
 
     /// What is in the journal, and how far its bounds are.
@@ -134,6 +143,7 @@ impl Journal {
             disk_free: crate::disk::free_bytes(&self.dir).ok(),
             failing: self.shared.is_hopeless(),
             quarantined: self.quarantined(),
+            quarantine_bytes: crate::disk::bytes_below(&self.quarantine_dir()),
             events_dropped: self.events_dropped(),
             pending: self.pending() as u64,
             worst_case_loss_seconds: match self.config.commit {
@@ -154,11 +164,14 @@ impl Journal {
     fn lane_status(&self, lane: Lane) -> LaneStatus {
         let now = self.clock.0.now();
         let segments = self.segments(lane);
+        let (inherited, inherited_bytes) = self.shared.inherited(lane);
         let unsettled = |s: &&std::sync::Arc<super::Segment>| s.applied_seq() < s.durable_seq();
         LaneStatus {
             lane: lane.as_str(),
             segments: segments.len() as u64,
             merged: segments.iter().filter(|s| !s.sources().is_empty()).count() as u64,
+            inherited,
+            inherited_bytes,
             bytes: segments.iter().map(|s| crate::disk::bytes_below(s.dir())).sum(),
             unsettled_chunks: (segments.iter())
                 .map(|s| s.durable_seq().saturating_sub(s.applied_seq()))

@@ -4,6 +4,7 @@ mod aside;
 mod events;
 mod room;
 mod salvage;
+mod starts;
 
 use tempfile::TempDir;
 

@@ -7,7 +7,8 @@ use std::thread::Thread;
 use tokio::sync::Notify;
 
 use super::window::Window;
-use super::{Full, Segment, lock};
+use super::{Full, STATE_RESERVE, Segment, lock};
+use crate::disk;
 use crate::model::fact::Lane;
 
 /// Rounds that can have waiters at a time: the one that is being committed, the one that collects,
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub pending: AtomicI64,
     /// Bytes on disk that `max_bytes` bounds: all but events.
     pub disk_bytes: AtomicU64,
+    /// Of these, bytes of state.
+    pub state_bytes: AtomicU64,
     /// Bytes of events on disk.
     pub event_bytes: AtomicU64,
     /// State facts that were recorded and are not on disk.
@@ -73,6 +76,7 @@ impl Shared {
             disk_full: AtomicBool::new(false),
             pending: AtomicI64::new(0),
             disk_bytes: AtomicU64::new(0),
+            state_bytes: AtomicU64::new(0),
             event_bytes: AtomicU64::new(0),
             state_waiting: AtomicUsize::new(0),
             events_told: AtomicU64::new(0),
@@ -83,6 +87,15 @@ impl Shared {
 
     pub fn streams(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
         lock(&self.segments)
+    }
+
+    /// How many segments of a lane earlier processes left that are not settled, and their bytes.
+    pub fn inherited(&self, lane: Lane) -> (u64, u64) {
+        let left = |s: &&Arc<Segment>| s.lane == lane && !s.is_own() && !s.is_finished();
+        // A copy: nobody must wait for the list while the disk is looked at.
+        let left: Vec<_> = self.streams().iter().filter(left).cloned().collect();
+        let bytes = left.iter().map(|segment| disk::bytes_below(segment.dir())).sum();
+        (left.len() as u64, bytes)
     }
 
     /// Whether so many state facts may wait for the disk: with fewer than `bound` before them.
@@ -99,9 +112,28 @@ impl Shared {
         self.state_waiting.fetch_sub(facts, Ordering::Relaxed);
     }
 
-    /// The bytes on disk that a lane counts with.
-    pub fn bytes_with(&self, lane: Lane) -> &AtomicU64 {
-        if lane == Lane::Events { &self.event_bytes } else { &self.disk_bytes }
+    /// A lane took so many bytes more.
+    pub fn wrote(&self, lane: Lane, bytes: u64) {
+        let counted: &[&AtomicU64] = match lane {
+            Lane::Events => &[&self.event_bytes],
+            Lane::State => &[&self.disk_bytes, &self.state_bytes],
+            Lane::Quota | Lane::Usage => &[&self.disk_bytes],
+        };
+        for sum in counted {
+            sum.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes left for a lane below `max_bytes`. State has its reserve besides, whatever the others
+    /// have taken.
+    pub fn room_for(&self, lane: Lane, max_bytes: u64) -> u64 {
+        let taken = self.disk_bytes.load(Ordering::Relaxed);
+        if lane != Lane::State {
+            return max_bytes.saturating_sub(taken);
+        }
+        let state = self.state_bytes.load(Ordering::Relaxed);
+        let others = taken.saturating_sub(state).min(max_bytes);
+        max_bytes.saturating_add(STATE_RESERVE).saturating_sub(others.saturating_add(state))
     }
 
     /// So many pending counters are on disk, or were merged with others.

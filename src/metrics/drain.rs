@@ -22,7 +22,8 @@ metrics! {
         pub regressions: Counter = Counter::default() => "drain_ledger_regressions",
         /// Facts that Postgres refused for good and that have a dead letter, by lane.
         pub dead_letters: Family<LaneLabel, Counter> = Family::default() => "drain_dead_letters",
-        /// Chunks that a ledger which moved backwards has lost after they were removed here.
+        /// Chunks that a ledger which moved backwards has lost after they were removed here, as far
+        /// as removed streams are remembered.
         pub lost_chunks: Counter = Counter::default() => "drain_lost_chunks",
         /// Facts in them, as far as they are known.
         pub lost_facts: Counter = Counter::default() => "drain_lost_facts",

@@ -57,6 +57,15 @@ metrics! {
         pub event_bytes_left: Gauge = Gauge::default() => "journal_event_bytes_left",
         /// Segments on disk.
         pub segments: Gauge = Gauge::default() => "journal_segments",
+        /// Segments of earlier processes with sums that are not settled, by lane: while Postgres is
+        /// away they are not merged.
+        pub inherited_segments: Family<LaneLabel, Gauge> = Family::default()
+            => "journal_inherited_segments",
+        /// Their bytes.
+        pub inherited_bytes: Family<LaneLabel, Gauge> = Family::default()
+            => "journal_inherited_bytes",
+        /// Bytes in quarantine, which no bound counts.
+        pub quarantine_bytes: Gauge = Gauge::default() => "journal_quarantine_bytes",
         /// Facts refused because the journal was full or failing.
         pub rejected: Family<LaneLabel, Counter> = Family::default() => "journal_rejected",
         /// Facts dropped under `on_full = "drop_and_count"`, and events that yielded.

@@ -5,6 +5,7 @@
  *
  *   SHIM_ROOT     the directory, as the process names it
  *   SHIM_ONLY     faults and counting only where the path contains this; the record has everything
+ *   SHIM_SINCE    counting begins with the first call whose path (a new name, too) contains this
  *   SHIM_RECORD   where the record goes: what was done, in order
  *   SHIM_KILL     "N" or "N:after": SIGKILL before, or right after, the Nth counted call
  *   SHIM_FAIL     "sync:N", "write:N": the Nth of its kind fails with EIO; "…:N+" from then on
@@ -43,7 +44,7 @@ enum fault { NAME, WRITE, SYNC, KINDS };
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static char root[PATH_MAX];
-static const char *only, *control;
+static const char *only, *since, *control;
 static int record = -1, forget, kill_after, fail_on;
 static long kill_at, delay_ms, fail_at[KINDS], count, count_of[KINDS];
 static uint64_t syncs;
@@ -55,6 +56,7 @@ __attribute__((constructor)) static void set_up(void)
 		return;
 	strcpy(root, text);
 	only = getenv("SHIM_ONLY");
+	since = getenv("SHIM_SINCE");
 	control = getenv("SHIM_CONTROL");
 	forget = getenv("SHIM_FORGET") != NULL;
 	if ((text = getenv("SHIM_DELAY")))
@@ -156,7 +158,9 @@ static int concerns(const char *path)
 static int before(enum fault kind, const char *path, long *number)
 {
 	*number = 0;
-	if (!concerns(path))
+	if (since && strstr(path, since))
+		since = NULL;
+	if (since || !concerns(path))
 		return 0;
 	*number = ++count;
 	if (*number == kill_at && !kill_after)
@@ -475,6 +479,8 @@ int renameat2(int dir, const char *name, int to_dir, const char *to_name, unsign
 		return syscall(SYS_renameat2, dir, name, to_dir, to_name, flags);
 	pthread_mutex_lock(&turn);
 	long number;
+	if (since && strstr(to, since))
+		since = NULL;
 	int done = -1, error = before(NAME, path, &number);
 	if (!error && !(done = syscall(SYS_renameat2, dir, name, to_dir, to_name, flags))) {
 		int length = snprintf(names, sizeof names, "%s/%s", name_in(path), name_in(to));

@@ -1,10 +1,13 @@
-//! The fuzz targets' inputs in the ordinary run: the kept corpus, and changes to it, by seed.
+//! The fuzz targets' inputs in the ordinary run: the kept corpus, and changes to it, by seed. And
+//! once more in a process of their own, which may take little memory beside them.
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use gatepost::entropy::{Entropy, SeededEntropy};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 #[path = "../../fuzz/inputs/access.rs"]
 mod access;
@@ -52,9 +55,24 @@ fn changed(entropy: &dyn Entropy, from: &[u8], other: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// Set for the process that has little memory: how much more than it has when the inputs begin, in
+/// bytes.
+const BOUND: &str = "GATEPOST_FUZZ_MEMORY";
+
+/// From here on this process may take little more memory, if it was started so.
+fn bound_memory() {
+    let Ok(bound) = std::env::var(BOUND) else { return };
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    let kib: u64 = size.split_whitespace().next().unwrap().parse().unwrap();
+    let most = (kib << 10) + bound.parse::<u64>().unwrap();
+    setrlimit(Resource::As, Rlimit { current: Some(most), maximum: Some(most) }).unwrap();
+}
+
 fn run(target: &str, input: fn(&[u8])) {
     let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
     let corpus = corpus(target);
+    bound_memory();
     for (at, file) in corpus.iter().enumerate() {
         input(file);
         for _ in 0..CHANGED {
@@ -81,4 +99,21 @@ fn no_access_token_that_is_accepted_says_what_it_must_not() {
 #[test]
 fn no_refresh_token_is_proven_in_another_text_than_its_own() {
     run("refresh", refresh::read);
+}
+
+/// No length that an input tells is believed: each target runs in 4 MiB beside what its process
+/// has. (What is allocated in one piece is mapped, so that the bound sees it.)
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_allocated_is_bounded_by_the_input() {
+    let names = ["no_chunk_", "no_frame_", "no_access_", "no_refresh_"];
+    for name in names {
+        let mut own = Command::new(std::env::current_exe().unwrap());
+        own.arg(format!("fuzz::{name}")).arg("--test-threads=1").env(BOUND, (4 << 20).to_string());
+        own.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "65536");
+        let ran = own.output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        let why = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success() && said.contains("1 passed"), "{name}: {said}{why}");
+    }
 }

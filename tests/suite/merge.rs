@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
-use crate::support::in_process::{Gateway, NEVER, clone, config, drain};
+use crate::support::in_process::{Gateway, NEVER, clone, config, count, drain};
 use crate::support::postgres::{at, id, quota, range, sink, usage};
 
 const TOTAL: &str =
@@ -39,18 +39,6 @@ fn open(data: TempDir, url: &str) -> Gateway {
 
 fn new(url: &str) -> Gateway {
     open(TempDir::new().unwrap(), url)
-}
-
-async fn count(gateway: &Gateway, keys: std::ops::Range<u128>) {
-    for key in keys {
-        let fact = usage("acme", key, "orders", 1);
-        let room = gateway.journal.reserve().unwrap();
-        let _unawaited = gateway.journal.count(room, fact.counter, fact.counts);
-    }
-    // Segments are closed after a commit, and before the next one.
-    for _ in 0..2 {
-        gateway.journal.flush().durable().await.unwrap();
-    }
 }
 
 /// Four closed segments of the same counters, or some more; how many.

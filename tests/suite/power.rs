@@ -30,6 +30,24 @@ use crate::support::shim::Shim;
 const KEYS: usize = 3;
 const CALLERS: usize = 4;
 const TURNS: usize = 25;
+/// Only what hangs needs more requests until its commits come, and something is merged.
+const TURNS_MAX: usize = 3000;
+
+/// How a gateway is set up, and what that promises.
+#[derive(Clone, Copy)]
+struct Scene {
+    commit: &'static str,
+    segment: &'static str,
+    /// An answer is on disk.
+    strict: bool,
+    /// Each life goes on until usage was merged.
+    merging: bool,
+}
+
+const BEFORE_REPLY: Scene =
+    Scene { commit: "before_reply", segment: "4KiB", strict: true, merging: false };
+const INTERVAL: Scene = Scene { commit: "interval", strict: false, ..BEFORE_REPLY };
+const MERGING: Scene = Scene { segment: "512B", merging: true, ..BEFORE_REPLY };
 
 /// Something that was asked for in one life, by the length of the record before and after.
 #[derive(Clone, Copy)]
@@ -154,19 +172,35 @@ impl Found {
     }
 }
 
+/// Under `interval` an answer is on disk when two commits have ended that began after it: the first
+/// may have taken the window before. A new segment's files are synced besides. Returns the length
+/// of the record at which it is.
+fn kept_after(commits: &[(u64, u64)], answered: u64) -> Option<u64> {
+    commits.iter().filter(|(began, _)| *began >= answered).map(|(_, ended)| *ended).nth(3)
+}
+
+async fn ask(gateway: &Gateway, key: &Made) -> (String, Asked) {
+    let recorded = || gateway.shim.as_ref().expect("a shim").recorded();
+    let before = recorded();
+    let answer = gateway.http().authorize(&key.key).await.expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    (key.id.clone(), Asked { before, answered: recorded() })
+}
+
 /// One life under load: what was asked and answered, and what reached the disk.
-async fn live(gateway: &mut Gateway, known: &mut Known) -> Record {
+async fn live(gateway: &mut Gateway, known: &mut Known, scene: Scene) -> Record {
     let before = Tree::of(gateway.dir());
     gateway.start().await;
+    let path = gateway.shim.as_ref().expect("a shim").record();
     let recorded = |gateway: &Gateway| gateway.shim.as_ref().expect("a shim").recorded();
     // The life before may have left it.
     let made = gateway.control(Method::POST, "/clients", r#"{"name":"acme"}"#).await;
     assert!([201, 409].contains(&made.expect("an answer").status));
     let mut keys = Vec::new();
     for _ in 0..KEYS {
-        let Made { id, key } = gateway.create_key("acme").await;
-        known.made.push((id.clone(), recorded(gateway)));
-        keys.push((id, key));
+        let made = gateway.create_key("acme").await;
+        known.made.push((made.id.clone(), recorded(gateway)));
+        keys.push(made);
     }
     let gateway_now = &*gateway;
     let callers = (0..CALLERS).map(|caller| {
@@ -174,62 +208,70 @@ async fn live(gateway: &mut Gateway, known: &mut Known) -> Record {
         async move {
             let mut asked = Vec::new();
             for turn in 0..TURNS {
-                let (id, key) = &keys[(caller + turn) % (KEYS - 1)];
-                let before = recorded(gateway_now);
-                let answer = gateway_now.http().authorize(key).await.expect("an answer");
-                assert_eq!(answer.status, 200, "{}", answer.body);
-                asked.push((id.clone(), Asked { before, answered: recorded(gateway_now) }));
+                asked.push(ask(gateway_now, &keys[(caller + turn) % (KEYS - 1)]).await);
             }
             asked
         }
     });
     let revoke = async {
-        let (id, _) = &keys[KEYS - 1];
+        let id = &keys[KEYS - 1].id;
         let answer = gateway_now.control(Method::POST, &format!("/keys/{id}/revoke"), "").await;
         assert_eq!(answer.expect("an answer").status, 200);
         (id.clone(), recorded(gateway_now))
     };
     let (asked, revoked) = futures_util::join!(futures_util::future::join_all(callers), revoke);
+    let first = known.requests.len();
     known.requests.extend(asked.into_iter().flatten());
     known.revoked.push(revoked);
+    let mut enough = false;
+    for _ in 0..TURNS_MAX {
+        let commits = || Record::read(before.clone(), &path).commits("usage");
+        enough = (scene.strict
+            || kept_after(&commits(), known.requests[first].1.answered).is_some())
+            && (!scene.merging || gateway.merged("usage").await.expect("an answer") > 0);
+        if enough {
+            break;
+        }
+        known.requests.push(ask(gateway, &keys[0]).await);
+    }
+    assert!(enough, "in vain: commits, and merges");
     gateway.terminate().await;
-    let record = gateway.shim.as_ref().expect("a shim").record();
-    Record::read(before, &record)
+    Record::read(before, &path)
 }
 
 /// Cuts the power many times in one life; returns what did not hold, and one of the images.
 fn cut(
     record: &Record,
     known: &Known,
-    strict: bool,
+    scene: Scene,
     images: usize,
     dice: &Dice,
 ) -> (Vec<String>, Tree, u64, Found) {
-    let usage = record.syncs(|path| path.contains("/journal/usage/") && path.ends_with("/db"));
-    // Under `interval` an answer is on disk when two commits have ended that began after it: the
-    // first may have taken the window before. A new segment's files are synced besides.
-    let kept = |answered: u64| {
-        if strict {
-            return Some(answered);
-        }
-        usage.iter().filter(|(began, _)| *began >= answered).map(|(_, ended)| *ended).nth(3)
-    };
+    let commits = record.commits("usage");
+    let merging = record.merging();
+    assert!(merging.is_some() || !scene.merging, "nothing was merged");
     let mut broken = Vec::new();
     let mut last = None;
     for number in 0..images {
         // The last one at the end: nothing is asked for any more, and everything counts.
-        let calls = if number == 0 { record.len() } else { record.moment(dice) };
+        let at_end = number == 0;
+        let from = if dice.one_in(2) { merging.unwrap_or(0) } else { 0 };
+        let calls = if at_end { record.len() } else { record.moment(from, dice) };
         let tree = record.cut(calls, dice);
         let length = record.length_after(calls);
         let dir = TempDir::with_prefix("gp-image-").expect("a directory");
         tree.write(dir.path());
         let data = dir.path().join("data");
         fs::create_dir_all(&data).expect("writable");
+        let kept = |answered: u64| match at_end || scene.strict {
+            true => Some(answered),
+            false => kept_after(&commits, answered),
+        };
         let found = Found::on(&data);
         match &found {
             Err(error) => broken.push(format!("cut after {calls} calls: {error}")),
             // (In the middle of a commit, what was on its way may be told of without being there.)
-            Ok(Found { missing, .. }) if number == 0 && *missing > 0 => {
+            Ok(Found { missing, .. }) if at_end && *missing > 0 => {
                 broken.push(format!("at the end {missing} sequence numbers are missing"));
             }
             Ok(found) => {
@@ -238,7 +280,7 @@ fn cut(
             }
         }
         if let Ok(found) = found
-            && number > 0
+            && !at_end
         {
             last = Some((tree, length, found));
         }
@@ -247,13 +289,19 @@ fn cut(
     (broken, tree, length, found)
 }
 
-async fn whatever_was_answered_is_there(commit: &str, strict: bool) {
+async fn whatever_was_answered_is_there(scene: Scene) {
     let dice = Dice::new();
-    let (lives, images) = if long() { (8, 100) } else { (2, 40) };
+    let (lives, images) = match (long(), scene.merging) {
+        (true, false) => (8, 100),
+        (true, true) => (4, 50),
+        (false, false) => (2, 40),
+        // Each has many segments.
+        (false, true) => (2, 10),
+    };
     let mut known = Known::default();
     let mut left: Option<Tree> = None;
-    for _ in 0..lives {
-        let mut gateway = Gateway::new(None, &settings(commit));
+    for life in 1..=lives {
+        let mut gateway = Gateway::new(None, &settings(scene));
         let Some(shim) = Shim::below(gateway.dir()) else { return };
         gateway.shim = Some(shim.recording());
         if let Some(left) = left.take() {
@@ -263,40 +311,45 @@ async fn whatever_was_answered_is_there(commit: &str, strict: bool) {
             left.write(gateway.dir());
             fs::write(file, own).expect("writable");
         }
-        let record = live(&mut gateway, &mut known).await;
+        let record = live(&mut gateway, &mut known, scene).await;
         let (seen, there) = (record.whole(), Tree::of(gateway.dir()));
         assert_eq!(seen.unlike(&there), Vec::<PathBuf>::new(), "the shim does not see everything");
-        let (broken, tree, length, found) = cut(&record, &known, strict, images, &dice);
-        assert!(broken.is_empty(), "{}", broken.join("\n"));
+        let (broken, tree, length, found) = cut(&record, &known, scene, images, &dice);
+        assert!(broken.is_empty(), "life {life}:\n{}", broken.join("\n"));
         known.after(length, &found);
         left = Some(tree);
     }
 }
 
-fn settings(commit: &str) -> String {
+fn settings(Scene { commit, segment, .. }: Scene) -> String {
     format!(
-        "[journal]\ncommit = \"{commit}\"\ninterval = \"5ms\"\nsegment_max_bytes = \"4KiB\"\n\
+        "[journal]\ncommit = \"{commit}\"\ninterval = \"5ms\"\nsegment_max_bytes = \"{segment}\"\n\
          ballast = \"64KiB\"\n"
     )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_loses_nothing_that_was_answered_before_reply() {
-    whatever_was_answered_is_there("before_reply", true).await;
+    whatever_was_answered_is_there(BEFORE_REPLY).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_power_cut_loses_no_more_than_the_interval() {
-    whatever_was_answered_is_there("interval", false).await;
+    whatever_was_answered_is_there(INTERVAL).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_power_cut_while_a_backlog_is_merged_loses_nothing_and_counts_nothing_twice() {
+    whatever_was_answered_is_there(MERGING).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_disk_that_forgets_its_syncs_the_same_look_finds_the_loss() {
-    let mut gateway = Gateway::new(None, &settings("before_reply"));
+    let mut gateway = Gateway::new(None, &settings(BEFORE_REPLY));
     let Some(shim) = Shim::below(gateway.dir()) else { return };
     gateway.shim = Some(shim.recording().forgetful());
     let mut known = Known::default();
-    let record = live(&mut gateway, &mut known).await;
-    let (broken, ..) = cut(&record, &known, true, 20, &Dice::new());
+    let record = live(&mut gateway, &mut known, BEFORE_REPLY).await;
+    let (broken, ..) = cut(&record, &known, BEFORE_REPLY, 20, &Dice::new());
     assert!(!broken.is_empty(), "nothing was lost without syncs: the test sees nothing");
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
@@ -29,6 +29,13 @@ fn script(dir: &TempDir, body: &str) -> PathBuf {
     shell.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     assert!(shell.wait().unwrap().success());
     path
+}
+
+/// What a gateway asks a child: the frames of a segment up to `to`.
+fn request(dir: &Path, to: u64) -> Vec<u8> {
+    let path = dir.to_str().unwrap().as_bytes();
+    let length = (path.len() as u32).to_be_bytes();
+    [&0_u64.to_be_bytes()[..], &to.to_be_bytes(), &length, path].concat()
 }
 
 #[tokio::test]
@@ -69,9 +76,7 @@ async fn the_next_start_waits_for_the_child_of_a_gateway_that_was_killed() {
     let mut child = Command::new(PROGRAM);
     child.arg("segment-frames").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = child.spawn().unwrap();
-    let path = dir.to_str().unwrap().as_bytes();
-    let asked = [&0_u64.to_be_bytes()[..], &[0xFF; 8], &(path.len() as u32).to_be_bytes(), path];
-    child.stdin.as_mut().unwrap().write_all(&asked.concat()).unwrap();
+    child.stdin.as_mut().unwrap().write_all(&request(&dir, u64::MAX)).unwrap();
     let mut first = [0; 16];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     assert!(fs::File::open(dir.join("db")).unwrap().try_lock().is_err(), "it has the segment open");
@@ -130,6 +135,43 @@ async fn a_child_that_says_nothing_is_ended() {
     journal.examine(&|| false);
     let [report] = journal.quarantined().try_into().unwrap();
     assert!(report.reason.contains("silent"), "{report:?}");
+    journal.shutdown().unwrap();
+}
+
+/// A slow disk, a hung mount: silence that is not the segment's.
+#[tokio::test]
+async fn a_child_that_waits_for_its_disk_is_waited_for() {
+    let (data, programs) = (left(0, 3000).await, TempDir::new().unwrap());
+    let waits = programs.path().join("waits");
+    let source = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/shim/waits.c");
+    let made = Command::new("cc").arg("-o").arg(&waits).arg(source).status();
+    if !cfg!(target_os = "linux") || !made.is_ok_and(|made| made.success()) {
+        return;
+    }
+    // What the real one says, held back.
+    let answer = programs.path().join("answer");
+    let mut child = Command::new(PROGRAM);
+    child.arg("segment-frames").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let dir = segment_dir(data.path(), Lane::Usage);
+    let end = End::read(&dir).unwrap().unwrap();
+    child.stdin.as_mut().unwrap().write_all(&request(&dir, end.last_seq)).unwrap();
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    while !said.ends_with(b"\0\0\0\0\0\0\0\0\0\0\0\x01c") {
+        child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+        said.extend(byte);
+    }
+    // It ends when nobody can ask any more.
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    fs::write(&answer, said.strip_prefix(b"GPF1").unwrap()).unwrap();
+    let body = format!("printf GPF1; exec {} cat {}", waits.display(), answer.display());
+    let reader = Reader::patient_child(&script(&programs, &body), Duration::from_secs(2));
+    let (journal, _) = open(data.path(), reader).unwrap();
+    journal.examine(&|| false);
+    assert!(journal.quarantined().is_empty(), "{:?}", journal.quarantined());
+    assert_eq!(journal.segments(Lane::Usage)[0].missing().chunks, 0);
+    assert_eq!(journal.segments(Lane::Usage)[0].facts(), 3000);
     journal.shutdown().unwrap();
 }
 

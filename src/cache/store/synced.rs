@@ -5,15 +5,16 @@
 //! each sync has a number, in sled and, once sled is on the disk, in this file beside it. sled is
 //! never behind the file unless it is damaged: a kill between the two leaves it ahead.
 //!
-//! Damage in the middle may cost single rows and leave the number: revocations are never removed,
-//! so there must be as many as there were.
+//! Damage in the middle may cost single rows and leave the number, or bring older ones back.
+//! Revocations are never removed, and by their law each only ever denies more: so all of them
+//! together must deny at least what they did. (One row that went back can be hidden by another that
+//! is ahead of the file: that takes damage and a kill between the two syncs.)
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 
 use bincode::{Decode, Encode};
 
@@ -21,9 +22,11 @@ use super::{Age, Store, read, write};
 use crate::cache::Position;
 use crate::codec::{self, Kind};
 use crate::disk::{self, StoreError, guarded};
+use crate::model::Timestamp;
+use crate::model::fact::RevocationKind;
 
 const FILE: &str = "synced";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Two of them, written by turns: a torn write harms the newer one only.
 const SLOT: usize = 4096;
 
@@ -32,14 +35,22 @@ const SLOT: usize = 4096;
 pub struct Synced {
     /// The number of the sync.
     pub number: u64,
-    /// Revocations there were.
-    pub revocations: u64,
+    /// What all revocations denied, added up.
+    pub denied: u128,
+}
+
+/// How much a revocation denies: it grows as its law strengthens it, and none denies nothing.
+pub(super) fn denied_by(kind: RevocationKind, at: Timestamp) -> u128 {
+    let (first, last) = (i128::from(i64::MIN), i128::from(i64::MAX));
+    let at = i128::from(at.0);
+    let more = if kind.is_not_before() { at - first } else { last - at };
+    more.unsigned_abs() + 1
 }
 
 impl Synced {
     /// Whether all that `witnessed` stands for may be there.
     pub fn reaches(&self, witnessed: &Self) -> bool {
-        self.number >= witnessed.number && self.revocations >= witnessed.revocations
+        self.number >= witnessed.number && self.denied >= witnessed.denied
     }
 }
 
@@ -95,16 +106,16 @@ impl Store {
     /// Compares what was found with what was on the disk once.
     pub(super) fn compare(&self, witnessed: Synced) -> Result<(), StoreError> {
         let number = read(Kind::Meta, guarded(|| self.meta.get("synced"))?)?.unwrap_or(0);
-        let revocations = guarded(|| {
-            self.revocations.iter().keys().try_fold(0, |count, key| key.map(|_| count + 1))
+        let denied = self.revocations().try_fold(0_u128, |sum, row| {
+            row.map(|(kind, _, at)| sum.saturating_add(denied_by(kind, at)))
         })?;
-        let found = Synced { number, revocations };
+        let found = Synced { number, denied };
         if !found.reaches(&witnessed) {
             return Err(StoreError::Sled(format!(
                 "it lost what was on the disk already: {witnessed:?}, and now {found:?}"
             )));
         }
-        self.revoked.store(revocations, Ordering::Release);
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = denied;
         self.synced.lock().unwrap_or_else(PoisonError::into_inner).0 = found;
         Ok(())
     }
@@ -126,8 +137,8 @@ impl Store {
     pub fn sync(&self) -> Result<(), StoreError> {
         let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, witness) = &mut *synced;
-        let revocations = self.revoked.load(Ordering::Acquire);
-        let next = Synced { number: last.number + 1, revocations };
+        let denied = *self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = Synced { number: last.number + 1, denied };
         write(&self.meta, Kind::Meta, b"synced", &next.number)?;
         self.flush()?;
         witness.tell(&next).map_err(|error| StoreError::Sled(error.to_string()))?;

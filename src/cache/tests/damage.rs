@@ -167,3 +167,28 @@ async fn a_disk_tier_that_is_ahead_is_good() {
     let bench = bench.restart(Config::default(), Duration::ZERO);
     assert_eq!(bench.cache.metrics.cache.quarantined.get(), 0);
 }
+
+/// A message in the middle of sled's log that cannot be read may bring an older row back, or none.
+#[tokio::test]
+async fn one_revocation_that_went_back_is_noticed() {
+    let later = START.plus(Duration::from_secs(3600));
+    let not_before = |at| Revocation { kind: RevocationKind::Subject, id: "s".into(), at };
+    for (kind, id, older) in [
+        (RevocationKind::Key, "k", Some(later)),
+        (RevocationKind::Key, "k", None),
+        (RevocationKind::Subject, "s", Some(START)),
+    ] {
+        let bench = Bench::new();
+        bench.feed(1, vec![fed("k", 1), Change::Revocation(revocation("k", later))]);
+        bench.feed(2, vec![Change::Revocation(not_before(START))]);
+        let now = vec![revocation("k", AT_ONCE), not_before(later), revocation("l", later)];
+        bench.feed(3, now.into_iter().map(Change::Revocation).collect());
+        let bench = bench.restart(Config::default(), Duration::ZERO);
+        assert_eq!(bench.cache.metrics.cache.quarantined.get(), 0, "the good one");
+        let id = if kind == RevocationKind::Key { revocation(id, AT_ONCE).id } else { id.into() };
+        bench.cache.store.take_back(kind, &id, older);
+        let bench = bench.restart(Config::default(), Duration::ZERO);
+        assert_eq!(bench.cache.metrics.cache.quarantined.get(), 1, "{kind:?} {older:?}");
+        assert!(bench.cache.load(&api_key::digest("k")).is_none());
+    }
+}

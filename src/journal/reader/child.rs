@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::slow::waits_for_disk;
 use super::wire::{self, Record};
 use crate::disk::StoreError;
 use crate::journal::lock;
@@ -87,9 +88,9 @@ impl Children {
         let (Some(stdin), Some(stdout), Some(stderr)) = pipes else {
             return Err(ReaderError::Start("it has no pipes".into()));
         };
-        let silence_max = self.silence_max;
-        let stdout = BufReader::new(Timely { pipe: stdout, silence_max });
-        let stderr = Timely { pipe: stderr, silence_max };
+        let (silence_max, pid) = (self.silence_max, process.id());
+        let stdout = BufReader::new(Timely { pipe: stdout, silence_max, pid });
+        let stderr = Timely { pipe: stderr, silence_max, pid };
         let mut child = Child { process, stdin, stdout, stderr };
         let mut hello = [0; wire::HELLO.len()];
         match child.stdout.read_exact(&mut hello) {
@@ -157,20 +158,30 @@ impl Drop for Child {
     }
 }
 
-/// A pipe that is waited for so long, and no longer.
+/// A pipe that is waited for so long, and longer only while the process behind it waits for its
+/// disk.
 #[derive(Debug)]
 struct Timely<P> {
     pipe: P,
     silence_max: Duration,
+    pid: u32,
 }
 
 impl<P: Read + AsFd> Read for Timely<P> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let timeout = Timespec::try_from(self.silence_max).map_err(io::Error::other)?;
-        let mut pipe = [PollFd::new(&self.pipe, PollFlags::IN)];
-        if poll(&mut pipe, Some(&timeout))? == 0 {
-            return Err(io::ErrorKind::TimedOut.into());
+        loop {
+            let mut pipe = [PollFd::new(&self.pipe, PollFlags::IN)];
+            if poll(&mut pipe, Some(&timeout))? > 0 {
+                return self.pipe.read(buffer);
+            }
+            if !waits_for_disk(self.pid) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            tracing::warn!(
+                silent_for = ?self.silence_max,
+                "a segment is read very slowly: its disk does not answer, and is waited for"
+            );
         }
-        self.pipe.read(buffer)
     }
 }

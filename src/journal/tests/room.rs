@@ -31,3 +31,17 @@ async fn what_an_answer_waits_for_is_never_dropped() {
     journal.quotas_of(&quotas[0], u64::MAX, each).expect("readable");
     assert_eq!(used, 3);
 }
+
+#[tokio::test]
+async fn whatever_others_have_taken_the_reserve_of_state_is_its_own() {
+    let data = TempDir::new().expect("temporary directory");
+    let max = Size::mib(1);
+    let config = Config { max_bytes: max, segment_max_bytes: max, ..Config::default() };
+    let (journal, _) = open(&data, config);
+    let shared = &journal.shared;
+    // Far beyond the bound, and the reserve: a merge that was under way, one large window.
+    shared.disk_bytes.store(max.0 + 3 * STATE_RESERVE, Ordering::Release);
+    journal.append(vec![revocation("k")]).expect("room").durable().await.expect("a working disk");
+    shared.state_bytes.store(STATE_RESERVE, Ordering::Release);
+    assert!(journal.append(vec![revocation("l")]).is_err(), "it has a bound as well");
+}

@@ -11,19 +11,7 @@ use sqlx::Executor;
 use tempfile::TempDir;
 
 use super::*;
-use crate::support::in_process::config;
-
-/// Several counters in one commit.
-async fn count_each(gateway: &Gateway, keys: std::ops::Range<u128>) {
-    for key in keys {
-        let fact = usage("acme", key, "orders", 1);
-        let room = gateway.journal.reserve().unwrap();
-        let _unawaited = gateway.journal.count(room, fact.counter, fact.counts);
-    }
-    for _ in 0..2 {
-        gateway.journal.flush().durable().await.unwrap();
-    }
-}
+use crate::support::in_process::{config, count};
 
 /// Postgres out of disk, a standby, a statement that waits for a lock: it answers, and takes
 /// nothing. What is marked as sent is not merged: that must not be all.
@@ -35,7 +23,7 @@ async fn a_postgres_that_takes_no_writes_leaves_the_backlog_to_be_merged() {
     let config = Config { segment_max_bytes: Size(1), ..config() };
     let gateway = Gateway::with(TempDir::new().unwrap(), &db.url, None, config);
     for _ in 0..12 {
-        count_each(&gateway, 0..5).await;
+        count(&gateway, 0..5).await;
         gateway.drainer.drain_now().await.unwrap_err();
         gateway.journal.merge(Scope::Own, &|| false).unwrap();
         let sent = gateway.journal.segments(Lane::Usage);
@@ -56,15 +44,15 @@ async fn a_postgres_that_takes_no_writes_leaves_the_backlog_to_be_merged() {
 async fn a_bad_sector_in_one_segment_does_not_hold_up_the_others() {
     let db = Database::new().await;
     let gateway = Gateway::new(&db.url);
-    count_each(&gateway, 0..3).await;
+    count(&gateway, 0..3).await;
     let first = gateway.journal.segments(Lane::Usage)[0].stream;
     let gateway = Gateway::open(gateway.kill().await, &db.url, None);
-    count_each(&gateway, 0..3).await;
+    count(&gateway, 0..3).await;
     // Killed, so without an `end`: how far it went is asked of its bytes.
     let file = gateway.data.path().join(format!("journal/usage/{first}/db"));
     fs::remove_file(&file).unwrap();
     symlink("/proc/self/mem", &file).unwrap();
-    while gateway.drainer.drain_now().await.is_err() {}
+    drain(&gateway).await;
     assert_eq!(db.number(TOTAL).await, 3);
     assert_eq!(gateway.journal.quarantined().len(), 1);
     drop(gateway.shut_down().await);
@@ -78,9 +66,9 @@ async fn an_old_copy_with_a_tail_is_not_counted_twice() {
     let kept =
         || Config { segment_max_bytes: Size::mib(16), retention: Span::secs(3600), ..config() };
     let gateway = Gateway::with(TempDir::new().unwrap(), &db.url, None, kept());
-    count_each(&gateway, 0..1).await;
+    count(&gateway, 0..1).await;
     drain(&gateway).await;
-    count_each(&gateway, 1..2).await;
+    count(&gateway, 1..2).await;
     let copy = clone(gateway.data.path());
     let stream = gateway.journal.segments(Lane::Usage)[0].stream;
     let data = gateway.kill().await;
@@ -89,7 +77,7 @@ async fn an_old_copy_with_a_tail_is_not_counted_twice() {
     let file = data.path().join(format!("journal/usage/{stream}/end"));
     fs::write(file, codec::seal(Kind::End, 1, &end).unwrap()).unwrap();
     let gateway = Gateway::with(data, &db.url, None, kept());
-    count_each(&gateway, 1..2).await;
+    count(&gateway, 1..2).await;
     drain(&gateway).await;
     assert_eq!(db.number(TOTAL).await, 2);
     drop(gateway.shut_down().await);
@@ -97,4 +85,34 @@ async fn an_old_copy_with_a_tail_is_not_counted_twice() {
     drain(&old).await;
     drop(old.shut_down().await);
     assert_eq!(db.number(TOTAL).await, 2, "2 were issued");
+}
+
+/// Restored to before the oldest removed stream that is remembered.
+#[tokio::test]
+async fn a_ledger_that_lost_more_than_is_remembered_says_at_least() {
+    const REMEMBERED: usize = 256;
+    let db = Database::new().await;
+    let small = || Config { segment_max_bytes: Size(1), ..config() };
+    let mut gateway = Gateway::with(TempDir::new().unwrap(), &db.url, None, small());
+    for _ in 0..=REMEMBERED / 8 {
+        for _ in 0..8 {
+            count(&gateway, 0..1).await;
+        }
+        drain(&gateway).await;
+    }
+    drain(&gateway).await;
+    let (removed, _) = gateway.journal.remembered();
+    assert_eq!(removed.len(), REMEMBERED, "and some were forgotten");
+    let newest = "DELETE FROM gatepost.stream_ledger WHERE stream_id = \
+                  (SELECT stream_id FROM gatepost.stream_ledger ORDER BY stream_id DESC LIMIT 1)";
+    let all = "DELETE FROM gatepost.stream_ledger";
+    for (sql, lost, at_least) in [(newest, 1, false), (all, REMEMBERED - 1, true)] {
+        db.execute(sql).await;
+        // A start reads the ledger.
+        gateway = Gateway::with(gateway.shut_down().await, &db.url, None, small());
+        drain(&gateway).await;
+        let status = gateway.drainer.status();
+        assert_eq!((status.lost.len(), status.lost_at_least), (lost, at_least));
+    }
+    drop(gateway.shut_down().await);
 }

@@ -315,6 +315,13 @@ impl Gateway {
         }
     }
 
+    /// Segments of a lane that others were merged into; none when it does not live to say so.
+    pub async fn merged(&self, lane: &str) -> Option<u64> {
+        let log = self.control(Method::GET, "/log", "").await?.json();
+        let lanes = log["lanes"].as_array().expect("a list");
+        lanes.iter().find(|of| of["lane"] == lane).expect("every lane")["merged"].as_u64()
+    }
+
     /// What it wrote to stderr, of all its lives.
     pub fn said(&self) -> String {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).join("\n")

@@ -3,6 +3,8 @@
 //! What was synced is there. Of the rest a random part is: writes are dropped, kept or torn at
 //! sectors, in any order; names come as a random prefix of what was done in each directory.
 
+mod commits;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -128,14 +130,16 @@ impl Record {
         self.calls.len()
     }
 
-    /// A moment for a cut: every other one right after a name was made, changed or removed.
-    pub fn moment(&self, dice: &Dice) -> usize {
+    /// A moment for a cut, after so many calls at least: every other one right after a name was
+    /// made, changed or removed.
+    pub fn moment(&self, from: usize, dice: &Dice) -> usize {
         let any = |bound: usize| dice.below(u32::try_from(bound).expect("few")) as usize;
-        let names: Vec<_> = (self.calls.iter().enumerate())
+        let names: Vec<_> = (self.calls.iter().enumerate().skip(from))
             .filter(|(_, (_, call))| !touched(call).is_empty())
             .map(|(number, _)| number + 1)
             .collect();
-        if dice.one_in(2) { names[any(names.len())] } else { any(self.calls.len()) + 1 }
+        let any_call = || from + any(self.calls.len() - from) + 1;
+        if dice.one_in(2) && !names.is_empty() { names[any(names.len())] } else { any_call() }
     }
 
     /// The length of the record when so many calls were done.
@@ -172,29 +176,6 @@ impl Record {
             disk.take(number, call);
         }
         disk
-    }
-
-    /// The record's lengths at which a sync of a file with this path's ending had ended, with the
-    /// length at which it began.
-    pub fn syncs(&self, concerns: impl Fn(&str) -> bool) -> Vec<(u64, u64)> {
-        let mut paths: HashMap<u64, String> = HashMap::new();
-        let (mut began, mut syncs) = (HashMap::new(), Vec::new());
-        for (length, call) in &self.calls {
-            match call {
-                Call::Made { parent, name, inode, .. } => {
-                    let above = paths.get(parent).cloned().unwrap_or_default();
-                    paths.insert(*inode, format!("{above}/{name}"));
-                }
-                Call::SyncBegan { id, .. } => drop(began.insert(*id, *length)),
-                Call::SyncEnded { inode, id, well: true }
-                    if paths.get(inode).is_some_and(|path| concerns(path)) =>
-                {
-                    syncs.push((began[id], *length));
-                }
-                _ => {}
-            }
-        }
-        syncs
     }
 }
 

@@ -55,6 +55,11 @@ impl Shim {
         self.with("SHIM_ONLY", part)
     }
 
+    /// Counts from the first call on that concerns a path with `part` in it, or in its new name.
+    pub fn since(self, part: &str) -> Self {
+        self.with("SHIM_SINCE", part)
+    }
+
     /// SIGKILL before the call with this number, or right after it.
     pub fn killing_at(self, number: usize, after: bool) -> Self {
         self.with("SHIM_KILL", format!("{number}{}", if after { ":after" } else { "" }))

@@ -67,3 +67,24 @@ async fn what_a_half_made_merge_stands_for_is_not_sent_before_it_is_removed() {
     assert!(merge(&journal, Scope::All(None)));
     assert_eq!((sums(&journal), dirs(data.path(), "usage").len()), (before, 1));
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_for_a_while_is_merged_later() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, before, _) = backlog(data.path()).await;
+    let db = journal.segments(Lane::Usage)[1].dir().join("db");
+    let kept = db.with_extension("kept");
+    fs::rename(&db, &kept).expect("writable");
+    // Nobody may open it for writing: as with too many open files, it says nothing of the segment.
+    std::os::unix::fs::symlink("/sys/kernel/uevent_seqnum", &db).expect("writable");
+    for _ in 0..2 {
+        let merged = journal.merge(Scope::Own, &|| false);
+        let MergeError::Unreadable(_, error) = merged.expect_err("it cannot be read") else {
+            panic!("of another kind")
+        };
+        assert!(!error.is_damage(), "{error}");
+    }
+    fs::rename(&kept, &db).expect("writable");
+    assert!(merge(&journal, Scope::Own));
+    assert_eq!((sums(&journal), dirs(data.path(), "usage").len()), (before, 1));
+}
