@@ -18,6 +18,8 @@ use crate::support::shim::Shim;
 
 const SAMPLE: u32 = 8;
 const SAMPLE_MERGING: u32 = 4;
+/// With `--long`: a life until something is merged takes seconds.
+const LONG_SAMPLE_MERGING: u32 = 24;
 const REQUESTS: usize = 12;
 /// Enough for several segments that nothing was sent of.
 const REQUESTS_MERGING: usize = 36;
@@ -184,8 +186,12 @@ async fn killed_anywhere(scene: Scene) {
         false => record.len(),
     };
     let points = u32::try_from(points).expect("few");
-    let sample = if merging { SAMPLE_MERGING } else { SAMPLE };
-    let chosen: Vec<u32> = if long() {
+    let sample = match (merging, long()) {
+        (true, true) => LONG_SAMPLE_MERGING,
+        (true, false) => SAMPLE_MERGING,
+        _ => SAMPLE,
+    };
+    let chosen: Vec<u32> = if long() && !merging {
         (1..=points).collect()
     } else {
         (0..sample).map(|at| points * at / sample + dice.below(points / sample) + 1).collect()
