@@ -1,6 +1,7 @@
 //! `gatepost doctor`: a line per thing that the gateway needs, and what to do where it fails.
 
 mod data;
+mod edge;
 
 use std::process::ExitCode;
 
@@ -77,6 +78,7 @@ pub(super) async fn run(loaded: Result<Loaded, Failure>) -> Vec<Check> {
         checks.push(Check::warn("development key", message));
     }
     checks.extend(data::checks(config));
+    checks.extend(edge::checks(config));
     checks.extend(postgres(config).await);
     checks
 }

@@ -97,6 +97,25 @@ impl Certificates {
         Ok(Self { config: config.clone(), http2, clock, current })
     }
 
+    /// Until when the certificate is good that `config` names, if it can be used at `now`.
+    ///
+    /// # Errors
+    /// As of [`Certificates::open`].
+    pub fn good_until(config: &TlsConfig, now: Timestamp) -> Result<Timestamp, TlsError> {
+        load(config, false, now)?;
+        let wrong = |reason| file("server.tls.cert", &config.cert, reason);
+        let first = CertificateDer::from_pem_file(&config.cert).map_err(|e| wrong(told(e)))?;
+        // Long after the end of all of them.
+        let verdict = verdict(&first, Timestamp(i64::MAX), &aws_lc_rs::default_provider());
+        match verdict.map_err(|error| wrong(error.to_string()))? {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after,
+                ..
+            })) => Ok(stamp(not_after)),
+            _ => Ok(Timestamp(i64::MAX)),
+        }
+    }
+
     /// Loads the files again, and exchanges nothing yet.
     ///
     /// # Errors
@@ -151,8 +170,7 @@ fn load(config: &TlsConfig, http2: bool, now: Timestamp) -> Result<Arc<ServerCon
     Ok(Arc::new(config))
 }
 
-/// Whether a certificate is good at `now`. Asked without any root, the library says so first, and
-/// then that it does not know the issuer; who issued it is for clients to judge.
+/// Whether a certificate is good at `now`; who issued it is for clients to judge.
 fn in_its_time(
     certificate: &CertificateDer<'_>,
     path: &Path,
@@ -160,15 +178,8 @@ fn in_its_time(
     provider: &CryptoProvider,
 ) -> Result<(), TlsError> {
     let outdated = |when| Err(TlsError::Outdated { cert: path.to_owned(), when });
-    let parsed = ParsedCertificate::try_from(certificate)
+    let verdict = verdict(certificate, now, provider)
         .map_err(|error| file("server.tls.cert", path, error.to_string()))?;
-    let verdict = verify_server_cert_signed_by_trust_anchor(
-        &parsed,
-        &RootCertStore::empty(),
-        &[],
-        UnixTime::since_unix_epoch(now.since(Timestamp::EPOCH)),
-        provider.signature_verification_algorithms.all,
-    );
     match verdict {
         Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
             not_after,
@@ -180,6 +191,22 @@ fn in_its_time(
         })) => outdated(format!("is not valid before {}", stamp(not_before))),
         _ => Ok(()),
     }
+}
+
+/// What the library says of a certificate at `now`. Asked without any root, it speaks of the time
+/// first, and then says that it does not know the issuer. An error where it is no certificate.
+fn verdict(
+    certificate: &CertificateDer<'_>,
+    now: Timestamp,
+    provider: &CryptoProvider,
+) -> Result<Result<(), rustls::Error>, rustls::Error> {
+    Ok(verify_server_cert_signed_by_trust_anchor(
+        &ParsedCertificate::try_from(certificate)?,
+        &RootCertStore::empty(),
+        &[],
+        UnixTime::since_unix_epoch(now.since(Timestamp::EPOCH)),
+        provider.signature_verification_algorithms.all,
+    ))
 }
 
 fn stamp(at: UnixTime) -> Timestamp {

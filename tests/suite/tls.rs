@@ -66,6 +66,25 @@ fn a_certificate_that_cannot_be_used_is_refused_at_the_start() {
 }
 
 #[test]
+fn doctor_looks_at_the_certificate() {
+    let (pair, _) = Pair::new();
+    let house = House::new(&pair.section());
+    let told = |words: &str| {
+        let (_, said, _) = house.run(&["doctor"]);
+        let line = said.lines().find(|line| line.contains("certificate")).expect("a line");
+        assert!(line.contains(words), "{said}");
+    };
+    told("ends soon");
+    pair.renew(-1, 90);
+    told("is good until");
+    pair.renew(-9, -1);
+    told("FAIL");
+    pair.renew(-1, 90);
+    std::fs::remove_file(pair.key()).expect("removed");
+    told("cannot be read");
+}
+
+#[test]
 fn a_reload_takes_the_new_certificate_and_keeps_the_old_where_it_is_wrong() {
     let (pair, first) = Pair::new();
     let house = House::new(&pair.section());

@@ -51,7 +51,7 @@ pub const ROOMS: [(&str, &[&str]); 23] = [
         ],
     ),
     ("drill", &["postgres"]),
-    ("cli", &["admin", "config", "drill", "gateway", "journal", "tokens"]),
+    ("cli", &["admin", "config", "drill", "gateway", "journal", "server", "tokens"]),
 ];
 
 /// `src/server/edge.rs` → `server`. The crate's root and `main` belong to no room.

@@ -57,6 +57,17 @@ fn a_pair_is_loaded_and_the_next_one_takes_its_place() {
 }
 
 #[test]
+fn its_end_is_known() {
+    let files = Files::new();
+    let now = SystemClock::new().now();
+    let end = Certificates::good_until(&files.config, now).expect("it is good");
+    let day = std::time::Duration::from_secs(24 * 3600);
+    assert!(now.plus(day / 2) < end && end < now.plus(day * 2), "{end}");
+    files.write(&made(-9, -1));
+    assert!(Certificates::good_until(&files.config, now).is_err());
+}
+
+#[test]
 fn files_are_named_when_they_cannot_be_used() {
     let files = Files::new();
     let (cert, key) = made(-1, 1);
