@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::certificates::TlsConfig;
 use super::story::AccessLines;
 use crate::model::units::{Size, Span};
-use crate::proxy::Limits;
+use crate::proxy::{Forwarding, Limits};
 
 pub use http2::Http2;
 
@@ -25,6 +25,9 @@ pub struct Config {
     /// Networks whose `X-Forwarded-*` and `X-Original-*` count, and who may call `/v1/keys/verify`.
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
+    /// Where trusted proxies say who asks, and upstreams are told: `X-Forwarded-*`, `Forwarded`
+    /// (RFC 7239), or both.
+    pub forwarded: Forwarding,
     /// The certificate of the data plane; absent: plain HTTP.
     pub tls: Option<TlsConfig>,
     /// What one connection of HTTP/2 may ask for.
@@ -63,6 +66,8 @@ pub struct Config {
     pub shutdown_deadline: Span,
     /// Which requests have a line in the access log.
     pub access_log: AccessLines,
+    /// The share of requests that went well that have a line, from 0 to 1; all others have one.
+    pub access_log_sample: f64,
     /// Access lines that wait to be written; beyond it they are dropped, and counted.
     pub access_log_waiting: usize,
     /// What is told of single requests.
@@ -80,6 +85,7 @@ impl Default for Config {
                 .into_iter()
                 .filter_map(|network| network.parse().ok())
                 .collect(),
+            forwarded: Forwarding::XForwarded,
             tls: None,
             http2: Http2::default(),
             max_connections: 10_000,
@@ -98,6 +104,7 @@ impl Default for Config {
             tunnel_idle_timeout: Span::secs(300),
             shutdown_deadline: Span::secs(30),
             access_log: AccessLines::All,
+            access_log_sample: 1.0,
             access_log_waiting: 8192,
             events: Events::default(),
             echo: false,
@@ -133,6 +140,9 @@ pub enum ConfigError {
     /// A queue has room for one, and is no store.
     #[error("`server.access_log_waiting` is {0}; it must lie between 1 and 1000000")]
     AccessLogWaiting(usize),
+    /// Not a share.
+    #[error("`server.access_log_sample` must lie between 0 and 1")]
+    AccessLogSample,
     /// Nobody could connect, or the counter cannot hold it.
     #[error("`server.max_connections` is {0}; it must lie between 1 and 1000000")]
     MaxConnections(usize),
@@ -183,6 +193,9 @@ impl Config {
         }
         if !(1..=1_000_000).contains(&self.access_log_waiting) {
             return Err(ConfigError::AccessLogWaiting(self.access_log_waiting));
+        }
+        if !(0.0..=1.0).contains(&self.access_log_sample) {
+            return Err(ConfigError::AccessLogSample);
         }
         match self.http2.problem() {
             Some((key, rule)) => Err(ConfigError::Http2(key, rule)),
@@ -243,6 +256,10 @@ mod tests {
         let http2 = Http2 { stream_window: Size::kib(1), ..Http2::default() };
         let narrow = Config { http2, ..Config::default() };
         assert!(matches!(narrow.check(), Err(ConfigError::Http2("stream_window", _))));
+        for share in [-0.1, 1.1, f64::NAN] {
+            let odd = Config { access_log_sample: share, ..Config::default() };
+            assert_eq!(odd.check(), Err(ConfigError::AccessLogSample));
+        }
         let none = Config { max_connections: 0, ..Config::default() };
         assert_eq!(none.check(), Err(ConfigError::MaxConnections(0)));
     }

@@ -1,6 +1,7 @@
 //! What the data plane shares, and the one way out of it.
 
 mod authorize;
+mod deadline;
 mod events;
 mod forward;
 mod service;
@@ -146,13 +147,19 @@ impl Edge {
             stopping,
             write_line,
         } = parts;
-        let log = AccessLog::new(config.access_log, write_line, Arc::clone(&clock));
+        let log = AccessLog::new(
+            config.access_log,
+            config.access_log_sample,
+            write_line,
+            Arc::clone(&clock),
+            Arc::clone(&entropy),
+        );
         let passed = Endpoint::ALL.map(|(_, endpoint)| {
             let labels = RequestLabels { endpoint, code: "ok" };
             metrics.http.requests.get_or_create(&labels).clone()
         });
         Self {
-            trusted: Trusted::new(config.trusted_proxies.clone()),
+            trusted: Trusted::new(config.trusted_proxies.clone(), config.forwarded),
             proxy: Proxy::new(ProxyParts {
                 max_tunnels: config.max_tunnels,
                 tunnel_idle: config.tunnel_idle_timeout.0,

@@ -24,6 +24,7 @@ use super::body;
 use super::edge::{Edge, Endpoint};
 use super::limits;
 use super::problem::{Code, NO_STORE, Refusal};
+use super::story::Telling;
 use crate::admission::Ask;
 use crate::model::{Name, are_scopes};
 use crate::tokens::{Asked, Holder, Issued};
@@ -81,6 +82,7 @@ pub(super) async fn answer(
     endpoint: Endpoint,
     parts: &Parts,
     body: Body,
+    story: &mut Telling,
 ) -> Result<Response, Refusal> {
     if endpoint == Endpoint::Discovery {
         return discovery(edge, parts);
@@ -90,13 +92,13 @@ pub(super) async fn answer(
     }
     let body = body::read(body, BODY_MAX, edge.config.body_idle()).await?;
     if endpoint == Endpoint::Refresh {
-        return refresh(edge, &body).await;
+        return refresh(edge, &body, story).await;
     }
     let form = Form::read(&parts.headers, &body)?;
     match endpoint {
-        Endpoint::Token => token(edge, parts, &form).await,
-        Endpoint::Revoke => revoke(edge, parts, &form).await,
-        _ => introspect::answer(edge, parts, &form).await,
+        Endpoint::Token => token(edge, parts, &form, story).await,
+        Endpoint::Revoke => revoke(edge, parts, &form, story).await,
+        _ => introspect::answer(edge, parts, &form, story).await,
     }
 }
 
@@ -116,10 +118,11 @@ fn issued(issued: &Issued, with_scope: bool) -> Response {
     })
 }
 
-async fn refresh(edge: &Edge, body: &[u8]) -> Result<Response, Refusal> {
+async fn refresh(edge: &Edge, body: &[u8], story: &mut Telling) -> Result<Response, Refusal> {
     let asked: Refresh = serde_json::from_slice(body)
         .map_err(|_| Refusal::bad_request("The body is not a JSON object with `refresh_token`."))?;
     let pair = edge.tokens.refresh(&asked.refresh_token, Asked::default()).await?;
+    story.note(|story| story.is_of(&pair.client));
     Ok(issued(&pair, false))
 }
 
@@ -131,7 +134,12 @@ fn scopes(form: &Form) -> Result<Option<Vec<Name>>, Refusal> {
 }
 
 /// RFC 6749 §4.4 and §6.
-async fn token(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refusal> {
+async fn token(
+    edge: &Edge,
+    parts: &Parts,
+    form: &Form,
+    story: &mut Telling,
+) -> Result<Response, Refusal> {
     let grant = form.needed("grant_type")?;
     let (presented, ip) = (Presented::find(&parts.headers, form)?, edge.client_ip(parts));
     let scopes = scopes(form)?;
@@ -139,12 +147,15 @@ async fn token(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refu
         "refresh_token" => {
             let text = form.needed("refresh_token")?;
             // A refresh token is its own proof; a client that says who it is must be that one.
-            let client = presented.client(edge, ip).await?;
+            let client = presented.client(edge, ip, story).await?;
             let asked = Asked { client: client.as_deref(), scopes: scopes.as_deref() };
-            Ok(issued(&edge.tokens.refresh(text, asked).await?, true))
+            let pair = edge.tokens.refresh(text, asked).await?;
+            story.note(|story| story.is_of(&pair.client));
+            Ok(issued(&pair, true))
         }
         "client_credentials" => {
-            let caller = presented.identify(edge, ip).await?.ok_or(Code::InvalidClient)?;
+            let caller = presented.identify(edge, ip, story).await?;
+            let caller = caller.ok_or(Code::InvalidClient)?;
             // It is a use of the key, and counted as one.
             let (permit, room) = edge.admit(&caller, Ask::request(edge.access(), ip)).await?;
             let principal = permit.principal();
@@ -162,10 +173,15 @@ async fn token(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refu
 
 /// RFC 7009: what is not good any more, or never was, is revoked already. Any token of a session
 /// ends all of it (§2.1).
-async fn revoke(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refusal> {
+async fn revoke(
+    edge: &Edge,
+    parts: &Parts,
+    form: &Form,
+    story: &mut Telling,
+) -> Result<Response, Refusal> {
     let text = form.needed("token")?;
     let presented = Presented::find(&parts.headers, form)?;
-    let client = presented.client(edge, edge.client_ip(parts)).await?;
+    let client = presented.client(edge, edge.client_ip(parts), story).await?;
     let id = match edge.tokens.proven(text) {
         Some((id, _)) => id,
         None => match edge.tokens.verify(text).map(|bearer| bearer.of) {
@@ -178,6 +194,7 @@ async fn revoke(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Ref
         if client.is_some_and(|client| client != held.session().client) {
             return Err(Code::UnauthorizedClient.into());
         }
+        story.note(|story| story.is_of(&held.session().client));
         edge.tokens.revoke(held.session()).await?;
     }
     Ok(no_store(json!({})))

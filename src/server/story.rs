@@ -22,12 +22,16 @@ use super::routes::{Access, Route};
 use super::trace::TraceId;
 use crate::authn::Caller;
 use crate::clock::SharedClock;
+use crate::entropy::SharedEntropy;
 use crate::model::Name;
 use crate::proxy::Upstream;
 use crate::usage::Ended;
 
 /// The longest text in a line: what a client sends is told up to here.
 const TEXT_MAX: usize = 256;
+
+/// The decision of an answer that ended before its end.
+const BROKE_OFF: &str = "broke_off";
 
 /// Which requests have a line.
 #[derive(
@@ -50,14 +54,23 @@ pub type WriteLine = Arc<dyn Fn(Vec<u8>) + Send + Sync>;
 /// Begins stories and tells them.
 pub struct AccessLog {
     which: AccessLines,
+    /// The share of those that went well, from 0 to 1.
+    share: f64,
+    entropy: SharedEntropy,
     write: WriteLine,
     clock: SharedClock,
 }
 
 impl AccessLog {
-    /// A log of these requests.
-    pub fn new(which: AccessLines, write: WriteLine, clock: SharedClock) -> Self {
-        Self { which, write, clock }
+    /// A log of these requests; of those that went well, of a `share` from 0 to 1.
+    pub fn new(
+        which: AccessLines,
+        share: f64,
+        write: WriteLine,
+        clock: SharedClock,
+        entropy: SharedEntropy,
+    ) -> Self {
+        Self { which, share, entropy, write, clock }
     }
 
     /// The story of a request, unless none is told.
@@ -88,8 +101,18 @@ impl AccessLog {
         }))
     }
 
+    /// Whether this one is told, of those that need not be.
+    fn draws(&self) -> bool {
+        if self.share >= 1.0 {
+            return true;
+        }
+        let mut random = [0; 4];
+        self.entropy.fill(&mut random);
+        f64::from(u32::from_le_bytes(random)) < self.share * f64::from(u32::MAX)
+    }
+
     fn tell(&self, story: &Story) {
-        if self.which == AccessLines::Errors && story.status.is_some_and(|status| status < 400) {
+        if story.went_well() && (self.which == AccessLines::Errors || !self.draws()) {
             return;
         }
         let now = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.clock.now().0) * 1000);
@@ -176,6 +199,15 @@ impl Story {
         self.policy = caller.enforcement().rules.map(|rules| Arc::clone(&rules.name));
     }
 
+    /// The client that it turned out to be about.
+    pub fn is_of(&mut self, client: &Name) {
+        self.client = Some(Arc::clone(client));
+    }
+
+    fn went_well(&self) -> bool {
+        self.status.is_some_and(|status| status < 400) && self.decision != Some(BROKE_OFF)
+    }
+
     /// What was answered, where no body of an upstream is still to come. `code` says why not.
     pub fn answered(
         &mut self,
@@ -194,7 +226,7 @@ impl Story {
         self.status = Some(ended.status).filter(|status| *status > 0);
         (self.bytes_in, self.bytes_out) = (ended.bytes_in, ended.bytes_out);
         if ended.broke_off {
-            self.decision = Some("broke_off");
+            self.decision = Some(BROKE_OFF);
         }
     }
 }

@@ -104,6 +104,8 @@ pub struct Issued {
     pub expires_in: Duration,
     /// What the access token may do.
     pub scopes: Vec<Name>,
+    /// Who may use them.
+    pub client: Name,
 }
 
 impl Tokens {
@@ -202,6 +204,7 @@ impl Tokens {
             refresh_token: None,
             expires_in: ttl,
             scopes: grant.scopes.clone(),
+            client: grant.client.clone(),
         }
     }
 

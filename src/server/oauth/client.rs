@@ -12,6 +12,7 @@ use crate::authn::{self, AuthnError, Caller};
 use crate::model::Name;
 use crate::server::edge::Edge;
 use crate::server::problem::{Code, Refusal};
+use crate::server::story::Telling;
 
 /// What a client presents of itself, in one of the ways there are.
 // It holds a secret: only tests can show it.
@@ -59,6 +60,7 @@ impl Presented {
         &self,
         edge: &Edge,
         ip: Option<IpAddr>,
+        story: &mut Telling,
     ) -> Result<Option<Caller>, Refusal> {
         let Some(key) = &self.key else { return Ok(None) };
         let caller = edge.identify(key, ip).await?;
@@ -70,6 +72,7 @@ impl Presented {
         if self.client_id.as_deref().is_some_and(|id| *id != **client) {
             return Err(Code::InvalidClient.into());
         }
+        story.note(|story| story.identified(&caller));
         Ok(Some(caller))
     }
 
@@ -77,8 +80,13 @@ impl Presented {
     ///
     /// # Errors
     /// When the key is not good, or not that of the client that is named.
-    pub async fn client(&self, edge: &Edge, ip: Option<IpAddr>) -> Result<Option<Name>, Refusal> {
-        let Some(caller) = self.identify(edge, ip).await? else {
+    pub async fn client(
+        &self,
+        edge: &Edge,
+        ip: Option<IpAddr>,
+        story: &mut Telling,
+    ) -> Result<Option<Name>, Refusal> {
+        let Some(caller) = self.identify(edge, ip, story).await? else {
             return Ok(self.client_id.as_deref().map(Name::from));
         };
         edge.may_ask(&caller, edge.access(), ip)?;

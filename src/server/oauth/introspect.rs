@@ -13,14 +13,20 @@ use crate::authn::{AuthnError, Caller};
 use crate::model::{KeyState, SessionState, Standing, Timestamp};
 use crate::server::edge::Edge;
 use crate::server::problem::{Code, Refusal};
+use crate::server::story::Telling;
 use crate::tokens::Holder;
 
 /// The scope of keys that may introspect.
 const MAY_INTROSPECT: &str = "tokens.introspect";
 
-pub(super) async fn answer(edge: &Edge, parts: &Parts, form: &Form) -> Result<Response, Refusal> {
-    let caller =
-        Presented::find(&parts.headers, form)?.identify(edge, edge.client_ip(parts)).await?;
+pub(super) async fn answer(
+    edge: &Edge,
+    parts: &Parts,
+    form: &Form,
+    story: &mut Telling,
+) -> Result<Response, Refusal> {
+    let presented = Presented::find(&parts.headers, form)?;
+    let caller = presented.identify(edge, edge.client_ip(parts), story).await?;
     let caller = caller.ok_or(Code::MissingCredential)?;
     edge.entitled(&caller, MAY_INTROSPECT, edge.client_ip(parts))?;
     let text = form.needed("token")?;

@@ -1,5 +1,6 @@
 //! The access log: a line for each request, what stands in it, and what never does.
 
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::*;
@@ -108,6 +109,54 @@ async fn errors_alone_or_nothing_where_that_is_asked_for() {
         let lines = lines.lock().expect("no panic");
         assert_eq!(lines.len(), count, "{which:?}");
         assert!(lines.iter().all(|line| String::from_utf8_lossy(line).contains("401")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_tokens_say_whose_they_are() {
+    let gateway = Gateway::start(Config::default(), &[], &[]);
+    let (_, pair) = gateway.session().await;
+    let token = pair.refresh_token.expect("of a session").expose_secret().to_owned();
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let (one, may) = (key(1), key(6));
+    let refresh = format!("grant_type=refresh_token&refresh_token={token}");
+    let with_key = [form, ("x-api-key", one.reveal())];
+    gateway.ask("POST", "/oauth/token", &[form], &refresh).await;
+    gateway.ask("POST", "/oauth/token", &with_key, "grant_type=client_credentials").await;
+    let asked = [form, ("x-api-key", may.reveal())];
+    gateway.ask("POST", "/oauth/introspect", &asked, "token=x").await;
+    gateway.ask("POST", "/oauth/revoke", &[form], &format!("token={token}")).await;
+    gateway.ask("POST", "/oauth/revoke", &[form], "token=x").await;
+    let lines = gateway.told(5).await;
+    let said: Vec<_> =
+        lines.iter().map(|line| fields(line, &["endpoint", "status", "client", "ip"])).collect();
+    let want = [
+        json!(["token", 200, "acme", "127.0.0.1"]),
+        json!(["token", 200, "acme", "127.0.0.1"]),
+        json!(["introspect", 200, "acme", "127.0.0.1"]),
+        json!(["revoke", 200, "acme", "127.0.0.1"]),
+        json!(["revoke", 200, null, "127.0.0.1"]),
+    ];
+    assert_eq!(said, want);
+    let all = serde_json::to_string(&lines).expect("JSON");
+    assert!(!all.contains(&token) && !all.contains(one.reveal()), "{all}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sample_spares_lines_of_what_went_well_and_no_others() {
+    for share in [0.0, 0.5] {
+        let config = Config { access_log_sample: share, ..echo() };
+        let gateway = Gateway::start(config, &[], &orders());
+        let good = key(1);
+        for _ in 0..40 {
+            gateway.get("/authz/forward-auth", &[("x-api-key", good.reveal())]).await;
+            gateway.get("/rest/v1/orders", &[]).await;
+        }
+        let lines = gateway.told(40).await;
+        let refused = lines.iter().filter(|line| line["status"] == 401).count();
+        let well = lines.iter().filter(|line| line["status"] == 200).count();
+        assert_eq!(refused, 40, "{share}");
+        assert!(if share > 0.0 { (1..40).contains(&well) } else { well == 0 }, "{share}: {well}");
     }
 }
 
