@@ -11,6 +11,7 @@ mod connector;
 mod echo;
 mod error;
 mod exchange;
+mod forwarded;
 pub mod headers;
 mod health;
 mod target;
@@ -41,6 +42,7 @@ use body::{Busy, Inbound, Outbound};
 pub use config::{Balance, HealthConfig, TlsConfig, UpstreamConfig, UpstreamError};
 pub use error::{Fault, ProxyError};
 use exchange::Head;
+pub use forwarded::{Forwarding, address, senders};
 pub use headers::Additions;
 pub use upstream::Upstream;
 use via::Via;
@@ -64,12 +66,14 @@ pub struct Origin {
     pub peer: IpAddr,
     /// Whether it came over TLS.
     pub secure: bool,
-    /// Whether the peer is a trusted proxy, so that its `X-Forwarded-*` are carried on.
+    /// Whether the peer is a trusted proxy, so that what it says is carried on.
     pub trusted: bool,
     /// The host that was asked for.
     pub host: Option<HeaderValue>,
     /// What the route adds.
     pub additions: Additions,
+    /// In which headers upstreams are told.
+    pub forwarding: Forwarding,
 }
 
 /// What forwarding needs besides the request and its upstream.

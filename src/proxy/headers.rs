@@ -4,17 +4,16 @@
 //! `Connection` names. Whatever a client claims about its identity is dropped before the gateway
 //! says who it is.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use axum::http::header::{
-    CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use axum::http::Version;
 
-use super::Origin;
+use super::{Origin, forwarded};
 use crate::model::Principal;
 
 /// The client that the request is counted for.
@@ -30,9 +29,6 @@ pub const X_GATEPOST_SCOPES: HeaderName = HeaderName::from_static("x-gatepost-sc
 pub type Additions = Arc<[(HeaderName, HeaderValue)]>;
 
 const OURS: &str = "x-gatepost-";
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -58,7 +54,7 @@ fn scopes(principal: &Principal) -> HeaderValue {
 }
 
 /// Names have no control characters, so every one of them can stand in a header; empty otherwise.
-fn text(value: &str) -> HeaderValue {
+pub(super) fn text(value: &str) -> HeaderValue {
     if value.is_empty() {
         return HeaderValue::from_static("");
     }
@@ -96,10 +92,9 @@ pub fn prepare(headers: &mut HeaderMap, origin: &Origin, principal: &Principal) 
     one_cookie(headers);
     drop_prefixed(headers, &[OURS]);
     if !origin.trusted {
-        drop_prefixed(headers, &["x-forwarded-", "x-original-", "x-real-ip"]);
+        drop_prefixed(headers, &["x-original-", "x-real-ip"]);
     }
-    headers.remove(FORWARDED);
-    forwarded(headers, origin);
+    forwarded::tell(headers, origin);
     for (name, value) in origin.additions.iter() {
         headers.insert(name, value.clone());
     }
@@ -128,29 +123,6 @@ pub fn clean_answer(headers: &mut HeaderMap) {
     drop_prefixed(headers, &[OURS]);
 }
 
-/// What is left in them comes from a trusted proxy and is carried on.
-fn forwarded(headers: &mut HeaderMap, origin: &Origin) {
-    let mut chain = String::new();
-    for before in headers.get_all(X_FORWARDED_FOR).iter().flat_map(tokens) {
-        chain.push_str(before);
-        chain.push_str(", ");
-    }
-    if write!(chain, "{}", origin.peer).is_ok() {
-        headers.insert(X_FORWARDED_FOR, text(&chain));
-    }
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(
-            X_FORWARDED_PROTO,
-            HeaderValue::from_static(if origin.secure { "https" } else { "http" }),
-        );
-    }
-    if !headers.contains_key(X_FORWARDED_HOST)
-        && let Some(host) = &origin.host
-    {
-        headers.insert(X_FORWARDED_HOST, host.clone());
-    }
-}
-
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
     let named = headers.get_all(CONNECTION).iter().flat_map(tokens);
     let named: Vec<HeaderName> = named.filter_map(|name| name.parse().ok()).collect();
@@ -173,7 +145,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Drops every header that starts with one of `prefixes`. An underscore counts as a hyphen, because
 /// many upstreams read both as one.
-fn drop_prefixed(headers: &mut HeaderMap, prefixes: &[&str]) {
+pub(super) fn drop_prefixed(headers: &mut HeaderMap, prefixes: &[&str]) {
     let hit = |name: &&HeaderName| prefixes.iter().any(|prefix| starts_with(name, prefix));
     let names: Vec<HeaderName> = headers.keys().filter(hit).cloned().collect();
     for name in names {
@@ -194,7 +166,7 @@ fn is_trailers(te: &str) -> bool {
 }
 
 /// The members of a comma-separated field; a value that is not text has none.
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     let text = value.to_str().unwrap_or_default();
     text.split(',').map(str::trim).filter(|token| !token.is_empty())
 }
@@ -203,9 +175,15 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use axum::http::header::FORWARDED;
     use uuid::Uuid;
 
     use super::*;
+    use crate::proxy::Forwarding;
+
+    const X_FORWARDED_FOR: &str = "x-forwarded-for";
+    const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
+    const X_FORWARDED_HOST: &str = "x-forwarded-host";
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -226,6 +204,7 @@ mod tests {
                 HeaderName::from_static("x-tenant"),
                 HeaderValue::from_static("t"),
             )]),
+            forwarding: Forwarding::XForwarded,
         };
         let principal = Principal {
             client: "acme".into(),

@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::ConnectInfo;
 use axum::http::Extensions;
-use axum::http::header::HeaderMap;
+use axum::http::header::{FORWARDED, HeaderMap};
 use ipnet::IpNet;
+
+use crate::proxy::{Forwarding, address, senders};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +26,15 @@ pub struct OverTls;
 
 /// `server.trusted_proxies`
 #[derive(Clone, Debug)]
-pub struct Trusted(Vec<IpNet>);
+pub struct Trusted {
+    networks: Vec<IpNet>,
+    forwarding: Forwarding,
+}
 
 impl Trusted {
-    /// The networks whose word counts.
-    pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+    /// The networks whose word counts, and where they say it.
+    pub fn new(networks: Vec<IpNet>, forwarding: Forwarding) -> Self {
+        Self { networks, forwarding }
     }
 
     /// The peer of a request; an unknown one is trusted with nothing.
@@ -44,15 +49,32 @@ impl Trusted {
         }
     }
 
-    /// Who really asks: behind trusted proxies the last address in `X-Forwarded-For` that is not
-    /// one of them. `None` when a trusted proxy names something that is no address.
+    /// Who really asks: behind trusted proxies the last address in `X-Forwarded-For`, or in
+    /// `Forwarded` where they write that, which is not one of them. `None` when a trusted proxy names something that is no address.
     pub fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
         if !peer.trusted {
             return Some(peer.ip);
         }
-        let mut client = peer.ip;
-        for line in headers.get_all("x-forwarded-for").iter().rev() {
-            for hop in line.to_str().ok()?.rsplit(',') {
+        if self.forwarding == Forwarding::Rfc7239 {
+            let lines = headers.get_all(FORWARDED).iter().rev();
+            let lines = lines.map(|line| line.to_str().ok().and_then(senders));
+            return self.last_stranger(peer.ip, lines.map(|line| Some(line?.into_iter().rev())));
+        }
+        let lines = headers.get_all("x-forwarded-for").iter().rev();
+        self.last_stranger(peer.ip, lines.map(|line| Some(line.to_str().ok()?.rsplit(','))))
+    }
+
+    /// The first that is not one of them, of hops from the nearest on.
+    fn last_stranger<'a, L>(
+        &self,
+        mut client: IpAddr,
+        lines: impl Iterator<Item = Option<L>>,
+    ) -> Option<IpAddr>
+    where
+        L: Iterator<Item = &'a str>,
+    {
+        for line in lines {
+            for hop in line? {
                 client = address(hop.trim())?.to_canonical();
                 if !self.contains(client) {
                     return Some(client);
@@ -64,15 +86,8 @@ impl Trusted {
 
     /// Whether an address is one of them.
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(&ip))
+        self.networks.iter().any(|network| network.contains(&ip))
     }
-}
-
-/// `192.0.2.1`, `2001:db8::1`, and both with a port, as some proxies write them.
-fn address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
-    let plain = bare.parse().ok();
-    plain.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 #[cfg(test)]
@@ -81,19 +96,44 @@ mod tests {
 
     fn trusted() -> Trusted {
         let networks = ["127.0.0.0/8", "10.0.0.0/8", "::1/128"];
-        Trusted::new(networks.map(|net| net.parse().expect("a network")).to_vec())
+        let networks = networks.map(|net| net.parse().expect("a network")).to_vec();
+        Trusted::new(networks, Forwarding::default())
     }
 
     fn client(peer: &str, chain: &[&str]) -> Option<String> {
+        named(&trusted(), "x-forwarded-for", peer, chain)
+    }
+
+    fn named(
+        trusted: &Trusted,
+        header: &'static str,
+        peer: &str,
+        chain: &[&str],
+    ) -> Option<String> {
         let mut headers = HeaderMap::new();
         for line in chain {
-            headers.append("x-forwarded-for", line.parse().expect("a value"));
+            headers.append(header, line.parse().expect("a value"));
         }
         let mut extensions = Extensions::new();
         extensions.insert(ConnectInfo(SocketAddr::new(peer.parse().expect("an address"), 9)));
-        let trusted = trusted();
         let peer = trusted.peer(&extensions);
         trusted.client(peer, &headers).map(|ip| ip.to_string())
+    }
+
+    #[test]
+    fn where_proxies_write_forwarded_that_alone_is_read() {
+        let reads = Trusted { forwarding: Forwarding::Rfc7239, ..trusted() };
+        let client = |peer, chain: &[&str]| named(&reads, "forwarded", peer, chain);
+        let chain = ["for=127.0.0.1, for=\"[2001:db8::1]:80\";proto=http", "For=10.0.0.3"];
+        assert_eq!(client("127.0.0.1", &chain).as_deref(), Some("2001:db8::1"));
+        assert_eq!(client("192.0.2.1", &chain).as_deref(), Some("192.0.2.1"));
+        assert_eq!(client("127.0.0.1", &["for=_hidden"]), None);
+        assert_eq!(client("127.0.0.1", &["proto=http"]), None);
+        assert_eq!(client("127.0.0.1", &["for=\"1.2.3.4"]), None);
+        let spoofed = named(&reads, "x-forwarded-for", "127.0.0.1", &["203.0.113.5"]);
+        assert_eq!(spoofed.as_deref(), Some("127.0.0.1"));
+        let unread = named(&trusted(), "forwarded", "127.0.0.1", &["for=203.0.113.5"]);
+        assert_eq!(unread.as_deref(), Some("127.0.0.1"));
     }
 
     #[test]

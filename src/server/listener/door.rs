@@ -33,7 +33,7 @@ pub(super) struct Door<S> {
 impl<S> Door<S> {
     pub fn new(service: S, config: &Config, slots: Arc<Semaphore>, metrics: Arc<Metrics>) -> Self {
         let bounds = Bounds { requests_max: config.max_requests, answer: config.request_timeout.0 };
-        let exempt = Trusted::new(config.trusted_proxies.clone());
+        let exempt = Trusted::new(config.trusted_proxies.clone(), config.forwarded);
         let guests = Guests::new(config.max_connections_per_address, exempt);
         let slots = PollSemaphore::new(slots);
         Self { service, bounds, slots, guests, slot: None, waiting: false, metrics }

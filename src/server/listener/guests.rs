@@ -71,6 +71,12 @@ fn network(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::Forwarding;
+
+    fn trusting(networks: &[&str]) -> Trusted {
+        let networks = networks.iter().map(|net| net.parse().expect("a network")).collect();
+        Trusted::new(networks, Forwarding::default())
+    }
 
     fn ip(text: &str) -> IpAddr {
         text.parse().expect("an address")
@@ -78,7 +84,7 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_gives_it_back() {
-        let guests = Guests::new(2, Trusted::new(vec!["10.0.0.0/8".parse().expect("a network")]));
+        let guests = Guests::new(2, trusting(&["10.0.0.0/8"]));
         let first = guests.admit(ip("192.0.2.1")).expect("room");
         let _second = guests.admit(ip("::ffff:192.0.2.1")).expect("room");
         assert!(guests.admit(ip("192.0.2.1")).is_err());
@@ -92,7 +98,7 @@ mod tests {
 
     #[test]
     fn in_ipv6_a_network_is_one_party_and_nothing_is_left_behind() {
-        let guests = Guests::new(1, Trusted::new(Vec::new()));
+        let guests = Guests::new(1, trusting(&[]));
         let guest = guests.admit(ip("2001:db8::1")).expect("room");
         assert!(guests.admit(ip("2001:db8::2")).is_err());
         let other = guests.admit(ip("2001:db8:0:1::1")).expect("room");
