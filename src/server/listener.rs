@@ -8,6 +8,7 @@
 mod connection;
 mod door;
 mod entrance;
+mod farewell;
 mod framing;
 mod guests;
 mod held;

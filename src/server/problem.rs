@@ -83,6 +83,10 @@ pub enum Code {
     ReadOnly,
     /// The request's body stood still.
     RequestTimeout,
+    /// The request names its target at too great a length.
+    TargetTooLong,
+    /// The request has too many headers, or too large ones.
+    HeadTooLarge,
     /// The request's body is too large.
     BodyTooLarge,
     /// A bug.
@@ -93,6 +97,8 @@ pub enum Code {
     LoopDetected,
     /// As many tunnels are open as may be.
     TunnelsFull,
+    /// The request took longer in all than its route allows.
+    TotalTimeout,
     /// No answer from the upstream, for that reason.
     Upstream(Fault),
     /// Nobody can say whether the key exists.
@@ -162,6 +168,10 @@ impl Code {
                 "The request body stood still for too long."),
             Self::BodyTooLarge => ("body_too_large", 413, "Body too large",
                 "The request body is larger than is accepted here."),
+            Self::TargetTooLong => ("target_too_long", 414, "Target too long",
+                "The request's target is longer than is accepted here."),
+            Self::HeadTooLarge => ("head_too_large", 431, "Head too large",
+                "The request has more headers, or larger ones, than are accepted here."),
             _ => self.failure(),
         }
     }
@@ -176,6 +186,8 @@ impl Code {
                 "The request has passed this gateway before, by its `Via`."),
             Self::TunnelsFull => ("tunnels_full", 503, "Too many tunnels",
                 "Too many upgraded connections are open. Try again."),
+            Self::TotalTimeout => ("total_timeout", 504, "Total timeout",
+                "The request took longer in all than its route allows."),
             Self::Upstream(fault) => upstream::kind(fault),
             Self::ValidationUnavailable => ("api_key_validation_unavailable", 503,
                 "API key validation unavailable",
@@ -334,7 +346,8 @@ impl Refusal {
         response
     }
 
-    fn document(&self) -> Vec<u8> {
+    /// The document's text.
+    pub(super) fn document(&self) -> Vec<u8> {
         let (code, status, title, detail) = self.code.kind();
         let detail = self.detail.as_deref().unwrap_or(detail);
         let r#type = format!("urn:gatepost:problem:{code}");

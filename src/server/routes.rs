@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::oauth;
 use super::path::{self, PathError};
@@ -47,6 +48,7 @@ pub struct Route {
     /// What its clients get besides.
     pub response_headers: Additions,
     response_timeout: Option<Span>,
+    total_timeout: Option<Span>,
     body_max: Option<Size>,
 }
 
@@ -202,7 +204,8 @@ impl Route {
             access: config.access,
             request_headers: additions::compile(&path, &config.request_headers)?,
             response_headers: additions::compile(&path, &config.response_headers)?,
-            response_timeout: positive(&path, config.response_timeout)?,
+            response_timeout: positive(&path, "response_timeout", config.response_timeout)?,
+            total_timeout: positive(&path, "total_timeout", config.total_timeout)?,
             body_max: config.body_max,
             text: path.into(),
         })
@@ -220,6 +223,11 @@ impl Route {
             body_max: self.body_max.map_or(usual.body_max, |size| size.0),
             ..usual
         }
+    }
+
+    /// How long a request may take, from its head to its answer's end.
+    pub fn total_timeout(&self) -> Option<Duration> {
+        self.total_timeout.map(|span| span.0)
     }
 
     fn takes(&self, host: Option<&str>, method: &Method) -> bool {
@@ -304,13 +312,15 @@ fn host(path: &str, value: Option<&str>) -> Result<Option<HostPattern>, RouteErr
     value.map(|text| HostPattern::parse(text).ok_or_else(|| wrong(text))).transpose()
 }
 
-fn positive(path: &str, span: Option<Span>) -> Result<Option<Span>, RouteError> {
+fn positive(
+    path: &str,
+    field: &'static str,
+    span: Option<Span>,
+) -> Result<Option<Span>, RouteError> {
     match span {
-        Some(span) if span.0.is_zero() => Err(RouteError::Field {
-            path: path.to_owned(),
-            field: "response_timeout",
-            value: span.to_string(),
-        }),
+        Some(span) if span.0.is_zero() => {
+            Err(RouteError::Field { path: path.to_owned(), field, value: span.to_string() })
+        }
         span => Ok(span),
     }
 }

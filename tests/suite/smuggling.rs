@@ -34,6 +34,10 @@ fn refused(gateway: &Gateway, bytes: &str) {
     let answers = answer.matches("HTTP/1.1 ").count();
     assert_eq!(answers, answer.matches("HTTP/1.1 400").count(), "{bytes:?}: {answer}");
     assert!(answers == 1, "refused once, and not read on: {bytes:?}: {answer}");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.contains("content-type: application/problem+json"), "{bytes:?}: {answer}");
+    assert!(head.contains("connection: close"), "{bytes:?}: {answer}");
+    assert!(body.starts_with('{') && body.ends_with('}'), "{bytes:?}: {answer}");
 }
 
 #[test]
@@ -76,6 +80,35 @@ fn ambiguous_heads_are_refused_and_nothing_is_forwarded() {
         "PRI * HTTP/2.0\r\n\r\nSM\r\n".to_owned(),
     ] {
         refused(&gateway, &format!("{line}\r\n0\r\n\r\n{SMUGGLED}"));
+    }
+    assert_eq!(recorder.lines(), Vec::<String>::new());
+    gateway.stop();
+}
+
+#[test]
+fn what_the_parser_refuses_has_a_reason_too_and_is_counted() {
+    let recorder = Recorder::new();
+    let gateway = house("headers_max = 20\n", &recorder).serve();
+    let many = "X: y\r\n".repeat(30);
+    let large = format!("X: {}\r\n", "y".repeat(40_000));
+    let long = "a".repeat(70_000);
+    for (bytes, status, code) in [
+        (head("X: a\0b\r\n"), 400, "bad_request"),
+        (head(&many), 431, "head_too_large"),
+        (head(&large), 431, "head_too_large"),
+        (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 431, "head_too_large"),
+        (head("Content-Length: 2, 2\r\n"), 400, "bad_request"),
+    ] {
+        let answer = exchange(gateway.data, bytes.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        let (said, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert!(said.contains(&format!("content-length: {}", body.len())), "{answer}");
+        assert!(body.contains(&format!("\"{code}\"")), "{answer}");
+    }
+    let metrics = get(gateway.admin, "/metrics", &[]).body;
+    for (word, count) in [("syntax", 1), ("head_too_large", 3), ("length", 1)] {
+        let line = format!("gatepost_http_offences_total{{offence=\"{word}\"}} {count}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
     }
     assert_eq!(recorder.lines(), Vec::<String>::new());
     gateway.stop();

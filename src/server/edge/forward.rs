@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::http::header::HeaderValue;
 use axum::response::Response;
 
 use super::Edge;
-use crate::admission::Ask;
+use super::deadline::Deadline;
+use crate::admission::{Ask, Permit};
 use crate::authn;
 use crate::proxy::Origin;
+use crate::server::peers::Peer;
 use crate::server::problem::{Code, Refusal};
 use crate::server::request_id::X_REQUEST_ID;
-use crate::server::routes::Access;
+use crate::server::routes::{Access, Route};
 use crate::server::story::Telling;
 use crate::server::{limits, original};
 
@@ -49,14 +52,15 @@ impl Edge {
         let line = self.sampled(&parts, permit.principal(), host, id);
         let host = host.and_then(|host| HeaderValue::from_str(host).ok());
         let additions = Arc::clone(&route.request_headers);
-        let origin =
-            Origin { peer: peer.ip, secure: peer.secure, trusted: peer.trusted, host, additions };
+        let (forwarding, Peer { ip: peer, trusted, secure }) = (self.config.forwarded, peer);
+        let origin = Origin { peer, secure, trusted, host, additions, forwarding };
         if !route.forward_credential {
             authn::strip(&mut parts.headers);
         }
         let request = Request::from_parts(parts, body);
         let (record, receipt) = self.meter.open(room, &mut permit, line);
         let limits = route.limits(self.config.limits());
+        let mut deadline = route.total_timeout().map(Deadline::new);
         let forwarded = self.proxy.forward(
             &permit,
             Arc::clone(&record),
@@ -66,7 +70,16 @@ impl Edge {
             request,
         );
         // The admission is committed while the upstream works; only the reply waits for both.
-        let (answer, settled) = tokio::join!(forwarded, receipt.settled());
+        let both = async { tokio::join!(forwarded, receipt.settled()) };
+        let both = match &mut deadline {
+            None => Some(both.await),
+            Some(deadline) => deadline.bound(both).await,
+        };
+        let Some((answer, settled)) = both else {
+            let refusal = Refusal::from(Code::TotalTimeout);
+            record.tally().answered(refusal.status());
+            return Err(refusal);
+        };
         if let Err(error) = settled {
             // The upstream has answered, but the client never hears of it.
             record.tally().broke_off();
@@ -81,10 +94,20 @@ impl Edge {
         if let Some(story) = story.take() {
             record.at_end(move |ended| story.ended(&ended));
         }
-        limits::tell(answer.headers_mut(), self.admission.limit_headers(), &permit);
+        self.dress(&mut answer, route, &permit);
+        // What goes through a tunnel is no answer.
+        let timed = deadline.filter(|_| answer.status() != StatusCode::SWITCHING_PROTOCOLS);
+        Ok(match timed {
+            None => answer,
+            Some(deadline) => answer.map(|body| deadline.of(body, record)),
+        })
+    }
+
+    /// What the gateway and the route say in an upstream's answer.
+    fn dress(&self, answer: &mut Response, route: &Route, permit: &Permit<'_>) {
+        limits::tell(answer.headers_mut(), self.admission.limit_headers(), permit);
         for (name, value) in route.response_headers.iter() {
             answer.headers_mut().insert(name, value.clone());
         }
-        Ok(answer)
     }
 }

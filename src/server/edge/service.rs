@@ -75,7 +75,10 @@ impl Edge {
         let (parts, body) = request.into_parts();
         let id = self.ids.of(&parts.headers);
         let path = parts.uri.path();
-        if let Err(refusal) = original::names_its_host(&parts) {
+        let fits = parts.headers.len() <= self.config.headers_max;
+        let clear =
+            if fits { original::names_its_host(&parts) } else { Err(Code::HeadTooLarge.into()) };
+        if let Err(refusal) = clear {
             let story =
                 if is_health(path) { Telling::default() } else { self.log.begin(&parts, &id) };
             let mut refused = self.finish(endpoint(path), id, Err(refusal), story);
@@ -141,9 +144,10 @@ impl Edge {
         parts: Parts,
         body: Body,
         id: HeaderValue,
-        story: Telling,
+        mut story: Telling,
     ) -> Response {
-        let outcome = oauth::answer(self, endpoint, &parts, body).await;
+        story.note(|story| story.ip = self.client_ip(&parts));
+        let outcome = oauth::answer(self, endpoint, &parts, body, &mut story).await;
         self.finish(endpoint, id, outcome, story)
     }
 

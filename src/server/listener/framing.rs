@@ -38,6 +38,17 @@ impl Fault {
             Self::Chunk => "chunk",
         }
     }
+
+    /// What its sender hears.
+    pub fn detail(self) -> &'static str {
+        match self {
+            Self::Line => "A line of the head begins or ends as none may.",
+            Self::Request => "The request line asks for what is not spoken here.",
+            Self::Length => "`Content-Length` is given more than once, or is not a number.",
+            Self::Coding => "`Transfer-Encoding` is not `chunked` alone, or beside a length.",
+            Self::Chunk => "A chunk of the body has no size, or an odd end.",
+        }
+    }
 }
 
 /// How a request for another protocol was answered.
@@ -105,6 +116,11 @@ impl Framing {
     /// Whether what is read is a head, or about to be one: where it is wrong the parser says so.
     pub fn at_head(&self) -> bool {
         matches!(self.place, Place::Preface(_) | Place::Head(_))
+    }
+
+    /// Whether HTTP/1 is spoken: so far, and still.
+    pub fn speaks_http1(&self) -> bool {
+        !matches!(self.place, Place::Frames | Place::Tunnel)
     }
 
     /// Whether the connection has left HTTP.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::task::Context;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(super) struct Slot {
     running: AtomicUsize,
     /// When the last one began or ended, in milliseconds from `opened` on.
     changed: AtomicU64,
+    /// Whether all that was asked for is answered and written out.
+    quiet: AtomicBool,
     /// A [`Switch`].
     switch: AtomicU8,
     /// Who waits for it.
@@ -42,6 +44,7 @@ impl Slot {
             opened: Instant::now(),
             running: AtomicUsize::new(0),
             changed: AtomicU64::new(0),
+            quiet: AtomicBool::new(true),
             switch: AtomicU8::new(Switch::Open as u8),
             reader: AtomicWaker::new(),
         }
@@ -59,6 +62,18 @@ impl Slot {
     pub fn standing(&self) -> (bool, Instant) {
         let since = self.opened + Duration::from_millis(self.changed.load(Relaxed));
         (self.running.load(Relaxed) > 0, since)
+    }
+
+    /// All that was said so far is written out.
+    pub fn written(&self) {
+        if self.running.load(Relaxed) == 0 {
+            self.quiet.store(true, Relaxed);
+        }
+    }
+
+    /// Whether nothing is owed: what is said now, no request has asked for.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.load(Relaxed)
     }
 
     /// How the last request for another protocol was answered.
@@ -87,6 +102,7 @@ impl Slot {
         let before = usize::try_from(gauge.inc()).unwrap_or(0);
         // From here on it is given back whatever happens.
         self.running.fetch_add(1, Relaxed);
+        self.quiet.store(false, Relaxed);
         self.change();
         let running = Running { slot: Arc::clone(self), gauge: gauge.clone() };
         (before < max).then_some(running)

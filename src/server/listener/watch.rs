@@ -2,8 +2,8 @@
 //! forever.
 //!
 //! A head that is wrong is answered: in the place of the byte that shows it the parser gets one
-//! that it refuses itself, so that 400 goes out behind the answers that are due before it, and the
-//! connection is closed. A body that is wrong breaks there, and the connection ends with its
+//! that it refuses itself, so that 400 goes out behind the answers that are due before it
+//! ([`farewell`]), and the connection is closed. A body that is wrong breaks there, and the connection ends with its
 //! answer.
 
 use std::io::{self, IoSlice};
@@ -15,7 +15,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::framing::{Framing, Switch};
+use super::farewell;
+use super::framing::{Fault, Framing, Switch};
 use super::slot::Slot;
 use super::stream::Stream;
 use crate::metrics::OffenceLabel;
@@ -49,6 +50,8 @@ pub(super) struct Watch {
     early: Vec<u8>,
     /// What is told instead of anything more that comes in.
     instead: Option<Instead>,
+    /// What is left to be said in the place of the parser's own answer.
+    farewell: Vec<u8>,
 }
 
 impl Watch {
@@ -65,6 +68,7 @@ impl Watch {
             alarm,
             early: Vec::new(),
             instead: None,
+            farewell: Vec::new(),
         }
     }
 
@@ -107,7 +111,7 @@ impl Watch {
             slot.metrics().http.offences.get_or_create(&label).inc();
             buffer.set_filled(before + at);
             if self.framing.at_head() {
-                self.instead = Some(Instead::Bytes(put(POISON, buffer)));
+                self.instead = Some(Instead::Poison(fault, put(POISON, buffer)));
             } else if at > 0 {
                 self.instead = Some(Instead::Fault);
             } else {
@@ -123,6 +127,35 @@ impl Watch {
             self.alarm.as_mut().reset(now + self.patience.head);
         }
         Ok(())
+    }
+
+    /// Whether `bytes` are the parser's own, which something better is said in the place of.
+    fn parts(&mut self, bytes: &[u8]) -> bool {
+        if !self.slot.is_quiet() || !self.framing.speaks_http1() {
+            return false;
+        }
+        let fault = match self.instead {
+            Some(Instead::Poison(fault, _)) => Some(fault),
+            _ => None,
+        };
+        let Some((said, word)) = farewell::instead_of(bytes, fault) else { return false };
+        if let Some(offence) = word {
+            self.slot.metrics().http.offences.get_or_create(&OffenceLabel { offence }).inc();
+        }
+        self.farewell = said;
+        true
+    }
+
+    /// Says it, and then that all of the parser's `length` bytes were written.
+    fn say_farewell(&mut self, cx: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        while !self.farewell.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.farewell))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.farewell.drain(..written);
+        }
+        Poll::Ready(Ok(length))
     }
 
     fn break_off(&mut self) -> io::Result<()> {
@@ -147,8 +180,8 @@ impl Watch {
 /// See [`Watch::instead`].
 #[derive(Clone, Copy)]
 enum Instead {
-    /// These, and then the end.
-    Bytes(&'static [u8]),
+    /// What the parser refuses for that fault, and then the end.
+    Poison(Fault, &'static [u8]),
     /// That it broke.
     Fault,
     /// Not even the end, behind which nobody would wait for the answer.
@@ -169,8 +202,8 @@ impl AsyncRead for Watch {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.instead {
-            Some(Instead::Bytes(rest)) => {
-                self.instead = Some(Instead::Bytes(put(rest, buffer)));
+            Some(Instead::Poison(fault, rest)) => {
+                self.instead = Some(Instead::Poison(fault, put(rest, buffer)));
                 return Poll::Ready(Ok(()));
             }
             Some(Instead::Fault) => return Poll::Ready(self.break_off()),
@@ -199,6 +232,9 @@ impl AsyncWrite for Watch {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if !self.farewell.is_empty() || self.parts(bytes) {
+            return self.say_farewell(cx, bytes.len());
+        }
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -207,6 +243,12 @@ impl AsyncWrite for Watch {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // The parser's own words come in one piece.
+        if let [only] = parts
+            && (!self.farewell.is_empty() || self.parts(only))
+        {
+            return self.say_farewell(cx, only.len());
+        }
         Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
     }
 
@@ -215,7 +257,11 @@ impl AsyncWrite for Watch {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            self.slot.written();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::authn::AuthnError;
 
-const ALL: [(Code, &str, u16, &str); 30] = [
+const ALL: [(Code, &str, u16, &str); 33] = [
     (Code::AmbiguousCredential, "ambiguous_credential", 400, "Ambiguous credential"),
     (Code::BadRequest, "bad_request", 400, "Bad request"),
     (Code::MissingCredential, "missing_credential", 401, "Missing credential"),
@@ -24,6 +24,8 @@ const ALL: [(Code, &str, u16, &str); 30] = [
     (Code::ReadOnly, "method_not_allowed", 405, "Method not allowed"),
     (Code::RequestTimeout, "request_timeout", 408, "Request timeout"),
     (Code::BodyTooLarge, "body_too_large", 413, "Body too large"),
+    (Code::TargetTooLong, "target_too_long", 414, "Target too long"),
+    (Code::HeadTooLarge, "head_too_large", 431, "Head too large"),
     (Code::Internal, "internal", 500, "Internal error"),
     (Code::ConnectUnsupported, "connect_unsupported", 501, "CONNECT not supported"),
     (Code::Upstream(Fault::Tls), "upstream_tls_failed", 502, "Upstream not trusted"),
@@ -43,6 +45,7 @@ const ALL: [(Code, &str, u16, &str); 30] = [
     (Code::PolicyUnavailable, "api_key_policy_unavailable", 503, "API key policy unavailable"),
     (Code::AccountingUnavailable, "accounting_unavailable", 503, "Accounting unavailable"),
     (Code::NotReady, "not_ready", 503, "Not ready"),
+    (Code::TotalTimeout, "total_timeout", 504, "Total timeout"),
     (Code::Upstream(Fault::Timeout), "upstream_timeout", 504, "Upstream timeout"),
 ];
 

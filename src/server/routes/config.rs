@@ -36,6 +36,10 @@ pub struct RouteConfig {
     /// Overrides `server.upstream_response_timeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_timeout: Option<Span>,
+    /// How long a request may take in all, from its head to the end of its answer; tunnels
+    /// excepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_timeout: Option<Span>,
     /// Overrides `server.body_max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_max: Option<Size>,

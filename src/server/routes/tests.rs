@@ -185,9 +185,12 @@ fn a_route_has_its_own_bounds_where_it_says_so() {
     };
     assert_eq!(limits("/own"), (3, 1024));
     assert_eq!(limits("/usual"), (60, 1 << 30));
-    let never = RouteConfig { response_timeout: Some(Span::secs(0)), ..route("/a") };
-    assert!(matches!(
-        RouteTable::build(&[upstream("orders")], &[never], false),
-        Err(RouteError::Field { field: "response_timeout", .. })
-    ));
+    let none = Some(Span::secs(0));
+    for (never, key) in [
+        (RouteConfig { response_timeout: none, ..route("/a") }, "response_timeout"),
+        (RouteConfig { total_timeout: none, ..route("/a") }, "total_timeout"),
+    ] {
+        let built = RouteTable::build(&[upstream("orders")], &[never], false);
+        assert!(matches!(built, Err(RouteError::Field { field, .. }) if field == key), "{key}");
+    }
 }

@@ -21,6 +21,8 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 const CONTINUATION: u8 = 9;
+/// 431 in Huffman's code (RFC 7541, appendix B).
+const HUFFMAN_431: &[u8] = &[0x69, 0x90, 0xff];
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -134,6 +136,38 @@ fn what_http1_cannot_say_is_not_translated() {
             !matches!(answer, Some((HEADERS, block)) if block.first() == Some(&0x88)),
             "{path}"
         );
+    }
+    assert_eq!(recorder.lines(), Vec::<String>::new());
+    gateway.stop();
+}
+
+#[test]
+fn a_head_may_have_so_many_fields_and_so_many_bytes() {
+    let recorder = Recorder::new();
+    let (pair, trusted) = Pair::new();
+    let gateway = house_over_tls(&recorder, &pair);
+    let key = key(1);
+    let usual = [
+        (":method", "GET"),
+        (":scheme", "https"),
+        (":path", "/rest/orders"),
+        (":authority", "a"),
+        ("x-api-key", &*key),
+    ];
+    let value = "y".repeat(120);
+    for (count, value) in [(100, "y"), (300, &*value)] {
+        let list: Vec<_> = usual.into_iter().chain(vec![("x", value); count]).collect();
+        let mut client = open(&gateway, &trusted);
+        let block = fields(&list);
+        let (first, rest) = block.split_at(block.len().min(16_000));
+        client.write_all(&frame(HEADERS, END_STREAM, 1, first)).expect("sent");
+        for part in rest.chunks(16_000) {
+            client.write_all(&frame(CONTINUATION, 0, 1, part)).expect("sent");
+        }
+        client.write_all(&frame(CONTINUATION, END_HEADERS, 1, &[])).expect("sent");
+        let (_, answer) = until(&mut client, &[HEADERS]).expect("an answer");
+        // `:status`, written out.
+        assert!(answer.windows(3).any(|part| part == b"431" || part == HUFFMAN_431), "{answer:?}");
     }
     assert_eq!(recorder.lines(), Vec::<String>::new());
     gateway.stop();

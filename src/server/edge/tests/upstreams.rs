@@ -125,3 +125,19 @@ async fn an_answer_that_breaks_off_breaks_off_for_the_client_too() {
         assert!(counted[5] <= 2, "{counted:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_may_bound_a_request_in_all() {
+    let begun = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nab";
+    for (text, said, code) in [("", "HTTP/1.1 504", "total_timeout"), (begun, "HTTP/1.1 200", "ab")]
+    {
+        let tasks = TaskTracker::new();
+        let upstream = says(&tasks, text, End::Hold).await;
+        let total_timeout = Some(Span::millis(300));
+        let bounded = RouteConfig { total_timeout, ..route("/up", "up") };
+        let gateway = Gateway::start(Config::default(), &[upstream], &[bounded]);
+        let answer = gateway.raw(head(1, "GET /up", "Connection: close\r\n")).await;
+        assert!(answer.starts_with(said) && answer.contains(code), "{answer}");
+        assert_eq!(gateway.counted().await[":read"][..4], [1, 0, 1, 0], "{text:?}");
+    }
+}

@@ -1,0 +1,71 @@
+//! A route's `total_timeout`: one alarm for the answer's head and all of its body.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::BoxError;
+use axum::body::Body;
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use tokio::time::{Sleep, sleep};
+
+use crate::usage::OpenRecord;
+
+/// See the module.
+pub(super) struct Deadline(Pin<Box<Sleep>>);
+
+impl Deadline {
+    /// So long from now.
+    pub fn new(after: Duration) -> Self {
+        Self(Box::pin(sleep(after)))
+    }
+
+    /// What comes of `work`, unless it takes too long.
+    pub async fn bound<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = &mut self.0 => None,
+        }
+    }
+
+    /// A body that breaks off when the time is over.
+    pub fn of(self, body: Body, record: Arc<OpenRecord>) -> Body {
+        Body::new(Timed { body, alarm: self.0, record })
+    }
+}
+
+struct Timed {
+    body: Body,
+    alarm: Pin<Box<Sleep>>,
+    record: Arc<OpenRecord>,
+}
+
+impl HttpBody for Timed {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        // First: a body that always has more would never be late.
+        if self.alarm.as_mut().poll(cx).is_ready() {
+            self.record.tally().broke_off();
+            tracing::debug!("an answer took longer than its route allows and was broken off");
+            return Poll::Ready(Some(Err(io::Error::from(io::ErrorKind::TimedOut).into())));
+        }
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        frame.map(|frame| frame.map(|frame| frame.map_err(BoxError::from)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        HttpBody::size_hint(&self.body)
+    }
+}
