@@ -131,6 +131,10 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return Err(ProxyError::Connect);
         }
+        // Its answer would show the caller what only the upstream is told.
+        if request.method() == Method::TRACE {
+            return Err(ProxyError::Trace);
+        }
         if self.via.is_in(request.headers()) {
             return Err(ProxyError::Loop);
         }
@@ -170,6 +174,8 @@ impl Proxy {
             Some(upgrade) if switched => Ok(self.tunnel(upgrade, answer, record, busy)),
             // Nobody asked for it; the connection is of no use to HTTP any more.
             None if switched => Err(Fault::Garbled.into()),
+            // The client would have to read it in the same way as we do.
+            _ if headers::is_ambiguous(answer.headers()) => Err(Fault::Garbled.into()),
             _ => {
                 headers::clean_answer(answer.headers_mut());
                 Ok(answer.map(|body| Body::new(Outbound::new(body, record, busy, limits))))

@@ -24,6 +24,9 @@ pub enum ProxyError {
     /// The request asks to become a tunnel of a kind that is not forwarded.
     #[error("CONNECT is not forwarded")]
     Connect,
+    /// The request asks to be shown as it arrives.
+    #[error("TRACE is not forwarded")]
+    Trace,
     /// The request has been here before.
     #[error("the request goes in circles")]
     Loop,

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use axum::http::header::{
-    CONNECTION, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 
 use axum::http::Version;
@@ -29,6 +29,23 @@ pub const X_GATEPOST_SCOPES: HeaderName = HeaderName::from_static("x-gatepost-sc
 pub type Additions = Arc<[(HeaderName, HeaderValue)]>;
 
 const OURS: &str = "x-gatepost-";
+/// What strangers may not say of where a request came from and was meant for; besides it, what
+/// [`forwarded`] writes.
+const CLAIMS: [&str; 3] = ["x-original-", "x-rewrite-", "x-real-ip"];
+/// What decides where a message ends, where it goes and who passed it on.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+];
+/// What `Connection` may name and does not take away: by these a request is found again.
+const KEPT: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -74,7 +91,10 @@ pub fn upgrade(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
         ["h2c", "h2", "http", "tls"].iter().any(|ours| name.eq_ignore_ascii_case(ours))
     };
     let wanted = headers.get_all(UPGRADE).iter().flat_map(tokens);
-    let wanted: Vec<&str> = wanted.filter(|protocol| !is_ours(protocol)).collect();
+    // One that is spelled as none may be would be read by its upstream as it likes.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-./_+".contains(&byte);
+    let wanted = wanted.filter(|protocol| !is_ours(protocol) && protocol.bytes().all(plain));
+    let wanted: Vec<&str> = wanted.collect();
     if wanted.is_empty() { None } else { HeaderValue::from_str(&wanted.join(", ")).ok() }
 }
 
@@ -92,13 +112,30 @@ pub fn prepare(headers: &mut HeaderMap, origin: &Origin, principal: &Principal) 
     one_cookie(headers);
     drop_prefixed(headers, &[OURS]);
     if !origin.trusted {
-        drop_prefixed(headers, &["x-original-", "x-real-ip"]);
+        drop_prefixed(headers, &CLAIMS);
     }
     forwarded::tell(headers, origin);
     for (name, value) in origin.additions.iter() {
         headers.insert(name, value.clone());
     }
     identify(headers, principal);
+    drop_twins(headers);
+}
+
+/// Drops what is only told from another field by an underscore, because many upstreams read both as
+/// one: from what is there, and from what frames a message.
+fn drop_twins(headers: &mut HeaderMap) {
+    let is_twin = |name: &&HeaderName| {
+        let name = name.as_str();
+        name.contains('_') && {
+            let twin = name.replace('_', "-");
+            headers.contains_key(&twin) || FRAMING.contains(&&*twin)
+        }
+    };
+    let twins: Vec<HeaderName> = headers.keys().filter(is_twin).cloned().collect();
+    for name in twins {
+        headers.remove(name);
+    }
 }
 
 /// HTTP/2 may send a cookie in pieces; HTTP/1.1 knows one line of them (RFC 9113 §8.2.3).
@@ -114,7 +151,17 @@ fn one_cookie(headers: &mut HeaderMap) {
 
 /// What follows a body is no place for identities either.
 pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
-    drop_prefixed(trailers, &[OURS]);
+    drop_prefixed(trailers, &[OURS, "x-forwarded-", "forwarded"]);
+    drop_prefixed(trailers, &CLAIMS);
+}
+
+/// Whether an answer's length can be read in two ways, or in none: `Content-Length` beside
+/// `Transfer-Encoding`, or a coding that nobody has asked for.
+pub(super) fn is_ambiguous(answer: &HeaderMap) -> bool {
+    let mut codings = answer.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return false };
+    let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+    !chunked || codings.next().is_some() || answer.contains_key(CONTENT_LENGTH)
 }
 
 /// Makes an answer's headers fit for the client.
@@ -126,7 +173,7 @@ pub fn clean_answer(headers: &mut HeaderMap) {
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
     let named = headers.get_all(CONNECTION).iter().flat_map(tokens);
     let named: Vec<HeaderName> = named.filter_map(|name| name.parse().ok()).collect();
-    for name in named {
+    for name in named.iter().filter(|name| !KEPT.contains(&name.as_str())) {
         headers.remove(name);
     }
     for name in [
@@ -165,10 +212,11 @@ fn is_trailers(te: &str) -> bool {
     te.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("trailers"))
 }
 
-/// The members of a comma-separated field; a value that is not text has none.
+/// The members of a comma-separated field; one that is not text is none.
 pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
-    let text = value.to_str().unwrap_or_default();
-    text.split(',').map(str::trim).filter(|token| !token.is_empty())
+    let members = value.as_bytes().split(|byte| *byte == b',');
+    let texts = members.filter_map(|member| std::str::from_utf8(member).ok());
+    texts.map(str::trim).filter(|token| !token.is_empty())
 }
 
 #[cfg(test)]
@@ -237,6 +285,43 @@ mod tests {
     fn connection_cannot_name_away_what_a_route_adds() {
         let headers = prepared(&[("connection", "x-tenant"), ("x-tenant", "evil")], false);
         assert_eq!(headers.get_all("x-tenant").iter().collect::<Vec<_>>(), ["t"]);
+    }
+
+    #[test]
+    fn an_underscore_makes_no_other_field() {
+        let claimed = [
+            ("x_tenant", "evil"),
+            ("x_request_id", "evil"),
+            ("x-request-id", "ours"),
+            ("content_length", "30"),
+            ("transfer_encoding", "chunked"),
+            ("x_forwarded_for", "evil"),
+            ("only_here", "1"),
+        ];
+        let headers = prepared(&claimed, true);
+        let odd: Vec<_> = headers.keys().filter(|name| name.as_str().contains('_')).collect();
+        assert_eq!(odd, ["only_here"]);
+        assert_eq!(headers["x-request-id"], "ours");
+    }
+
+    #[test]
+    fn connection_names_what_it_may_whatever_stands_beside_it() {
+        let mut headers = headers(&[("x-secret", "1"), ("x-request-id", "r"), ("x-b", "1")]);
+        let odd = HeaderValue::from_bytes(b"x-secret, \xff, x-request-id").expect("a value");
+        headers.append(CONNECTION, odd);
+        headers.append(CONNECTION, HeaderValue::from_static("x-b"));
+        drop_hop_by_hop(&mut headers);
+        assert_eq!(headers.keys().collect::<Vec<_>>(), ["x-request-id"]);
+    }
+
+    #[test]
+    fn an_answer_has_one_length() {
+        let answer = |pairs: &[_]| is_ambiguous(&headers(pairs));
+        assert!(!answer(&[("content-length", "3")]));
+        assert!(!answer(&[("transfer-encoding", "Chunked")]));
+        assert!(answer(&[("transfer-encoding", "chunked"), ("content-length", "3")]));
+        assert!(answer(&[("transfer-encoding", "gzip, chunked")]));
+        assert!(answer(&[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")]));
     }
 
     #[test]
@@ -329,6 +414,8 @@ mod tests {
         assert_eq!(wants("Upgrade", "WebSocket").as_deref(), Some("WebSocket"));
         assert_eq!(wants("x, upgrade", "h2c, foo/2, TLS/1.0").as_deref(), Some("foo/2"));
         assert_eq!(wants("upgrade", "h2c"), None);
+        assert_eq!(wants("upgrade", "h2c;x"), None);
+        assert_eq!(wants("upgrade", "\"h2c\""), None);
         assert_eq!(wants("upgrade", "HTTP/2.0"), None);
         assert_eq!(wants("keep-alive", "websocket"), None);
         assert_eq!(wanted(Version::HTTP_10, "upgrade", "websocket"), None);

@@ -229,11 +229,6 @@ impl Edge {
         response
     }
 
-    /// The answer in the place of one that took too long.
-    fn overdue(&self, endpoint: Endpoint) -> Response {
-        self.finish(endpoint, self.ids.make(), Err(Refusal::overdue()), Telling::default())
-    }
-
     fn panicked(&self, reason: &(dyn Any + Send)) -> Response {
         let text = reason.downcast_ref::<String>().map(String::as_str);
         let text = text.or(reason.downcast_ref::<&str>().copied()).unwrap_or("unknown");

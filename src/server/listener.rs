@@ -5,6 +5,7 @@
 //! client that did not ask for it, a connection speaks HTTP/1 to its end, and every byte of that is
 //! followed ([`framing`]).
 
+mod answers;
 mod connection;
 mod door;
 mod entrance;
@@ -73,6 +74,8 @@ where
         idle: config.idle_timeout.0,
         // Until the answer begins, and the answer.
         request: config.request_timeout.0 * 2,
+        answer: config.request_timeout.0,
+        send: send_timeout,
     };
     let entrance = Entrance { cutting, certificates, patience, metrics: Arc::clone(&metrics) };
     let mut server = server.acceptor(entrance);

@@ -3,7 +3,7 @@
 //! Each endpoint reads only what its proxies write. A header that comes twice, or two that
 //! contradict one another, means that a client slipped one past its proxy: refused.
 
-use axum::http::header::{HOST, HeaderMap, HeaderName};
+use axum::http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderName};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
 use axum::http::{Method, Uri, Version};
@@ -70,12 +70,18 @@ pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a str>,
     checked(authority.or(named))
 }
 
+/// Whether no reader can take a head for another than we do: its host, and its length.
+///
 /// HTTP/1.1 asks for exactly one `Host`, and for 400 without (RFC 9112 §3.2); HTTP/2 for an
 /// authority, which a `Host` beside it repeats (RFC 9113 §8.3.1).
 pub fn names_its_host(parts: &Parts) -> Result<(), Refusal> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     let authority = parts.uri.authority().map(Authority::as_str);
+    // HTTP/1 is followed byte by byte before.
+    if parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refusal::bad_request("`Content-Length` is given more than once."));
+    }
     let clear = match (parts.version, host) {
         _ if another.is_some() => false,
         (Version::HTTP_11, host) => host.is_some(),

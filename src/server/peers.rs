@@ -50,7 +50,8 @@ impl Trusted {
     }
 
     /// Who really asks: behind trusted proxies the last address in `X-Forwarded-For`, or in
-    /// `Forwarded` where they write that, which is not one of them. `None` when a trusted proxy names something that is no address.
+    /// `Forwarded` where they write that, which is not one of them. `None` when a trusted proxy
+    /// names something that is no address.
     pub fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
         if !peer.trusted {
             return Some(peer.ip);

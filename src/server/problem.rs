@@ -93,6 +93,8 @@ pub enum Code {
     Internal,
     /// A tunnel is asked for with CONNECT.
     ConnectUnsupported,
+    /// The request asks to be shown as it arrives.
+    TraceUnsupported,
     /// The request has passed here before.
     LoopDetected,
     /// As many tunnels are open as may be.
@@ -182,6 +184,8 @@ impl Code {
         match self {
             Self::ConnectUnsupported => ("connect_unsupported", 501, "CONNECT not supported",
                 "CONNECT is not forwarded."),
+            Self::TraceUnsupported => ("trace_unsupported", 501, "TRACE not supported",
+                "TRACE is not forwarded."),
             Self::LoopDetected => ("loop_detected", 508, "Loop detected",
                 "The request has passed this gateway before, by its `Via`."),
             Self::TunnelsFull => ("tunnels_full", 503, "Too many tunnels",

@@ -174,7 +174,8 @@ pub struct Story {
     pub decision: Option<&'static str>,
     /// None while nobody has answered.
     status: Option<u16>,
-    bytes_in: u64,
+    /// Of the request's body.
+    pub bytes_in: u64,
     bytes_out: u64,
 }
 
@@ -268,7 +269,9 @@ struct Line<'a> {
 impl<'a> Line<'a> {
     fn of(story: &'a Story, now: &'a str, took: Duration) -> Self {
         let host = story.uri.authority().map(|authority| authority.as_str());
-        let host = host.or(story.host.as_ref().and_then(text)).map(bounded);
+        let host = host.or(story.host.as_ref().and_then(text));
+        // A name and a password may stand before it.
+        let host = host.map(|host| bounded(host.rsplit('@').next().unwrap_or_default()));
         let own = (story.method.as_str(), host, story.uri.path());
         let (method, host, path) = story.asked.as_ref().map_or(own, |asked| {
             (asked.method.as_str(), asked.host.as_deref(), asked.path.as_str())

@@ -202,6 +202,8 @@ fn nobody_says_who_they_are_but_the_gateway() {
         ("X-Forwarded-For", "10.0.0.1"),
         ("X-Forwarded-Proto", "https"),
         ("X-Real-IP", "10.0.0.1"),
+        ("X-Rewrite-URL", "/root"),
+        ("X_Request_Id", "root"),
         ("Forwarded", "for=10.0.0.1"),
     ];
     assert_eq!(get(gateway.data, "/rest/orders", &headers).status, 200);

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::Body;
+use axum::http::StatusCode;
+use axum::response::Response;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
@@ -21,19 +23,32 @@ impl Deadline {
     pub fn new(after: Duration) -> Self {
         Self(Box::pin(sleep(after)))
     }
+}
 
-    /// What comes of `work`, unless it takes too long.
-    pub async fn bound<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            biased;
-            done = work => Some(done),
-            () = &mut self.0 => None,
-        }
+/// What comes of `work`, unless there is a deadline and it is over first.
+pub(super) async fn within<T>(
+    deadline: &mut Option<Deadline>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let Some(Deadline(alarm)) = deadline else { return Some(work.await) };
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = alarm => None,
     }
+}
 
-    /// A body that breaks off when the time is over.
-    pub fn of(self, body: Body, record: Arc<OpenRecord>) -> Body {
-        Body::new(Timed { body, alarm: self.0, record })
+/// An answer whose body breaks off when the time is over. What goes through a tunnel is no answer.
+pub(super) fn bind(
+    deadline: Option<Deadline>,
+    answer: Response,
+    record: Arc<OpenRecord>,
+) -> Response {
+    match deadline {
+        Some(Deadline(alarm)) if answer.status() != StatusCode::SWITCHING_PROTOCOLS => {
+            answer.map(|body| Body::new(Timed { body, alarm, record }))
+        }
+        _ => answer,
     }
 }
 

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::StatusCode;
 use axum::http::header::HeaderValue;
 use axum::response::Response;
 
 use super::Edge;
-use super::deadline::Deadline;
+use super::deadline::{self, Deadline};
 use crate::admission::{Ask, Permit};
 use crate::authn;
 use crate::proxy::Origin;
@@ -50,10 +49,7 @@ impl Edge {
 
         let id = parts.headers.get(X_REQUEST_ID);
         let line = self.sampled(&parts, permit.principal(), host, id);
-        let host = host.and_then(|host| HeaderValue::from_str(host).ok());
-        let additions = Arc::clone(&route.request_headers);
-        let (forwarding, Peer { ip: peer, trusted, secure }) = (self.config.forwarded, peer);
-        let origin = Origin { peer, secure, trusted, host, additions, forwarding };
+        let origin = self.origin(peer, host, route);
         if !route.forward_credential {
             authn::strip(&mut parts.headers);
         }
@@ -71,11 +67,7 @@ impl Edge {
         );
         // The admission is committed while the upstream works; only the reply waits for both.
         let both = async { tokio::join!(forwarded, receipt.settled()) };
-        let both = match &mut deadline {
-            None => Some(both.await),
-            Some(deadline) => deadline.bound(both).await,
-        };
-        let Some((answer, settled)) = both else {
+        let Some((answer, settled)) = deadline::within(&mut deadline, both).await else {
             let refusal = Refusal::from(Code::TotalTimeout);
             record.tally().answered(refusal.status());
             return Err(refusal);
@@ -88,6 +80,7 @@ impl Edge {
         let mut answer = answer.map_err(|error| {
             let refusal = Refusal::from(error);
             record.tally().answered(refusal.status());
+            story.note(|story| story.bytes_in = record.tally().bytes_in());
             refusal
         })?;
         // From here on the end of the body is the end of the request.
@@ -95,12 +88,14 @@ impl Edge {
             record.at_end(move |ended| story.ended(&ended));
         }
         self.dress(&mut answer, route, &permit);
-        // What goes through a tunnel is no answer.
-        let timed = deadline.filter(|_| answer.status() != StatusCode::SWITCHING_PROTOCOLS);
-        Ok(match timed {
-            None => answer,
-            Some(deadline) => answer.map(|body| deadline.of(body, record)),
-        })
+        Ok(deadline::bind(deadline, answer, record))
+    }
+
+    fn origin(&self, peer: Peer, host: Option<&str>, route: &Route) -> Origin {
+        let Peer { ip: peer, trusted, secure } = peer;
+        let host = host.and_then(|host| HeaderValue::from_str(host).ok());
+        let additions = Arc::clone(&route.request_headers);
+        Origin { peer, secure, trusted, host, additions, forwarding: self.config.forwarded }
     }
 
     /// What the gateway and the route say in an upstream's answer.

@@ -55,12 +55,9 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let edge = Arc::clone(&self.0);
-        let asked = endpoint(request.uri().path());
         Box::pin(async move {
             // What a panic leaves behind is the request's own.
-            let answered = AssertUnwindSafe(edge.answer(request)).catch_unwind();
-            let answered = tokio::time::timeout(edge.config.request_timeout.0, answered).await;
-            let Ok(answered) = answered else { return Ok(edge.overdue(asked)) };
+            let answered = AssertUnwindSafe(edge.answer(request)).catch_unwind().await;
             Ok(answered.unwrap_or_else(|reason| edge.panicked(reason.as_ref())))
         })
     }
@@ -112,6 +109,15 @@ impl Edge {
         }
     }
 
+    /// What comes of a request, unless it takes too long.
+    async fn in_time(
+        &self,
+        work: impl Future<Output = Result<Response, Refusal>>,
+    ) -> Result<Response, Refusal> {
+        let done = tokio::time::timeout(self.config.request_timeout.0, work).await;
+        done.unwrap_or_else(|_| Err(Refusal::overdue()))
+    }
+
     async fn asked(
         &self,
         endpoint: Endpoint,
@@ -119,7 +125,7 @@ impl Edge {
         id: HeaderValue,
         mut story: Telling,
     ) -> Response {
-        let outcome = self.authorize(endpoint, parts, &mut story).await;
+        let outcome = self.in_time(self.authorize(endpoint, parts, &mut story)).await;
         self.finish(endpoint, id, outcome, story)
     }
 
@@ -131,7 +137,7 @@ impl Edge {
         mut story: Telling,
     ) -> Response {
         let outcome = if parts.method == Method::POST {
-            verify::answer(self, &parts, body, &mut story).await
+            self.in_time(verify::answer(self, &parts, body, &mut story)).await
         } else {
             Err(Code::MethodNotAllowed.into())
         };
@@ -147,7 +153,8 @@ impl Edge {
         mut story: Telling,
     ) -> Response {
         story.note(|story| story.ip = self.client_ip(&parts));
-        let outcome = oauth::answer(self, endpoint, &parts, body, &mut story).await;
+        let answer = oauth::answer(self, endpoint, &parts, body, &mut story);
+        let outcome = self.in_time(answer).await;
         self.finish(endpoint, id, outcome, story)
     }
 
@@ -159,7 +166,7 @@ impl Edge {
     ) -> Response {
         request.headers_mut().insert(X_REQUEST_ID, id.clone());
         trace::clean(request.headers_mut());
-        let outcome = self.forward(request, &mut story).await;
+        let outcome = self.in_time(self.forward(request, &mut story)).await;
         self.finish(Endpoint::Proxy, id, outcome, story)
     }
 

@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use super::framing::Switch;
-use super::held::Held;
+use super::held::{Held, Watched};
 use super::slot::{Running, Slot};
 use crate::server::peers::OverTls;
 
@@ -72,7 +72,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
-        let asks = request.version() == Version::HTTP_11 && request.headers().contains_key(UPGRADE);
+        let http2 = request.version() == Version::HTTP_2;
+        let asks = !http2 && request.headers().contains_key(UPGRADE);
         if asks {
             self.slot.switched(Switch::Open);
         }
@@ -88,6 +89,7 @@ where
         Answering {
             answer: self.service.call(request),
             running,
+            watched: http2.then(|| Arc::clone(&self.slot)),
             asks: asks.then(|| Arc::clone(&self.slot)),
             patience: self.bounds.answer,
         }
@@ -100,6 +102,7 @@ pin_project! {
         #[pin]
         answer: F,
         running: Option<Running>,
+        watched: Option<Arc<Slot>>,
         asks: Option<Arc<Slot>>,
         patience: Duration,
     }
@@ -119,6 +122,7 @@ where
             slot.switched(if granted { Switch::Granted } else { Switch::Declined });
         }
         let (running, patience) = (this.running.take(), *this.patience);
-        Poll::Ready(Ok(answer.map(|body| Held::new(body, running, patience))))
+        let watched = this.watched.take().map(Watched::new);
+        Poll::Ready(Ok(answer.map(|body| Held::new(body, running, patience, watched))))
     }
 }

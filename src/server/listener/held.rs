@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use axum::body::Body;
 use hyper::body::{Bytes, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::slot::Running;
+use super::answers::Answer;
+use super::slot::{Running, Slot};
 
 /// See the module.
 pub(super) struct Held {
@@ -19,12 +21,39 @@ pub(super) struct Held {
     patience: Duration,
     /// Set when the body is waited for the first time: most never are.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// In HTTP/2.
+    watched: Option<Watched>,
+}
+
+/// An answer that its connection's reader looks at.
+pub(super) struct Watched {
+    slot: Arc<Slot>,
+    answer: Arc<Answer>,
+}
+
+impl Watched {
+    /// From now on.
+    pub fn new(slot: Arc<Slot>) -> Self {
+        let answer = slot.answers().begin();
+        Self { slot, answer }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.slot.answers().end(&self.answer);
+    }
 }
 
 impl Held {
     /// A body that may take as long as `patience`.
-    pub fn new(body: Body, running: Option<Running>, patience: Duration) -> Self {
-        Self { body, running, patience, alarm: None }
+    pub fn new(
+        body: Body,
+        running: Option<Running>,
+        patience: Duration,
+        watched: Option<Watched>,
+    ) -> Self {
+        Self { body, running, patience, alarm: None, watched }
     }
 }
 
@@ -36,7 +65,11 @@ impl hyper::body::Body for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match Pin::new(&mut self.body).poll_frame(cx) {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Some(watched) = &self.watched {
+            watched.answer.asked(frame.is_ready());
+        }
+        match frame {
             Poll::Ready(None) => {
                 self.running = None;
                 Poll::Ready(None)

@@ -2,7 +2,7 @@
 //! tell each other there.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
 use std::task::Context;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::answers::Answers;
 use super::framing::Switch;
 use super::guests::Guest;
 use crate::metrics::Metrics;
@@ -28,6 +29,8 @@ pub(super) struct Slot {
     changed: AtomicU64,
     /// Whether all that was asked for is answered and written out.
     quiet: AtomicBool,
+    /// Those of HTTP/2.
+    answers: Answers,
     /// A [`Switch`].
     switch: AtomicU8,
     /// Who waits for it.
@@ -45,6 +48,7 @@ impl Slot {
             running: AtomicUsize::new(0),
             changed: AtomicU64::new(0),
             quiet: AtomicBool::new(true),
+            answers: Answers::default(),
             switch: AtomicU8::new(Switch::Open as u8),
             reader: AtomicWaker::new(),
         }
@@ -56,6 +60,11 @@ impl Slot {
 
     pub fn opened(&self) -> Instant {
         self.opened
+    }
+
+    /// What is on its way, where that may be many answers at a time.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// Whether any request runs, and since when that has not changed.
@@ -82,6 +91,16 @@ impl Slot {
             granted if granted == Switch::Granted as u8 => Switch::Granted,
             declined if declined == Switch::Declined as u8 => Switch::Declined,
             _ => Switch::Open,
+        }
+    }
+
+    /// The same for who goes on by it: HTTP goes on once by each answer, so that the next request
+    /// for another protocol waits for its own.
+    pub fn take_switch(&self) -> Switch {
+        let (declined, open) = (Switch::Declined as u8, Switch::Open as u8);
+        match self.switch.compare_exchange(declined, open, AcqRel, Acquire) {
+            Ok(_) => Switch::Declined,
+            Err(_) => self.switch(),
         }
     }
 

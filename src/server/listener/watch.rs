@@ -3,8 +3,8 @@
 //!
 //! A head that is wrong is answered: in the place of the byte that shows it the parser gets one
 //! that it refuses itself, so that 400 goes out behind the answers that are due before it
-//! ([`farewell`]), and the connection is closed. A body that is wrong breaks there, and the connection ends with its
-//! answer.
+//! ([`farewell`]), and the connection is closed. A body that is wrong breaks there, and the
+//! connection ends with its answer.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -34,6 +34,10 @@ pub(super) struct Patience {
     pub idle: Duration,
     /// With requests of which none begins and none ends.
     pub request: Duration,
+    /// For an answer in HTTP/2, from its head on.
+    pub answer: Duration,
+    /// For a client to take something of it.
+    pub send: Duration,
 }
 
 /// See the module.
@@ -99,7 +103,7 @@ impl Watch {
     fn follow(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> io::Result<()> {
         let fresh = &buffer.filled()[before..];
         let slot = &self.slot;
-        let followed = self.framing.follow(fresh, || slot.switch());
+        let followed = self.framing.follow(fresh, || slot.take_switch());
         if let Ok(taken) = followed
             && taken < fresh.len()
         {
@@ -168,12 +172,18 @@ impl Watch {
         if self.framing.is_tunnel() || self.slot.switch() == Switch::Granted {
             return None;
         }
-        let Patience { head, idle, request } = self.patience;
+        let Patience { head, idle, request, answer, send } = self.patience;
         if let Some(since) = self.head_since {
             return Some(since + head);
         }
         let (running, since) = self.slot.standing();
-        Some(since + if running { request } else { idle })
+        let due = since + if running { request } else { idle };
+        Some(self.slot.answers().due(send, answer).map_or(due, |first| first.min(due)))
+    }
+
+    /// When to look again: an answer that begins meanwhile may be due before all that is known.
+    fn look_at(&self, due: Instant, now: Instant) -> Instant {
+        if self.framing.speaks_http1() { due } else { due.min(now + self.patience.send) }
     }
 }
 
@@ -217,11 +227,13 @@ impl AsyncRead for Watch {
         loop {
             ready!(self.alarm.as_mut().poll(cx));
             let Some(due) = self.due() else { return Poll::Pending };
-            if due <= Instant::now() {
+            let now = Instant::now();
+            if due <= now {
                 self.slot.metrics().http.connections_overdue.inc();
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
-            self.alarm.as_mut().reset(due);
+            let next = self.look_at(due, now);
+            self.alarm.as_mut().reset(next);
         }
     }
 }

@@ -110,6 +110,7 @@ impl From<ProxyError> for Refusal {
             ProxyError::BodyStalled => Code::RequestTimeout.into(),
             ProxyError::BodyBroken => Self::bad_request("The request body broke off."),
             ProxyError::Connect => Code::ConnectUnsupported.into(),
+            ProxyError::Trace => Code::TraceUnsupported.into(),
             ProxyError::Loop => Code::LoopDetected.into(),
             ProxyError::TunnelsFull => Code::TunnelsFull.into(),
         }

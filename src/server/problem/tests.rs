@@ -3,7 +3,7 @@
 use super::*;
 use crate::authn::AuthnError;
 
-const ALL: [(Code, &str, u16, &str); 33] = [
+const ALL: [(Code, &str, u16, &str); 34] = [
     (Code::AmbiguousCredential, "ambiguous_credential", 400, "Ambiguous credential"),
     (Code::BadRequest, "bad_request", 400, "Bad request"),
     (Code::MissingCredential, "missing_credential", 401, "Missing credential"),
@@ -28,6 +28,7 @@ const ALL: [(Code, &str, u16, &str); 33] = [
     (Code::HeadTooLarge, "head_too_large", 431, "Head too large"),
     (Code::Internal, "internal", 500, "Internal error"),
     (Code::ConnectUnsupported, "connect_unsupported", 501, "CONNECT not supported"),
+    (Code::TraceUnsupported, "trace_unsupported", 501, "TRACE not supported"),
     (Code::Upstream(Fault::Tls), "upstream_tls_failed", 502, "Upstream not trusted"),
     (
         Code::ValidationUnavailable,

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::CertificateDer;
 
 use super::{Recorder, house};
-use crate::support::house::{Gateway, key};
+use crate::support::house::{Gateway, get, key};
 use crate::support::tls::{Client, Pair, shake, trusting};
 
 const DATA: u8 = 0;
@@ -170,6 +170,46 @@ fn a_head_may_have_so_many_fields_and_so_many_bytes() {
         assert!(answer.windows(3).any(|part| part == b"431" || part == HUFFMAN_431), "{answer:?}");
     }
     assert_eq!(recorder.lines(), Vec::<String>::new());
+    gateway.stop();
+}
+
+#[test]
+fn an_answer_that_nobody_takes_ends_its_connection_whatever_else_is_asked() {
+    let recorder = Recorder::new();
+    let (pair, trusted) = Pair::new();
+    let limits = format!("send_timeout = \"1s\"\n{}", pair.section());
+    let gateway = house(&limits, &recorder).serve();
+    let key = key(1);
+    let ask = |path| {
+        fields(&[
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":path", path),
+            (":authority", "a"),
+            ("x-api-key", &*key),
+        ])
+    };
+    let mut client = open(&gateway, &trusted);
+    // No window: nothing of any answer's body may be sent.
+    client.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).expect("sent");
+    let flags = END_HEADERS | END_STREAM;
+    for stream in [1, 3, 5] {
+        client.write_all(&frame(HEADERS, flags, stream, &ask("/rest/orders"))).expect("sent");
+    }
+    let mut stream = 7;
+    crate::support::house::until("its connection is ended", || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let sent = client.write_all(&frame(HEADERS, flags, stream, &ask("/livez")));
+        stream += 2;
+        sent.is_err().then_some(())
+    });
+    assert_eq!(recorder.lines().len(), 3);
+    let metrics = get(gateway.admin, "/metrics", &[]).body;
+    assert!(metrics.contains("gatepost_http_connections_overdue_total 1"), "{metrics}");
+    crate::support::house::until("their places are free", || {
+        let metrics = get(gateway.admin, "/metrics", &[]).body;
+        metrics.contains("gatepost_http_proxied 0").then_some(())
+    });
     gateway.stop();
 }
 

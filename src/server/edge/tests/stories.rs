@@ -175,6 +175,22 @@ async fn who_leaves_before_the_answer_has_a_line_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_takes_too_long_in_all_has_a_line_that_says_so() {
+    let tasks = TaskTracker::new();
+    let upstream = super::upstreams::says(&tasks, "", super::upstreams::End::Hold).await;
+    let config = Config { request_timeout: Span::millis(300), ..Config::default() };
+    let gateway = Gateway::start(config, &[upstream], &[route("/up", "up")]);
+    let with = [("x-api-key", key(1).reveal().to_owned())];
+    let answer = gateway.get("/up", &[(with[0].0, &with[0].1), ("x-request-id", "r-2")]).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (408, "request_timeout"));
+    assert_eq!(answer.header("x-request-id"), Some("r-2"));
+    let line = gateway.told(1).await.remove(0);
+    let want = json!(["proxy", "GET", "/up", "/up", 408, "request_timeout"]);
+    assert_eq!(fields(&line, &ABOUT), want, "{line}");
+    assert_eq!(fields(&line, &["request_id", "client"]), json!(["r-2", "acme"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_trace_is_passed_on_and_told_when_it_is_one() {
     let gateway = Gateway::start(echo(), &[], &orders());
     let good = key(1);

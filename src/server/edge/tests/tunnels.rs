@@ -122,6 +122,26 @@ async fn an_upstream_need_not_agree() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_request_for_a_tunnel_has_its_own_answer() {
+    let tasks = TaskTracker::new();
+    let agrees = agrees(&tasks).await;
+    let no = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+    let refuses = UpstreamConfig { name: "no".into(), ..says(&tasks, no, End::Hold).await };
+    let routes = [route("/ws", "up"), route("/no", "no")];
+    let gateway = Gateway::start(Config::default(), &[agrees, refuses], &routes);
+    let mut client = gateway.connect(head(1, "GET /no", ASK)).await;
+    let answer = read_head(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    hears(&mut client, "no").await;
+    // What could not be HTTP comes along with the next one.
+    let early = "\u{1}\0hel\nlo";
+    client.write_all((head(1, "GET /ws", ASK) + early).as_bytes()).await.expect("sent");
+    let answer = read_head(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    hears(&mut client, early).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn http_and_connect_are_no_tunnels() {
     let gateway = Gateway::start(echo(), &[], &[]);
     for protocol in ["h2c", "HTTP/2.0", "TLS/1.0"] {

@@ -58,6 +58,9 @@ async fn asked(config: Config, upstream: UpstreamConfig) -> (u16, String, [u64; 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_upstream_does_wrong_is_told_apart_and_counted_once() {
     let two_lengths = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\na";
+    let both = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n\
+                a\r\n0123456789\r\n0\r\n\r\n";
+    let coded = "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
     let unasked = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
     for (text, end, status, code) in [
         ("", End::Close, 502, "upstream_broke_off"),
@@ -70,6 +73,8 @@ async fn what_an_upstream_does_wrong_is_told_apart_and_counted_once() {
         ("\x16\x03\x01\x02\x03", End::Close, 502, "upstream_garbled"),
         (two_lengths, End::Close, 502, "upstream_garbled"),
         (unasked, End::Hold, 502, "upstream_garbled"),
+        (both, End::Hold, 502, "upstream_garbled"),
+        (coded, End::Hold, 502, "upstream_garbled"),
     ] {
         let tasks = TaskTracker::new();
         let upstream = says(&tasks, text, end).await;

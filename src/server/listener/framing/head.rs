@@ -12,6 +12,8 @@ pub(super) struct Head {
     line: Vec<u8>,
     /// Whether the last byte was a CR, so that an LF must follow.
     cr: bool,
+    /// Whether the request line has a fragment in what was not kept of it.
+    fragment: bool,
     /// Whether the request line was read.
     started: bool,
     length: Option<u64>,
@@ -82,6 +84,7 @@ impl Head {
     }
 
     fn keep(&mut self, part: &[u8]) {
+        self.fragment |= !self.started && part.contains(&b'#');
         let room = LINE_MAX - self.line.len();
         self.line.extend_from_slice(&part[..part.len().min(room)]);
     }
@@ -95,7 +98,12 @@ impl Head {
         self.started = !line.is_empty();
         // HTTP/2 was not agreed on, and nobody is connected anywhere.
         let foreign = line.starts_with(b"PRI ") || line.starts_with(b"CONNECT ");
-        if foreign { Err(Fault::Request) } else { Ok(false) }
+        // A fragment is never sent (RFC 9112 §3.2), and what is behind it is read in many ways.
+        if foreign || self.fragment || line.contains(&b'#') {
+            Err(Fault::Request)
+        } else {
+            Ok(false)
+        }
     }
 
     fn field(&mut self, line: &[u8]) -> Result<(), Fault> {

@@ -76,6 +76,8 @@ fn heads_that_readers_disagree_on_are_faults() {
         ("GET / HTTP/1.1\nHost: a\n\n", Fault::Line),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Fault::Request),
         ("CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Request),
+        ("GET /a#/../b HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Request),
+        (&format!("GET /{}#b HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(300)), Fault::Request),
     ] {
         assert_eq!(faults(text), Some(want), "{text:?}");
     }
