@@ -70,7 +70,7 @@ fn doctor_looks_at_the_certificate() {
     let (pair, _) = Pair::new();
     let house = House::new(&pair.section());
     let told = |words: &str| {
-        let (_, said, _) = house.run(&["doctor"]);
+        let (_, said, _) = house.run(&["--output", "table", "doctor"]);
         let line = said.lines().find(|line| line.contains("certificate")).expect("a line");
         assert!(line.contains(words), "{said}");
     };
