@@ -15,6 +15,8 @@ mod access;
 mod chunk;
 #[path = "../../fuzz/inputs/frame.rs"]
 mod frame;
+#[path = "../../fuzz/inputs/policy.rs"]
+mod policy;
 #[path = "../../fuzz/inputs/refresh.rs"]
 mod refresh;
 
@@ -94,6 +96,11 @@ fn no_frame_that_is_read_panics_or_is_more_than_its_bytes() {
 #[test]
 fn no_access_token_that_is_accepted_says_what_it_must_not() {
     run("access", access::read);
+}
+
+#[test]
+fn no_policy_that_is_read_says_something_else_when_it_is_written() {
+    run("policy", policy::read);
 }
 
 #[test]

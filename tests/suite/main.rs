@@ -14,6 +14,7 @@ mod disk_errors;
 mod drain;
 mod drill;
 mod events;
+mod faults;
 mod feed;
 mod fuzz;
 mod kill;

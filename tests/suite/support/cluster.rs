@@ -117,6 +117,13 @@ impl Cluster {
         self.end(Some("stop\n"));
     }
 
+    /// Ends all its processes at once, in the middle of what they do; what was committed is there
+    /// after [`Cluster::start`].
+    pub fn crash(&self) {
+        self.signal("-QUIT");
+        self.end(Some("stop\n"));
+    }
+
     /// Stops all its processes where they stand: sockets stay open, nothing answers.
     pub fn freeze(&self) {
         self.signal("-STOP");

@@ -143,3 +143,21 @@ fn http2_begins_with_its_preface() {
     let spoken = Framing::http2().follow(b"GET / HTTP/1.1\r\n", || Switch::Open);
     assert_eq!(spoken, Err((0, Fault::Request)));
 }
+
+proptest::proptest! {
+    /// Bytes as callers send them, and bytes as nobody should.
+    #[test]
+    fn no_bytes_make_it_panic_and_no_cut_makes_a_difference(
+        heads in "(GET / HTTP/1.1\r\nHost: a\r\n){0,2}",
+        fields in "[TtCceE:a-f0-9 \t;,=\r\n\u{0}-]{0,60}",
+        coding in "(Transfer-Encoding: chunked\r\n|Content-Length: [0-9]{1,22}\r\n){0,2}",
+        rest: Vec<u8>,
+    ) {
+        let bytes = [heads.as_bytes(), coding.as_bytes(), fields.as_bytes(), b"\r\n\r\n", &rest];
+        let bytes = bytes.concat();
+        let whole = fault(&bytes, bytes.len());
+        for size in 1..bytes.len().min(40) {
+            proptest::prop_assert_eq!(fault(&bytes, size), whole, "in parts of {}", size);
+        }
+    }
+}
