@@ -1,0 +1,192 @@
+//! The open loop: requests come on a schedule, whatever becomes of them. Latency counts from the
+//! moment at which each should have been sent: a stall costs all who came in it, also those who
+//! found no connection free.
+
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use tokio::sync::{Mutex, mpsc};
+
+use super::latency::Latency;
+use super::{Caller, Load};
+
+/// How long is waited for a connection that could not be had.
+const AGAIN: Duration = Duration::from_millis(20);
+/// For how long the last are waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How it is done.
+#[derive(Clone, Copy)]
+pub struct Open {
+    pub per_second: u32,
+    /// As many are in flight, at most; who comes then waits, and the wait counts.
+    pub connections: usize,
+    pub span: Duration,
+    /// What is told of it is told by slices of this length.
+    pub slice: Duration,
+}
+
+/// One slice of time, by when requests were due.
+#[derive(Clone, Default)]
+pub struct Slice {
+    pub latency: Latency,
+    /// Without an answer, or not with the one hoped for.
+    pub failed: u64,
+}
+
+/// All that came of it.
+pub struct Timeline {
+    pub slice: Duration,
+    pub slices: Vec<Slice>,
+    /// The first that failed.
+    pub failure: Option<String>,
+}
+
+impl Timeline {
+    /// All that was due from one moment to another, in seconds from the start.
+    pub fn between(&self, from: f64, to: f64) -> Slice {
+        let slice = self.slice.as_secs_f64();
+        let mut all = Slice::default();
+        for (at, one) in self.slices.iter().enumerate() {
+            let (begins, ends) = (at as f64 * slice, (at + 1) as f64 * slice);
+            if begins >= from - 1e-9 && ends <= to + 1e-9 {
+                all.latency.add(&one.latency);
+                all.failed += one.failed;
+            }
+        }
+        all
+    }
+
+    fn of(&mut self, due: Instant, begin: Instant) -> &mut Slice {
+        let at = (due - begin).as_secs_f64() / self.slice.as_secs_f64();
+        let last = self.slices.len() - 1;
+        &mut self.slices[(at as usize).min(last)]
+    }
+
+    /// All of it.
+    pub fn whole(&self) -> Slice {
+        self.between(0.0, f64::INFINITY)
+    }
+
+    /// What `value` says of each slice, at the slice's middle.
+    pub fn points(&self, value: impl Fn(&Slice) -> f64) -> Vec<(f64, f64)> {
+        let slice = self.slice.as_secs_f64();
+        let all = self.slices.iter().enumerate();
+        all.map(|(at, one)| ((at as f64 + 0.5) * slice, value(one))).collect()
+    }
+}
+
+impl Open {
+    pub fn run<L: Load>(&self, load: &L) -> Result<Timeline> {
+        Ok(self.beside(load, |_| Ok(()))?.0)
+    }
+
+    /// Asks while `work` is done on this thread. It is told when the schedule begins.
+    pub fn beside<L: Load, T>(
+        &self,
+        load: &L,
+        work: impl FnOnce(Instant) -> Result<T>,
+    ) -> Result<(Timeline, T)> {
+        let (due, coming) = mpsc::unbounded_channel();
+        // Time to connect.
+        let begin = Instant::now() + Duration::from_millis(300);
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(move || self.ask(load, begin, coming));
+            scope.spawn(move || self.tick(begin, &due));
+            let done = work(begin);
+            let timeline = asking.join().expect("no panic")?;
+            Ok((timeline, done?))
+        })
+    }
+
+    /// A thread of its own: a runtime's timers are a millisecond coarse, and late with it.
+    fn tick(&self, begin: Instant, due: &mpsc::UnboundedSender<Instant>) {
+        let all = (self.span.as_secs_f64() * f64::from(self.per_second)) as u32;
+        for number in 0..all {
+            let at = begin + self.span.mul_f64(f64::from(number) / f64::from(all));
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            if due.send(at).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn ask<L: Load>(
+        &self,
+        load: &L,
+        begin: Instant,
+        coming: mpsc::UnboundedReceiver<Instant>,
+    ) -> Result<Timeline> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let slices = self.span.as_secs_f64() / self.slice.as_secs_f64();
+        let slices = vec![Slice::default(); slices.ceil() as usize];
+        let timeline = Timeline { slice: self.slice, slices, failure: None };
+        let (mut coming, mut timeline) = (Mutex::new(coming), RefCell::new(timeline));
+        runtime.block_on(async {
+            let mut callers = Vec::new();
+            for number in 0..self.connections {
+                callers.push(load.caller(number).await?);
+            }
+            let asking = callers.into_iter().enumerate().map(|(number, caller)| {
+                turn_by_turn(load, number, caller, begin, &coming, &timeline)
+            });
+            let all = futures_util::future::join_all(asking);
+            // What is not answered by then has failed.
+            drop(tokio::time::timeout(self.span + PATIENCE, all).await);
+            Ok::<_, anyhow::Error>(())
+        })?;
+        while let Ok(due) = coming.get_mut().try_recv() {
+            timeline.get_mut().of(due, begin).failed += 1;
+        }
+        Ok(timeline.into_inner())
+    }
+}
+
+/// One connection: takes the next request that is due as soon as it is free.
+async fn turn_by_turn<L: Load>(
+    load: &L,
+    number: usize,
+    caller: L::Caller,
+    begin: Instant,
+    coming: &Mutex<mpsc::UnboundedReceiver<Instant>>,
+    timeline: &RefCell<Timeline>,
+) {
+    let mut connected = Some(caller);
+    loop {
+        let Some(due) = coming.lock().await.recv().await else { return };
+        // Until it is answered as hoped.
+        timeline.borrow_mut().of(due, begin).failed += 1;
+        let asked = async {
+            let mut caller = match connected.take() {
+                Some(caller) => caller,
+                None => load.caller(number).await?,
+            };
+            let hoped = caller.ask().await?;
+            Ok::<_, anyhow::Error>((caller, hoped))
+        };
+        let answered = asked.await;
+        let took = due.elapsed();
+        let mut told = timeline.borrow_mut();
+        let refusal = match answered {
+            Ok((caller, true)) => {
+                let slice = told.of(due, begin);
+                slice.failed -= 1;
+                slice.latency.record(took);
+                connected = Some(caller);
+                continue;
+            }
+            Ok((caller, false)) => {
+                let answer = caller.last_answer();
+                connected = Some(caller);
+                answer
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        told.failure.get_or_insert(refusal);
+        drop(told);
+        if connected.is_none() {
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
