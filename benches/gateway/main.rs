@@ -1,8 +1,8 @@
-//! The release gateway, measured: speed, latency, memory and what an outage costs, beside rivals that
-//! take turns with it in the same run. docs/benchmarks.md tells how to read it.
+//! The release gateway, measured: speed, latency, memory and what an outage costs, beside rivals
+//! that take turns with it in the same run. docs/benchmarks.md tells how to read it.
 //!
-//! `cargo bench --bench gateway -- [SCENARIO]… [--quick] [--list] [--out DIR]`. Nothing here decides
-//! a test.
+//! `cargo bench --bench gateway -- [SCENARIO]… [--quick] [--list] [--out DIR]`. Nothing here
+//! decides a test.
 
 #![expect(clippy::print_stdout, reason = "a report is printed")]
 #![expect(

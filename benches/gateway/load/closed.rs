@@ -1,5 +1,5 @@
-//! The closed loop: so many callers, each asks again when it has its answer. It tells how much there
-//! can be; it does not tell how long callers wait that do not hold back.
+//! The closed loop: so many callers, each asks again when it has its answer. It tells how much
+//! there can be; it does not tell how long callers wait that do not hold back.
 
 use std::cell::RefCell;
 use std::rc::Rc;

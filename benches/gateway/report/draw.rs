@@ -138,7 +138,8 @@ fn timeline(lines: &[Line], shades: &[Shade], log: bool) -> String {
         put(
             &mut svg,
             &format!(
-                "<rect class=\"shade\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{wide:.1}\" height=\"{high}\"/>\
+                "<rect class=\"shade\" x=\"{from:.1}\" y=\"{TOP}\" width=\"{wide:.1}\" \
+                 height=\"{high}\"/>\
              <text class=\"said\" x=\"{:.1}\" y=\"{}\">{}</text>",
                 from + 4.0,
                 TOP + 12.0,
@@ -172,7 +173,8 @@ fn bar(bars: &[Bar]) -> String {
             &mut svg,
             &format!(
                 "<text class=\"name\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\
-             <rect class=\"b{colour}\" x=\"{NAMES}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>\
+             <rect class=\"b{colour}\" x=\"{NAMES}\" y=\"{top:.1}\" \
+             width=\"{:.1}\" height=\"{:.1}\"/>\
              <path class=\"range\" d=\"M{least:.1} {middle:.1}H{most:.1}\"/>\
              <text class=\"value\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
                 NAMES - 8.0,

@@ -141,7 +141,8 @@ fn sorted(counters: usize) -> String {
              INSERT INTO gatepost.hourly_totals AS t (hour, key_id, client_name, table_name, \
              operation, node_id, requests, succeeded) \
              SELECT date_trunc('hour', now()), u.key, u.client, '', 'access', 'psql', u.n, u.n \
-             FROM unnest({keys}::uuid[], {clients}::text[], {ones}::bigint[]) AS u (key, client, n) \
+             FROM unnest({keys}::uuid[], {clients}::text[], {ones}::bigint[]) \
+             AS u (key, client, n) \
              ORDER BY u.key, u.client COLLATE \"C\" \
              ON CONFLICT (hour, key_id, client_name, table_name, operation, node_id) DO UPDATE \
              SET requests = t.requests + excluded.requests, \
@@ -158,8 +159,8 @@ fn sorted(counters: usize) -> String {
 /// As many rows into a table without a key: what Postgres can take at all.
 fn copied(rows: usize) -> String {
     let mut script = String::from(
-        "CREATE TABLE public.raw (hour timestamptz, key_id uuid, client_name text, table_name text, \
-         operation text, node_id text, requests bigint, succeeded bigint);\n\
+        "CREATE TABLE public.raw (hour timestamptz, key_id uuid, client_name text, \
+         table_name text, operation text, node_id text, requests bigint, succeeded bigint);\n\
          COPY public.raw FROM STDIN;\n",
     );
     for number in 0..rows {

@@ -27,8 +27,8 @@ const KEYS: usize = 10_000;
 const GATEPOST: &str = "gatepost";
 const NGINX: &str = "nginx, plain";
 
-const PARSERS: &str = "a second HTTP parser, the upstream client's pool and headers: a small proxied \
-    request takes nearly three times the instructions of forward-auth";
+const PARSERS: &str = "a second HTTP parser, the upstream client's pool and headers: a small \
+    proxied request takes nearly three times the instructions of forward-auth";
 
 /// A gateway on `data` before `upstream`, with keys.
 pub fn before(data: &Path, upstream: SocketAddr) -> Result<Gateway> {
@@ -86,8 +86,8 @@ fn in_turns<L: Load>(
 
 /// Memory of the whole process with kept connections that have asked once.
 pub fn idle(effort: Effort, report: &mut Report) -> Result<()> {
-    const BUFFERS: &str = "two buffers of hyper's for each connection, and a future that could also \
-        be HTTP/2's";
+    const BUFFERS: &str = "two buffers of hyper's for each connection, and a future that could \
+        also be HTTP/2's";
     let upstream = Own::upstream()?;
     let dir = tempfile::tempdir()?;
     let gateway = before(&dir.path().join("data"), upstream.address)?;
