@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use tokio::sync::{Mutex, mpsc};
 
+use super::closed::Closed;
 use super::latency::Latency;
 use super::{Caller, Load};
 
@@ -33,6 +34,8 @@ pub struct Slice {
     pub latency: Latency,
     /// Without an answer, or not with the one hoped for.
     pub failed: u64,
+    /// Whenever they were due: answered in this slice, or after the last.
+    pub answered: u64,
 }
 
 /// All that came of it.
@@ -64,6 +67,21 @@ impl Timeline {
         &mut self.slices[(at as usize).min(last)]
     }
 
+    /// What was due then has its answer, or its failure.
+    fn told(&mut self, due: Instant, begin: Instant, answer: Result<(), String>) {
+        match answer {
+            Ok(()) => {
+                let slice = self.of(due, begin);
+                slice.failed -= 1;
+                slice.latency.record(due.elapsed());
+                self.of(Instant::now(), begin).answered += 1;
+            }
+            Err(failure) => {
+                self.failure.get_or_insert(failure);
+            }
+        }
+    }
+
     /// All of it.
     pub fn whole(&self) -> Slice {
         self.between(0.0, f64::INFINITY)
@@ -78,6 +96,15 @@ impl Timeline {
 }
 
 impl Open {
+    /// The same at a third of what a closed loop gets, if that is less: a schedule that nobody can
+    /// keep tells of its own queue only.
+    pub fn bearable<L: Load>(mut self, load: &L) -> Result<Self> {
+        let (warmup, span) = (Duration::from_millis(200), Duration::from_millis(800));
+        let most = Closed { connections: self.connections, warmup, span }.run(load)?.per_second;
+        self.per_second = self.per_second.min((most / 3.0) as u32).max(1);
+        Ok(self)
+    }
+
     pub fn run<L: Load>(&self, load: &L) -> Result<Timeline> {
         Ok(self.beside(load, |_| Ok(()))?.0)
     }
@@ -166,25 +193,16 @@ async fn turn_by_turn<L: Load>(
             Ok::<_, anyhow::Error>((caller, hoped))
         };
         let answered = asked.await;
-        let took = due.elapsed();
-        let mut told = timeline.borrow_mut();
+        let hoped = matches!(answered, Ok((_, true)));
         let refusal = match answered {
-            Ok((caller, true)) => {
-                let slice = told.of(due, begin);
-                slice.failed -= 1;
-                slice.latency.record(took);
+            Ok((caller, hoped)) => {
+                let said = if hoped { String::new() } else { caller.last_answer() };
                 connected = Some(caller);
-                continue;
-            }
-            Ok((caller, false)) => {
-                let answer = caller.last_answer();
-                connected = Some(caller);
-                answer
+                said
             }
             Err(error) => format!("{error:#}"),
         };
-        told.failure.get_or_insert(refusal);
-        drop(told);
+        timeline.borrow_mut().told(due, begin, hoped.then_some(()).ok_or(refusal));
         if connected.is_none() {
             tokio::time::sleep(AGAIN).await;
         }

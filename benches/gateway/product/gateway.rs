@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::process::{peak_mib, resident_mib};
 use super::support::shim::Shim;
+use crate::report::progress::say;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -85,7 +86,9 @@ impl Gateway {
             }
             match listening(&line) {
                 Some(addresses) => break addresses,
-                None => eprint!("{line}"),
+                // How to try it is for people.
+                None if line.contains("curl") => {}
+                None => say(line.trim_end()),
             }
         };
         // Or its pipe fills up.

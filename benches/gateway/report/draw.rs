@@ -7,7 +7,7 @@ use super::series::number;
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 12.0;
+const RIGHT: f64 = 26.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 34.0;
 const BAR: f64 = 26.0;
@@ -149,7 +149,7 @@ fn timeline(lines: &[Line], shades: &[Shade], log: bool) -> String {
     }
     put(&mut svg, &grid(&y, number));
     for tick in x.ticks() {
-        put(&mut svg, &below(x.place(tick), &format!("{} s", number(tick))));
+        put(&mut svg, &below(x.place(tick), &format!("{} s", (tick * 1000.0).round() / 1000.0)));
     }
     for (at, line) in lines.iter().enumerate() {
         let fine =

@@ -64,5 +64,8 @@ fn said(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(installed(program)?).args(args).output().ok()?;
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said);
-    Some(said.lines().next()?.trim().to_owned()).filter(|line| !line.is_empty())
+    let line = said.lines().next()?;
+    // What follows is an address, or whose it is.
+    let line = line.split(" - ").next()?.split(" [").next()?;
+    Some(line.trim().to_owned()).filter(|line| !line.is_empty())
 }

@@ -17,6 +17,7 @@ use crate::report::goal::Goal;
 use crate::report::series::{Rounds, Series};
 use crate::stock::keys;
 
+/// At most; less where a third of what can be had is less.
 const PER_SECOND: u32 = 4_000;
 const CONNECTIONS: usize = 128;
 const KEYS: usize = 20_000;
@@ -77,7 +78,7 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
     let load = Keyed::forward_auth(gateway.address, keys::texts(KEYS));
     load.touch(64)?;
 
-    let open = effort.open(PER_SECOND, CONNECTIONS, effort.phase * PHASES);
+    let open = effort.open(PER_SECOND, CONNECTIONS, effort.phase * PHASES).bearable(&load)?;
     let postgres = Postgres { cluster: &cluster, proxy: &proxy };
     let mut backlog = Vec::new();
     let (seen, phases) = std::thread::scope(|scope| {
@@ -86,10 +87,11 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
         backlog = watched.join().expect("no panic");
         both
     })?;
+    report.once("the schedule", "/s", f64::from(open.per_second), None);
     tell(report, &seen, &phases);
     report.chart(drawn("requests a second", "/s", false, &phases, {
         let seconds = seen.slice.as_secs_f64();
-        let rate = seen.points(|slice| slice.latency.count() as f64 / seconds);
+        let rate = seen.points(|slice| slice.answered as f64 / seconds);
         let failed = seen.points(|slice| slice.failed as f64 / seconds);
         [("answered", rate), ("failed", failed)]
     }));
@@ -138,7 +140,7 @@ fn tell(report: &mut Report, seen: &Timeline, phases: &[Phase]) {
         rounds.push(slice.latency.at(99.0), before.at(99.0));
         let away = phase.name != "back";
         let goal = if away { Goal::at_most(1.1) } else { None };
-        let figure = format!("p99, Postgres {}, {PER_SECOND} requests a second", phase.name);
+        let figure = format!("p99 on a schedule, Postgres {}", phase.name);
         report.ratio(&figure, "µs", "before", &rounds, goal);
         if away {
             latencies.push((phase.name, slice.latency));

@@ -58,7 +58,8 @@ pub fn flood(effort: Effort, report: &mut Report) -> Result<()> {
     let junk = keys::numbered(GOOD..GOOD + JUNK);
     // A stranger may also be told that it cannot be decided now.
     let junk = Keyed::forward_auth(gateway.address, junk).hoping_for(401);
-    let open = effort.open(PER_SECOND, CONNECTIONS, effort.refresh_span);
+    let open = effort.open(PER_SECOND, CONNECTIONS, effort.refresh_span).bearable(&good)?;
+    report.once("good callers", "/s", f64::from(open.per_second), None);
     let (mut rounds, mut failed, mut thrown) = (Rounds::default(), 0, 0.0);
     let mut latencies = <[crate::load::latency::Latency; 2]>::default();
     for round in 1..=effort.rounds {
@@ -87,6 +88,6 @@ pub fn flood(effort: Effort, report: &mut Report) -> Result<()> {
     });
     report.once("junk refused with 401 meanwhile", "/s", thrown, None);
     let lines = [("alone", &latencies[0]), ("beside junk", &latencies[1])];
-    report.chart(Chart::latencies("good callers, 2,000 a second", lines));
+    report.chart(Chart::latencies("good callers on a schedule", lines));
     gateway.stop()
 }
