@@ -12,5 +12,3 @@ pub mod fault_proxy;
 pub mod postgres;
 #[path = "../../../tests/suite/support/shim.rs"]
 pub mod shim;
-#[path = "../../../tests/suite/support/wire.rs"]
-pub mod wire;
