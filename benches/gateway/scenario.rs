@@ -60,7 +60,7 @@ pub const ALL: &[Scenario] = &[
     canonical("large", proxy::large, "1 MiB answers streamed, beside nginx and HAProxy"),
     canonical("websocket", proxy::websocket, "WebSocket echo, beside nginx and HAProxy"),
     canonical("refresh", refresh::throughput, "refresh tokens, against FOR UPDATE on a pool"),
-    canonical("misses", strangers::storm, "10,000 keys that are unknown here, all at once"),
+    canonical("misses", strangers::storm, "10,000 unknown keys while an empty gateway joins"),
     canonical("flood", strangers::flood, "good callers beside a flood of well-formed junk"),
     canonical(
         "outage",

@@ -29,16 +29,13 @@ pub struct Settings<'a> {
     pub node: Option<&'a str>,
     /// What stands between it and its disk.
     pub shim: Option<&'a Shim>,
-    /// Whether it writes a line for each request, to nowhere.
-    pub access_lines: bool,
 }
 
 impl Settings<'_> {
     fn document(&self, data: &Path) -> String {
-        let lines = if self.access_lines { "all" } else { "off" };
         let commit = self.commit.map(|commit| format!("[journal]\ncommit = \"{commit}\"\n"));
         format!(
-            "[server]\nlisten = \"127.0.0.1:0\"\naccess_log = \"{lines}\"\n\
+            "[server]\nlisten = \"127.0.0.1:0\"\naccess_log = \"off\"\n\
              [admin]\nlisten = \"127.0.0.1:0\"\n[log]\nfilter = \"error\"\n\
              [data]\ndir = {:?}\nnode = \"{}\"\n{}{}",
             data.display().to_string(),
@@ -72,9 +69,6 @@ impl Gateway {
         }
         if let Some(shim) = settings.shim {
             command.envs(shim.env());
-        }
-        if settings.access_lines {
-            command.stdout(Stdio::null());
         }
         let mut child = command.stderr(Stdio::piped()).spawn().context("the gateway starts")?;
         let mut said = BufReader::new(child.stderr.take().context("its stderr")?);

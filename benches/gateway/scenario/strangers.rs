@@ -1,5 +1,5 @@
-//! Keys that are unknown here: ten thousand at once that Postgres knows, and a flood that nobody
-//! knows.
+//! Keys that are unknown here: ten thousand at once that Postgres knows, and a flood of those that
+//! nobody knows.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::effort::Effort;
 use crate::load::keyed::Keyed;
-use crate::product::gateway::Gateway;
+use crate::product::gateway::{Gateway, Settings};
 use crate::product::support::cluster::Cluster;
 use crate::report::Report;
 use crate::report::chart::Chart;
@@ -18,16 +18,22 @@ use crate::stock::keys;
 
 const GOOD: usize = 10_000;
 
-/// Every one of many keys for the first time: each costs a lookup.
+/// An empty gateway joins: while it is still being filled, every one of many keys comes for the
+/// first time, and costs a lookup.
 pub fn storm(effort: Effort, report: &mut Report) -> Result<()> {
+    /// Times as many as are asked for: the last of them come last.
+    const OTHERS: usize = 20;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let cluster = Cluster::dedicated();
     let database = runtime.block_on(cluster.database());
+    let all = effort.storm * OTHERS;
+    progress(&format!("inserting {all} keys"));
+    runtime.block_on(keys::into_postgres(&database.url, all, None))?;
     let dir = tempfile::tempdir()?;
-    let gateway = Gateway::following(&dir.path().join("data"), &database.url)?;
-    // While Postgres is asked for the first, the feed brings the others: both are how it is.
-    runtime.block_on(keys::into_postgres(&database.url, effort.storm, None))?;
-    let load = Keyed::forward_auth(gateway.address, keys::texts(effort.storm));
+    let settings = Settings { database_url: Some(&database.url), ..Settings::default() };
+    let unknown = keys::numbered(all - effort.storm..all);
+    let gateway = Gateway::start(&dir.path().join("data"), settings)?;
+    let load = Keyed::forward_auth(gateway.address, unknown);
     let began = Instant::now();
     let refused = load.first_time(64)?;
     let took = began.elapsed().as_secs_f64();
