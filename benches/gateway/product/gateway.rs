@@ -80,13 +80,15 @@ impl Gateway {
             }
             match listening(&line) {
                 Some(addresses) => break addresses,
-                // How to try it is for people.
-                None if line.contains("curl") => {}
                 None => say(line.trim_end()),
             }
         };
         // Or its pipe fills up.
-        std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::stderr()));
+        std::thread::spawn(move || {
+            // How to try it is for people.
+            let worth = |line: &String| !line.contains("curl");
+            said.lines().map_while(Result::ok).filter(worth).for_each(|line| say(&line));
+        });
         let (address, admin) = addresses;
         Ok(Self { child, address, admin })
     }
