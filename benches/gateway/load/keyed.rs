@@ -68,28 +68,30 @@ impl Keyed {
     /// Asks for every key once, on so many connections; errs when one is refused.
     pub fn touch(&self, connections: usize) -> Result<()> {
         let refused = self.first_time(connections)?;
-        ensure!(refused == 0, "{refused} known keys were refused");
+        ensure!(refused.is_empty(), "{} known keys were refused: {}", refused.len(), refused[0]);
         Ok(())
     }
 
-    /// Asks for every key once, on so many connections; how many were refused.
-    pub fn first_time(&self, connections: usize) -> Result<u64> {
+    /// Asks for every key once, on so many connections; the answers that were refusals.
+    pub fn first_time(&self, connections: usize) -> Result<Vec<String>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let mut running = JoinSet::new();
             for first in 0..connections {
                 let load = self.clone();
                 running.spawn(async move {
-                    let (mut asking, mut refused) = (load.asking(first).await?, 0);
+                    let (mut asking, mut refused) = (load.asking(first).await?, Vec::new());
                     for at in (first..load.keys.len()).step_by(connections) {
-                        refused += u64::from(!asking.ask_with(at).await?);
+                        if !asking.ask_with(at).await? {
+                            refused.push(asking.last_answer());
+                        }
                     }
                     Ok::<_, anyhow::Error>(refused)
                 });
             }
-            let mut refused = 0;
+            let mut refused = Vec::new();
             while let Some(touched) = running.join_next().await {
-                refused += touched??;
+                refused.extend(touched??);
             }
             Ok(refused)
         })

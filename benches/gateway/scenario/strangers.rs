@@ -39,7 +39,10 @@ pub fn storm(effort: Effort, report: &mut Report) -> Result<()> {
     let took = began.elapsed().as_secs_f64();
     let figure = |what: &str| format!("{} keys for the first time, {what}", effort.storm);
     report.once(&figure("64 connections"), "/s", effort.storm as f64 / took, None);
-    report.once(&figure("refused"), "", refused as f64, Goal::at_most(0.0));
+    report.once(&figure("refused"), "", refused.len() as f64, Goal::at_most(0.0));
+    if let Some(first) = refused.first() {
+        report.note(format!("the first refusal: {first}"));
+    }
     for name in ["gatepost_cache_misses_total", "gatepost_cache_miss_deadlines_total"] {
         report.once(name, "", gateway.metric(name)?, None);
     }
