@@ -206,12 +206,13 @@ impl Shared {
             ("x-forwarded-uri", known.uri.as_str()),
         ];
         let answer = http.ask(Method::GET, "/authz/forward-auth", &headers, None).await;
-        let took = self.clock.monotonic().saturating_sub(due);
+        let now = self.clock.monotonic();
+        let took = now.saturating_sub(due);
         let error = match answer {
             Some(answer) if answer.status == 200 => {
                 known.answered.fetch_add(1, SeqCst);
                 let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
-                outcome.of(self.phase(due)).micros.push(micros);
+                outcome.of(self.phase(now)).micros.push(micros);
                 return;
             }
             Some(answer) => {
@@ -224,14 +225,15 @@ impl Shared {
             }
             None => "no answer".to_owned(),
         };
-        let seen = outcome.of(self.phase(due));
+        let seen = outcome.of(self.phase(now));
         seen.errors += 1;
         seen.first_error.get_or_insert(error);
     }
 
-    /// The phase in which a moment lies.
-    fn phase(&self, due: Duration) -> usize {
+    /// The phase in which a moment lies. A request belongs to that in which it was answered: on a
+    /// machine that cannot keep the rate, what is late would all fall to a kill.
+    fn phase(&self, moment: Duration) -> usize {
         let phases = self.phases.read().unwrap_or_else(PoisonError::into_inner);
-        phases.partition_point(|began| *began <= due).saturating_sub(1)
+        phases.partition_point(|began| *began <= moment).saturating_sub(1)
     }
 }

@@ -43,7 +43,7 @@ async fn a_drill_of_twenty_seconds_loses_nothing_and_counts_nothing_twice() {
 async fn on_a_server_that_is_named_it_leaves_nothing_and_tells_each_phase() {
     let cluster = Cluster::dedicated();
     let server = cluster.url("postgres");
-    let args = ["--seconds", "6", "--output", "json", "--database-url", &server];
+    let args = ["--seconds", "10", "--output", "json", "--database-url", &server];
     let (code, stdout, stderr) = run(&args).await;
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let report: Value = serde_json::from_str(&stdout).unwrap();
