@@ -211,14 +211,14 @@ impl Admission {
     /// Why not.
     pub fn check<'a>(
         &self,
-        caller: Presented<'a>,
+        mut caller: Presented<'a>,
         ask: Ask<'a>,
         now: Timestamp,
     ) -> Result<Cleared<'a>, Denial> {
         let _at = now;
         provably_denied(&caller)?;
         let unavailable = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
-        let Some(rules) = caller.rules.clone() else { return Err(unavailable) };
+        let Some(rules) = caller.rules.take() else { return Err(unavailable) };
         let undecided = caller.stale;
         if undecided {
             self.undecidable(&rules, unavailable)?;
@@ -276,7 +276,7 @@ impl Admission {
         if permit.would.is_some() {
             return Ok(permit);
         }
-        let taken = self.take(&caller, &ask, &rules, now, monotonic, &mut permit);
+        let taken = self.take(&caller, &ask, rules, now, monotonic, &mut permit);
         match taken {
             Err(denial) if !observed => return Err(denial),
             Err(denial) => permit.would = Some(denial),

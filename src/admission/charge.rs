@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::permit::Standing;
 use super::quotas::{Asked, Refusal, Slot};
 use super::rate::{Bucket, Charge, Level, LimitId, Rate, TakeError};
 use super::{
@@ -33,7 +34,7 @@ impl Admission {
         &self,
         caller: &Presented<'_>,
         ask: &Ask<'_>,
-        rules: &Arc<Rules>,
+        rules: Arc<Rules>,
         now: Timestamp,
         monotonic: Duration,
         permit: &mut Permit<'_>,
@@ -43,14 +44,14 @@ impl Admission {
         });
         let running = running.transpose().map_err(Denial::ConcurrencyExceeded)?;
         if rules.has_limits() {
-            let mut report = Report::new(rules);
             let now = if rules.quotas.is_empty() {
                 now
             } else {
                 self.calendar.now(now, monotonic, &self.metrics)
             };
+            let mut report = Box::new(Report::new(rules));
             permit.uses = self.take_all(caller, ask, Moment { now, monotonic }, &mut report)?;
-            permit.report = Some(Box::new(report));
+            permit.report = Some(report);
         }
         permit.running = running;
         Ok(())
@@ -66,21 +67,21 @@ impl Admission {
         at: Moment,
         report: &mut Report,
     ) -> Result<Vec<QuotaUse>, Denial> {
-        let rules = Arc::clone(&report.rules);
-        let (charges, count) = charges(caller, &rules);
+        let (rules, standing) = report.parts();
+        let (charges, count) = charges(caller, rules);
         let mut levels = [Level::default(); LIMITS_MAX];
         let (charges, levels) = (&charges[..count], &mut levels[..count]);
         let mut reserved = Ok(Vec::new());
         let mut reserve = || {
-            reserved = self.reserve(caller, ask, at, report);
+            reserved = self.reserve(caller, ask, at, rules, standing);
             reserved.is_ok()
         };
         match self.limiter.take(charges, ask.cost, at.monotonic, levels, &mut reserve) {
-            Ok(()) | Err(TakeError::Otherwise) => report.put_rates(levels),
+            Ok(()) | Err(TakeError::Otherwise) => standing.put_rates(levels),
             Err(TakeError::Refused { at: place, retry_after }) => {
-                report.put_rates(levels);
+                standing.put_rates(levels);
                 // What a quota says too lasts longer.
-                if let Some(place) = self.look_at_quotas(caller, ask, at, report) {
+                if let Some(place) = self.look_at_quotas(caller, ask, at, rules, standing) {
                     return Err(exceeded(place, ask, report));
                 }
                 let name = rules.rates[place].name.clone();
@@ -90,17 +91,18 @@ impl Admission {
             Err(TakeError::Full) => {
                 self.metrics.admission.buckets_full.inc();
                 let denial = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
-                self.undecidable(&rules, denial)?;
-                reserved = self.reserve(caller, ask, at, report);
+                self.undecidable(rules, denial)?;
+                reserved = self.reserve(caller, ask, at, rules, standing);
             }
         }
-        reserved.map_err(|unreserved| match unreserved {
-            Unreserved::Undecidable(denial) => denial,
-            Unreserved::Exceeded(place) => {
-                let place = self.look_at_quotas(caller, ask, at, report).unwrap_or(place);
-                exceeded(place, ask, report)
+        match reserved {
+            Ok(uses) => Ok(uses),
+            Err(Unreserved::Undecidable(denial)) => Err(denial),
+            Err(Unreserved::Exceeded(place)) => {
+                let short = self.look_at_quotas(caller, ask, at, rules, standing);
+                Err(exceeded(short.unwrap_or(place), ask, report))
             }
-        })
+        }
     }
 
     /// Reserves every quota, or none.
@@ -109,9 +111,9 @@ impl Admission {
         caller: &Presented<'_>,
         ask: &Ask<'_>,
         at: Moment,
-        report: &mut Report,
+        rules: &Rules,
+        standing: &mut Standing,
     ) -> Result<Vec<QuotaUse>, Unreserved> {
-        let rules = Arc::clone(&report.rules);
         let mut uses = Vec::with_capacity(rules.quotas.len());
         for (place, rule) in rules.quotas.iter().enumerate() {
             let (slot, until) = slot(caller, rule, at);
@@ -120,13 +122,14 @@ impl Admission {
             let scope_name = || caller.scope_name(rule.per);
             let refusal = match self.quotas.reserve(slot, &asked, &scope_name) {
                 Ok((used, remaining)) => {
-                    report.put_quota(place, Left { remaining, reset: until.since(now) });
+                    let reset = until.since(now);
+                    standing.put_quota(rules, place, Left { remaining, reset });
                     uses.push(used);
                     continue;
                 }
                 Err(refusal) => refusal,
             };
-            let unreserved = match self.passes_all_the_same(&rules, place, refusal) {
+            let unreserved = match self.passes_all_the_same(rules, place, refusal) {
                 Ok(()) => continue,
                 Err(unreserved) => unreserved,
             };
@@ -157,9 +160,9 @@ impl Admission {
         caller: &Presented<'_>,
         ask: &Ask<'_>,
         at: Moment,
-        report: &mut Report,
+        rules: &Rules,
+        standing: &mut Standing,
     ) -> Option<usize> {
-        let rules = Arc::clone(&report.rules);
         let mut short = None;
         for (place, rule) in rules.quotas.iter().enumerate() {
             let (slot, until) = slot(caller, rule, at);
@@ -169,7 +172,8 @@ impl Admission {
             };
             let Some(used) = self.quotas.look(&slot, &key) else { continue };
             let remaining = rule.limit.saturating_sub(used.own.saturating_add(used.others));
-            report.put_quota(place, Left { remaining, reset: until.since(at.now) });
+            let reset = until.since(at.now);
+            standing.put_quota(rules, place, Left { remaining, reset });
             if remaining < u64::from(ask.cost) {
                 short = short.or(Some(place));
             }
@@ -183,12 +187,12 @@ impl Admission {
         monotonic: Duration,
         report: &mut Report,
     ) {
-        let rules = Arc::clone(&report.rules);
-        let (charges, count) = charges(caller, &rules);
+        let (rules, standing) = report.parts();
+        let (charges, count) = charges(caller, rules);
         let mut levels = [Level::default(); LIMITS_MAX];
         let _whether_it_would_pass =
             self.limiter.peek(&charges[..count], 1, monotonic, &mut levels[..count]);
-        report.put_rates(&levels[..count]);
+        standing.put_rates(&levels[..count]);
     }
 }
 
@@ -198,9 +202,10 @@ fn slot(caller: &Presented<'_>, rule: &QuotaRule, at: Moment) -> (Slot, Timestam
 }
 
 /// What costs more than a whole period has never fits.
-fn exceeded(place: usize, ask: &Ask<'_>, report: &Report) -> Denial {
-    let rule = &report.rules.quotas[place];
-    let reset = report.quota(place).map(|left| left.reset);
+fn exceeded(place: usize, ask: &Ask<'_>, report: &mut Report) -> Denial {
+    let (rules, standing) = report.parts();
+    let rule = &rules.quotas[place];
+    let reset = standing.quota(rules, place).map(|left| left.reset);
     let limited = Limited {
         name: rule.name.clone(),
         retry_after: reset.filter(|_| u64::from(ask.cost) <= rule.limit),

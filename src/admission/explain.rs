@@ -1,5 +1,6 @@
 //! Step by step, why: for operators. Looks and changes nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -83,7 +84,7 @@ impl Admission {
             let detail = format!("{running} of {} run, per {}", rule.limit, rule.per.as_str());
             steps.push(step("concurrency", verdict, detail));
         }
-        let mut report = Report::new(rules);
+        let mut report = Report::new(Arc::clone(rules));
         self.peek_rates(caller, monotonic, &mut report);
         let cost = u64::from(ask.cost);
         for (rule, (_, limit, left)) in rules.rates.iter().zip(report.limits()) {

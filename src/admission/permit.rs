@@ -21,28 +21,39 @@ pub struct Left {
 /// How all limits of a policy stand after a decision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
-    pub(super) rules: Arc<Rules>,
-    /// Rates first, then quotas; none of what nobody can say.
-    left: [Option<Left>; LIMITS_MAX],
+    rules: Arc<Rules>,
+    standing: Standing,
 }
 
-impl Report {
-    pub(super) fn new(rules: &Arc<Rules>) -> Self {
-        Self { rules: Arc::clone(rules), left: [None; LIMITS_MAX] }
-    }
+/// How each limit stands: rates first, then quotas; none of what nobody can say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Standing([Option<Left>; LIMITS_MAX]);
 
-    pub(super) fn put_rates(&mut self, levels: &[Level]) {
-        for (left, level) in self.left.iter_mut().zip(levels) {
+impl Standing {
+    pub fn put_rates(&mut self, levels: &[Level]) {
+        for (left, level) in self.0.iter_mut().zip(levels) {
             *left = Some(Left { remaining: u64::from(level.remaining), reset: level.reset });
         }
     }
 
-    pub(super) fn put_quota(&mut self, place: usize, left: Left) {
-        self.left[self.rules.rates.len() + place] = Some(left);
+    pub fn put_quota(&mut self, rules: &Rules, place: usize, left: Left) {
+        self.0[rules.rates.len() + place] = Some(left);
     }
 
-    pub(super) fn quota(&self, place: usize) -> Option<Left> {
-        self.left[self.rules.rates.len() + place]
+    pub fn quota(&self, rules: &Rules, place: usize) -> Option<Left> {
+        self.0[rules.rates.len() + place]
+    }
+}
+
+impl Report {
+    pub(super) fn new(rules: Arc<Rules>) -> Self {
+        Self { rules, standing: Standing::default() }
+    }
+
+    /// The policy, and what is told of its limits. (Whoever writes the one reads the other: a
+    /// policy is shared by all who have it, and counting its readers is felt by all of them.)
+    pub(super) fn parts(&mut self) -> (&Rules, &mut Standing) {
+        (&self.rules, &mut self.standing)
     }
 
     /// The policy.
@@ -55,7 +66,7 @@ impl Report {
     pub fn limits(&self) -> impl Iterator<Item = (&str, u64, Left)> {
         let rates = self.rules.rates.iter().map(|rate| (&*rate.name, u64::from(rate.burst)));
         let quotas = self.rules.quotas.iter().map(|quota| (&*quota.name, quota.limit));
-        let known = rates.chain(quotas).zip(&self.left);
+        let known = rates.chain(quotas).zip(&self.standing.0);
         known.filter_map(|((name, limit), left)| Some((name, limit, (*left)?)))
     }
 }

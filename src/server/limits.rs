@@ -34,7 +34,7 @@ pub(super) fn tell(headers: &mut HeaderMap, how: LimitHeaders, permit: &Permit<'
 /// How all limits of a policy stand. What an upstream says of its own limits gives way.
 pub(super) fn report_in(headers: &mut HeaderMap, how: LimitHeaders, report: &Report) {
     if matches!(how, LimitHeaders::Standard | LimitHeaders::Both) {
-        put(headers, RATELIMIT_POLICY, HeaderValue::from_maybe_shared(report.rules().described()));
+        headers.insert(RATELIMIT_POLICY, report.rules().described().clone());
         // (`"name";r=…;t=…` for each: room for most.)
         let mut text = Vec::with_capacity(96);
         for (name, _, left) in report.limits() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hyper::body::Bytes;
+use hyper::header::HeaderValue;
 use ipnet::IpNet;
 
 use super::{
@@ -103,7 +103,7 @@ pub struct Rules {
     pub on_undecidable: OnUndecidable,
     /// When an answer may leave; `None`: as configured for all.
     pub commit: Option<Commit>,
-    described: Bytes,
+    described: HeaderValue,
 }
 
 impl Rules {
@@ -147,16 +147,19 @@ impl Rules {
             max_stale: spec.max_stale.map(|span| span.0),
             on_undecidable: spec.on_undecidable,
             commit: spec.commit,
-            described: Bytes::new(),
+            described: HeaderValue::from_static(""),
         };
-        rules.described = rules.describe().into();
+        // Names of limits are made of letters, digits and a few signs.
+        if let Ok(described) = HeaderValue::try_from(rules.describe()) {
+            rules.described = described;
+        }
         Ok(rules)
     }
 
     /// The value of `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10 §3): limits in the
-    /// order of `rates`, then `quotas`. Empty without any. Shared, not copied.
-    pub fn described(&self) -> Bytes {
-        self.described.clone()
+    /// order of `rates`, then `quotas`. Empty without any. Checked once: it is in every answer.
+    pub fn described(&self) -> &HeaderValue {
+        &self.described
     }
 
     /// Whether any limit is counted.
