@@ -174,14 +174,15 @@ impl Caller {
     }
 }
 
-/// Who presents a credential. Answers at once when what decides is in memory; otherwise waits for
+/// Who presents a credential of this [`Kind`]. Answers at once when what decides is in memory; otherwise waits for
 /// the cache, which bounds the wait itself.
 pub async fn identify(
     cache: &Arc<Cache>,
     tokens: &Tokens,
     credential: &str,
+    kind: Kind,
 ) -> Result<Caller, AuthnError> {
-    if !api_key::is_well_formed(credential) {
+    if kind == Kind::Token {
         let bearer = tokens.verify(credential).ok_or(AuthnError::Invalid)?;
         // On the heap, so that what is rare does not make every request's future larger.
         return Box::pin(of_token(cache, bearer)).await;

@@ -69,8 +69,9 @@ impl Edge {
         ip: Option<IpAddr>,
     ) -> Result<Caller, AuthnError> {
         let credential = authn::presented(headers)?;
-        if access.takes(Kind::of(credential)) {
-            return self.identify(credential, ip).await;
+        let kind = Kind::of(credential);
+        if access.takes(kind) {
+            return self.identify_as(kind, credential, ip).await;
         }
         // Not even looked up: nobody learns here whether it is good elsewhere.
         self.unknown_credential(&AuthnError::Invalid, ip);
@@ -112,7 +113,16 @@ impl Edge {
         credential: &str,
         ip: Option<IpAddr>,
     ) -> Result<Caller, AuthnError> {
-        let identified = authn::identify(&self.cache, &self.tokens, credential).await;
+        self.identify_as(Kind::of(credential), credential, ip).await
+    }
+
+    async fn identify_as(
+        &self,
+        kind: Kind,
+        credential: &str,
+        ip: Option<IpAddr>,
+    ) -> Result<Caller, AuthnError> {
+        let identified = authn::identify(&self.cache, &self.tokens, credential, kind).await;
         identified.inspect_err(|error| self.unknown_credential(error, ip))
     }
 
