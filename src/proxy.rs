@@ -1,4 +1,4 @@
-//! Forwarding: pooled HTTP/1.1 connections to the targets of upstreams, streamed bodies, tunnels,
+//! Forwarding: kept HTTP/1.1 connections to the targets of upstreams, streamed bodies, tunnels,
 //! timeouts and header hygiene.
 //!
 //! Nothing is forwarded without a [`Permit`]. Bodies go by in both directions without being held;
@@ -14,10 +14,13 @@ mod exchange;
 mod forwarded;
 pub mod headers;
 mod health;
+mod kept;
+mod sweep;
 mod target;
 mod tunnel;
 mod upstream;
 mod via;
+mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,7 +41,7 @@ use crate::entropy::SharedEntropy;
 use crate::metrics::{FaultLabel, Metrics};
 use crate::usage::OpenRecord;
 
-use body::{Busy, Inbound, Outbound};
+use body::{Busy, Inbound, Outbound, Source};
 pub use config::{Balance, HealthConfig, TlsConfig, UpstreamConfig, UpstreamError};
 pub use error::{Fault, ProxyError};
 use exchange::Head;
@@ -167,18 +170,20 @@ impl Proxy {
         self.via.add(answer.headers_mut(), version);
         // The client's connection has a version of its own.
         *answer.version_mut() = Version::HTTP_11;
-        let busy = Busy { _running: running, _taken: taken };
+        let busy = Busy { _running: running, taken };
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         record.tally().answered(answer.status().as_u16());
         match upgrade {
-            Some(upgrade) if switched => Ok(self.tunnel(upgrade, answer, record, busy)),
+            Some(upgrade) if switched => {
+                Ok(self.tunnel(upgrade, answer.map(|_| Body::empty()), record, busy))
+            }
             // Nobody asked for it; the connection is of no use to HTTP any more.
             None if switched => Err(Fault::Garbled.into()),
             // The client would have to read it in the same way as we do.
             _ if headers::is_ambiguous(answer.headers()) => Err(Fault::Garbled.into()),
             _ => {
                 headers::clean_answer(answer.headers_mut());
-                Ok(answer.map(|body| Body::new(Outbound::new(body, record, busy, limits))))
+                Ok(answer.map(|source| Body::new(Outbound::new(source, record, busy, limits))))
             }
         }
     }
@@ -190,12 +195,13 @@ impl Proxy {
         record: &Arc<OpenRecord>,
         head: Head,
         body: Body,
-    ) -> Result<(Response, Option<target::Taken>), ProxyError> {
+    ) -> Result<(Response<Source>, Option<target::Taken>), ProxyError> {
         let Some(pool) = &upstream.pool else {
             let body = Inbound::new(body, Arc::clone(record), limits);
-            return Ok((echo::answer(head, body).await?, None));
+            return Ok((echo::answer(head, body).await?.map(Source::Echo), None));
         };
         health::watch(pool, &self.tasks, &self.metrics, &self.stopping);
+        sweep::begin(pool, &self.tasks, &self.stopping);
         let (answer, taken) = self.exchange(pool, limits, record, head, body).await?;
         Ok((answer, Some(taken)))
     }

@@ -6,11 +6,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::Body;
-use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
 use super::target::Taken;
+use super::wire::{Wire, idly};
 use super::{Fault, Limits, ProxyError, Running, headers};
 use crate::usage::OpenRecord;
 
@@ -129,20 +130,76 @@ impl HttpBody for Inbound {
 /// built-in echo.
 pub(super) struct Busy {
     pub(super) _running: Running,
-    pub(super) _taken: Option<Taken>,
+    pub(super) taken: Option<Taken>,
+}
+
+/// Where an answer's body comes from.
+pub(super) enum Source {
+    /// From a target, over a connection that is driven here if nobody else does.
+    Target(Incoming, Option<Wire>),
+    /// From the built-in echo.
+    Echo(Body),
+}
+
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let (body, wire) = match self {
+            Self::Target(body, wire) => (Pin::new(body), wire),
+            Self::Echo(body) => return Pin::new(body).poll_frame(cx),
+        };
+        body_of(body, wire, cx).map_err(axum::Error::new)
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Target(body, _) => body.is_end_stream(),
+            Self::Echo(body) => body.is_end_stream(),
+        }
+    }
+
+    fn take_wire(&mut self) -> Option<Wire> {
+        match self {
+            Self::Target(_, wire) => wire.take(),
+            Self::Echo(_) => None,
+        }
+    }
+}
+
+fn body_of(
+    mut body: Pin<&mut Incoming>,
+    wire: &mut Option<Wire>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    if let Some(driven) = wire {
+        // What is there is passed on before more is read.
+        driven.hush();
+        if let Poll::Ready(frame) = body.as_mut().poll_frame(&mut idly()) {
+            return Poll::Ready(frame);
+        }
+        if driven.drive(cx).is_pending() {
+            return body.poll_frame(&mut idly());
+        }
+        *wire = None;
+    }
+    body.poll_frame(cx)
 }
 
 /// An answer's body on its way to the client: counted, and not allowed to stand still.
 pub(super) struct Outbound {
-    body: Body,
+    source: Source,
     record: Arc<OpenRecord>,
     idle: Idle,
-    _busy: Busy,
+    busy: Busy,
 }
 
 impl Outbound {
-    pub(super) fn new(body: Body, record: Arc<OpenRecord>, busy: Busy, limits: &Limits) -> Self {
-        Self { body, record, idle: Idle::new(limits.response_timeout), _busy: busy }
+    pub(super) fn new(
+        source: Source,
+        record: Arc<OpenRecord>,
+        busy: Busy,
+        limits: &Limits,
+    ) -> Self {
+        Self { source, record, idle: Idle::new(limits.response_timeout), busy }
     }
 }
 
@@ -155,7 +212,7 @@ impl HttpBody for Outbound {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let this = &mut *self;
-        let Poll::Ready(mut frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+        let Poll::Ready(mut frame) = this.source.poll(cx) else {
             ready!(this.idle.poll_over(cx));
             this.record.tally().broke_off();
             tracing::debug!("the upstream's answer stood still and was broken off");
@@ -170,14 +227,23 @@ impl HttpBody for Outbound {
             Some(Err(_)) => this.record.tally().broke_off(),
             None => {}
         }
+        // Before the client has it, so that its next request finds the connection.
+        if (frame.is_none() || this.source.is_over())
+            && let (Some(wire), Some(taken)) = (this.source.take_wire(), &this.busy.taken)
+        {
+            taken.target().kept().put(wire);
+        }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.source.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        HttpBody::size_hint(&self.body)
+        match &self.source {
+            Source::Target(body, _) => HttpBody::size_hint(body),
+            Source::Echo(body) => HttpBody::size_hint(body),
+        }
     }
 }

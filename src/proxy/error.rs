@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use hyper_util::client::legacy;
+use axum::BoxError;
 
 /// Why a request was not answered by its upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,18 +96,18 @@ impl Fault {
 }
 
 impl ProxyError {
-    /// What a failed attempt says of itself. A fault of the request's own body comes first: it is
-    /// what broke the connection.
-    pub(super) fn of(error: &legacy::Error) -> Self {
-        if let Some(fault) = chain(error).find_map(|cause| cause.downcast_ref::<Self>()) {
-            return *fault;
-        }
-        let fault = if error.is_connect() { connecting(error) } else { asking(error) };
-        fault.into()
+    /// What an attempt says of itself that failed on a connection. A fault of the request's own
+    /// body comes first: it is what broke the connection.
+    pub(super) fn of(error: &hyper::Error) -> Self {
+        let own = chain(error).find_map(|cause| cause.downcast_ref::<Self>());
+        let fault = if error.is_parse() { Fault::Garbled } else { Fault::BrokeOff };
+        own.copied().unwrap_or(fault.into())
     }
 }
 
-fn connecting(error: &legacy::Error) -> Fault {
+/// Why there is no connection.
+pub(super) fn connecting(error: &BoxError) -> Fault {
+    let error: &(dyn Error + 'static) = &**error;
     if chain(error).any(|cause| cause.is::<rustls::Error>()) {
         return Fault::Tls;
     }
@@ -119,14 +119,6 @@ fn connecting(error: &legacy::Error) -> Fault {
         Fault::ConnectTimeout
     } else {
         Fault::Unreachable
-    }
-}
-
-fn asking(error: &legacy::Error) -> Fault {
-    let hyper = chain(error).find_map(|cause| cause.downcast_ref::<hyper::Error>());
-    match hyper {
-        Some(error) if error.is_parse() => Fault::Garbled,
-        _ => Fault::BrokeOff,
     }
 }
 

@@ -1,23 +1,28 @@
 //! One request, one answer, and as many attempts as it may take.
 //!
 //! An attempt is repeated where nothing can have been done by it: the request was never sent, or
-//! its method is idempotent and it has no body. (One that a kept connection had closed under is
-//! sent again by the client itself, on another connection.) The record of the request stays the
+//! its method is idempotent and it has no body. (Where a kept connection closed before anything was
+//! sent, another one is taken, and that is no attempt.) The record of the request stays the
 //! same, so that it counts once however often it is tried.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::body::Body;
+use axum::http::header::HOST;
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, Method, Request, Uri};
-use axum::response::Response;
-use hyper::body::Body as HttpBody;
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use hyper::body::{Body as HttpBody, Incoming};
+use hyper::client::conn::TrySendError;
 
-use super::body::Inbound;
-use super::error::{Fault, ProxyError};
-use super::target::Taken;
+use super::body::{Inbound, Source};
+use super::error::{Fault, ProxyError, connecting};
+use super::target::{Taken, Target};
 use super::upstream::Pool;
+use super::wire::Wire;
 use super::{Limits, Proxy};
 use crate::usage::{OpenRecord, Tally};
 
@@ -35,14 +40,14 @@ impl Head {
         Self { method: parts.method, path, headers: parts.headers }
     }
 
-    fn to(self, target: &Uri, body: Inbound) -> Result<Request<Inbound>, Fault> {
-        let mut uri = target.clone().into_parts();
-        uri.path_and_query = self.path;
+    fn to(self, target: &Target, body: Inbound) -> Request<Inbound> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method;
-        *request.uri_mut() = Uri::from_parts(uri).map_err(|_| Fault::Unreachable)?;
+        // Without one it is `/`.
+        *request.uri_mut() = self.path.map(Uri::from).unwrap_or_default();
         *request.headers_mut() = self.headers;
-        Ok(request)
+        request.headers_mut().entry(HOST).or_insert_with(|| target.host().clone());
+        request
     }
 }
 
@@ -89,9 +94,10 @@ impl Proxy {
         record: &Arc<OpenRecord>,
         mut head: Head,
         mut body: Body,
-    ) -> Result<(Response, Taken), ProxyError> {
+    ) -> Result<(Response<Source>, Taken), ProxyError> {
         pool.budget.earn();
         let repeat = Repeat::of(pool, &head.method, &body);
+        let has_body = !body.is_end_stream();
         let taken = pool.take(self.clock.monotonic(), None);
         let mut taken = taken.inspect_err(|fault| self.count(*fault))?;
         for left in (0..=pool.retries).rev() {
@@ -101,11 +107,13 @@ impl Proxy {
                 Some(_) => Inbound::lent(body, Arc::clone(record), limits),
                 None => (Inbound::new(body, Arc::clone(record), limits), None),
             };
-            let request = head.to(taken.target().uri(), sent)?;
-            let error = match self.ask(pool, limits, request, record.tally()).await {
-                Ok(answer) => {
+            let request = head.to(taken.target(), sent);
+            let error = match self.ask(pool, &taken, limits, request, record.tally()).await {
+                Ok((answer, wire)) => {
                     taken.answered();
-                    return Ok((answer, taken));
+                    let alone = has_body || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+                    let wire = self.keep_or_drive(wire, &taken, alone);
+                    return Ok((answer.map(|body| Source::Target(body, wire)), taken));
                 }
                 Err(error) => error,
             };
@@ -137,24 +145,40 @@ impl Proxy {
     async fn ask(
         &self,
         pool: &Pool,
+        taken: &Taken,
         limits: &Limits,
         request: Request<Inbound>,
         tally: &Tally,
-    ) -> Result<Response, ProxyError> {
-        let mut pending = pool.client.request(request);
+    ) -> Result<(Response<Incoming>, Wire), ProxyError> {
+        let mut pending = pin!(send(pool, taken.target(), request));
         loop {
             let sent = tally.bytes_in();
             match tokio::time::timeout(limits.response_timeout, &mut pending).await {
-                Ok(Ok(answer)) => return Ok(answer.map(Body::new)),
-                Ok(Err(error)) => {
-                    let cause = std::error::Error::source(&error);
-                    tracing::debug!(%error, cause, "no answer from upstream");
-                    return Err(ProxyError::of(&error));
-                }
+                Ok(answer) => return answer,
                 Err(_) if tally.bytes_in() > sent => {}
                 Err(_) => return Err(Fault::Timeout.into()),
             }
         }
+    }
+
+    /// Once the answer has begun: what of the exchange is left for whoever passes the answer on.
+    fn keep_or_drive(&self, mut wire: Wire, taken: &Taken, alone: bool) -> Option<Wire> {
+        if wire.is_free() {
+            // The whole of a small answer came with its head.
+            taken.target().kept().put(wire);
+            return None;
+        }
+        if !alone {
+            return Some(wire);
+        }
+        // A body that is still being sent goes on when the answer has ended, and a tunnel has its
+        // own way. Both end with the client's side.
+        let target = Arc::clone(taken.target());
+        self.tasks.spawn(async move {
+            poll_fn(|cx| if wire.is_free() { Poll::Ready(()) } else { wire.drive(cx) }).await;
+            target.kept().put(wire);
+        });
+        None
     }
 
     fn blame(&self, pool: &Pool, taken: &Taken, fault: Fault) {
@@ -163,6 +187,39 @@ impl Proxy {
             self.metrics.upstream.breaker_openings.inc();
             let (upstream, target) = (&*pool.name, taken.target().uri());
             tracing::warn!(upstream, %target, %fault, "a target failed in a row and is left out");
+        }
+    }
+}
+
+/// Sends a request on a kept connection, or on a new one.
+async fn send(
+    pool: &Pool,
+    target: &Target,
+    mut request: Request<Inbound>,
+) -> Result<(Response<Incoming>, Wire), ProxyError> {
+    loop {
+        let kept = target.kept().take();
+        let was_kept = kept.is_some();
+        let mut wire = match kept {
+            Some(wire) => wire,
+            None => Wire::connect(&pool.connector, target.uri()).await.map_err(|error| {
+                tracing::debug!(error, "no connection to a target");
+                connecting(&error)
+            })?,
+        };
+        let mut failure = match wire.ask(request).await {
+            Ok(answer) => return Ok((answer, wire)),
+            Err(failure) => failure,
+        };
+        match failure.as_mut().and_then(TrySendError::take_message) {
+            // It closed in the moment in which it was taken, before anything was sent.
+            Some(unsent) if was_kept => request = unsent,
+            _ => {
+                let error = failure.map(TrySendError::into_error);
+                let cause = error.as_ref().and_then(std::error::Error::source);
+                tracing::debug!(error = ?error, cause, "no answer from a target");
+                return Err(error.map_or(Fault::BrokeOff.into(), |error| ProxyError::of(&error)));
+            }
         }
     }
 }

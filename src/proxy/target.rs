@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::http::Uri;
+use axum::http::{HeaderValue, Uri};
 
+use super::kept::Kept;
 use super::{Fault, UpstreamConfig};
 use crate::breaker::Breaker;
 
@@ -18,6 +19,8 @@ use crate::breaker::Breaker;
 #[derive(Debug)]
 pub(super) struct Target {
     uri: Uri,
+    host: HeaderValue,
+    kept: Kept,
     in_flight: AtomicUsize,
     max_in_flight: usize,
     /// As the checks see it; true where there are none.
@@ -33,6 +36,8 @@ impl Target {
     pub(super) fn new(uri: Uri, config: &UpstreamConfig) -> Self {
         let breaker = Breaker::new(config.breaker_failures, config.breaker_open_for.0);
         Self {
+            host: host(&uri),
+            kept: Kept::new(config.max_idle, config.idle_timeout.0),
             uri,
             in_flight: AtomicUsize::new(0),
             max_in_flight: config.max_in_flight,
@@ -46,6 +51,16 @@ impl Target {
     /// Where it is.
     pub(super) fn uri(&self) -> &Uri {
         &self.uri
+    }
+
+    /// What it is asked as: `Host`, unless the route says otherwise.
+    pub(super) fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
+    /// Its connections that no request has.
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// Requests that it works at.
@@ -86,6 +101,18 @@ impl Target {
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// With its port, unless that goes without saying.
+fn host(uri: &Uri) -> HeaderValue {
+    let host = uri.host().unwrap_or_default();
+    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let text = match uri.port_u16().filter(|port| *port != usual) {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    // It was read as a URI's.
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// A place among the requests that a target works at, until it is dropped.

@@ -5,10 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::Uri;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::body::Inbound;
 use super::budget::Budget;
 use super::config::{Balance, HealthConfig, UpstreamConfig, UpstreamError};
 use super::connector::{Connector, connector};
@@ -30,8 +27,9 @@ pub struct Upstream {
 pub(super) struct Pool {
     pub(super) name: Name,
     pub(super) targets: Vec<Arc<Target>>,
-    pub(super) client: Client<Connector, Inbound>,
     pub(super) connector: Connector,
+    pub(super) idle_timeout: Duration,
+    pub(super) swept: AtomicBool,
     pub(super) health: Option<HealthConfig>,
     pub(super) watched: AtomicBool,
     pub(super) retries: u32,
@@ -88,16 +86,12 @@ impl Pool {
         let targets = config.targets.iter().map(target).collect::<Result<_, _>>()?;
         let connector = connector(config)
             .map_err(|reason| UpstreamError::Tls { upstream: config.name.clone(), reason })?;
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(config.idle_timeout.0)
-            .pool_max_idle_per_host(config.max_idle)
-            .build(connector.clone());
         Ok(Self {
             name,
             targets,
-            client,
             connector,
+            idle_timeout: config.idle_timeout.0,
+            swept: AtomicBool::new(false),
             health: config.health.clone(),
             watched: AtomicBool::new(false),
             retries: config.retries,

@@ -3,6 +3,7 @@
 mod access;
 mod decisions;
 mod forwarding;
+mod kept;
 mod secure_upstreams;
 mod stories;
 mod streams;
