@@ -174,8 +174,8 @@ impl Caller {
     }
 }
 
-/// Who presents a credential of this [`Kind`]. Answers at once when what decides is in memory; otherwise waits for
-/// the cache, which bounds the wait itself.
+/// Who presents a credential of this [`Kind`]. Answers at once when what decides is in memory;
+/// otherwise waits for the cache, which bounds the wait itself.
 pub async fn identify(
     cache: &Arc<Cache>,
     tokens: &Tokens,

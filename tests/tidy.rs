@@ -31,7 +31,10 @@ const ONLY: [(&str, &[&str]); 10] = [
     ("tokio::spawn", &["src/gateway"]),
     ("SystemTime::now", &["src/clock.rs"]),
     // In proxy and listener it is tokio's, for timers.
-    ("Instant::now", &["src/clock.rs", "src/proxy/body.rs", "src/server/listener"]),
+    (
+        "Instant::now",
+        &["src/clock.rs", "src/proxy/body.rs", "src/proxy/kept.rs", "src/server/listener"],
+    ),
     ("std::env", &["src/config", "src/main.rs"]),
     ("env::var", &["src/config"]),
     ("anyhow", &["src/cli"]),
