@@ -23,7 +23,7 @@ use super::error::{Fault, ProxyError, connecting};
 use super::target::{Taken, Target};
 use super::upstream::Pool;
 use super::wire::Wire;
-use super::{Limits, Proxy};
+use super::{Limits, Proxy, headers};
 use crate::usage::{OpenRecord, Tally};
 
 /// A request's head, for whichever target is asked.
@@ -112,7 +112,9 @@ impl Proxy {
                 Ok((answer, wire)) => {
                     taken.answered();
                     let alone = has_body || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-                    let wire = self.keep_or_drive(wire, &taken, alone);
+                    // Where its answer ends is not certain: nothing more is read from it.
+                    let wire = (!headers::is_ambiguous(answer.headers())).then_some(wire);
+                    let wire = wire.and_then(|wire| self.keep_or_drive(wire, &taken, alone));
                     return Ok((answer.map(|body| Source::Target(body, wire)), taken));
                 }
                 Err(error) => error,
