@@ -28,7 +28,7 @@ fn good(others: usize) -> Bench {
     let mut bench = Bench::new();
     let keys = (0..KEYS).map(|key| fed(&text(key), 1)).collect();
     bench.feed(1, keys);
-    bench = bench.restart(Config::default(), Duration::ZERO);
+    bench = bench.restart(patient(), Duration::ZERO);
     for round in 0..3 {
         let revision = 2 + round as i64;
         let range = (round * REVOKED / 3)..((round + 1) * REVOKED / 3);
@@ -155,7 +155,7 @@ async fn a_disk_tier_that_is_ahead_is_good() {
     let before = fs::read(&file).expect("made");
     bench.feed(2, vec![Change::Revocation(revocation("k", AT_ONCE))]);
     fs::write(&file, &before).expect("writable");
-    let bench = bench.restart(Config::default(), Duration::ZERO);
+    let bench = bench.restart(patient(), Duration::ZERO);
     assert_eq!(bench.cache.metrics.cache.quarantined.get(), 0);
     assert_eq!(bench.known("k").await, Some(KeyState::Revoked));
     // And the write itself may be torn: the one before it tells then.
@@ -164,7 +164,7 @@ async fn a_disk_tier_that_is_ahead_is_good() {
     let changed = torn.iter().zip(&before).position(|(new, old)| new != old);
     torn[changed.expect("a sync was noted") + 1] ^= 0xFF;
     fs::write(&file, torn).expect("writable");
-    let bench = bench.restart(Config::default(), Duration::ZERO);
+    let bench = bench.restart(patient(), Duration::ZERO);
     assert_eq!(bench.cache.metrics.cache.quarantined.get(), 0);
 }
 
@@ -183,11 +183,11 @@ async fn one_revocation_that_went_back_is_noticed() {
         bench.feed(2, vec![Change::Revocation(not_before(START))]);
         let now = vec![revocation("k", AT_ONCE), not_before(later), revocation("l", later)];
         bench.feed(3, now.into_iter().map(Change::Revocation).collect());
-        let bench = bench.restart(Config::default(), Duration::ZERO);
+        let bench = bench.restart(patient(), Duration::ZERO);
         assert_eq!(bench.cache.metrics.cache.quarantined.get(), 0, "the good one");
         let id = if kind == RevocationKind::Key { revocation(id, AT_ONCE).id } else { id.into() };
         bench.cache.store.take_back(kind, &id, older);
-        let bench = bench.restart(Config::default(), Duration::ZERO);
+        let bench = bench.restart(patient(), Duration::ZERO);
         assert_eq!(bench.cache.metrics.cache.quarantined.get(), 1, "{kind:?} {older:?}");
         assert!(bench.cache.load(&api_key::digest("k")).is_none());
     }

@@ -9,7 +9,7 @@ async fn position_keys_and_revocations_come_back_from_disk() {
     assert_eq!(bench.cache.position(), None);
     let changes = vec![fed("k", 3), fed("l", 3), Change::Revocation(revocation("l", AT_ONCE))];
     bench.feed(3, changes);
-    let bench = bench.restart(Config::default(), Duration::from_secs(60));
+    let bench = bench.restart(patient(), Duration::from_secs(60));
     assert_eq!(bench.cache.position(), Some(position(3)));
     assert_eq!(bench.cache.synced_revision(), 3);
     assert_eq!(bench.known("k").await, Some(KeyState::Active));
@@ -20,7 +20,7 @@ async fn position_keys_and_revocations_come_back_from_disk() {
 
 #[tokio::test]
 async fn the_age_counts_on_over_a_restart_until_the_next_catch_up() {
-    let config = Config { max_stale: Span::secs(3600), ..Config::default() };
+    let config = Config { max_stale: Span::secs(3600), ..patient() };
     let bench = Bench::with(config.clone(), Declared::default());
     assert!(bench.cache.is_stale(), "never caught up with");
     bench.feed(1, vec![fed("k", 1)]);
@@ -99,7 +99,7 @@ async fn what_a_miss_brought_survives_a_restart() {
     bench.hand.asked().await.send(found(1, key_row("k", 1))).expect("it waits");
     assert!(finding.await.expect("no panic").expect("an answer").is_some());
     bench.cache.still_current();
-    let bench = bench.restart(Config::default(), Duration::from_secs(1));
+    let bench = bench.restart(patient(), Duration::from_secs(1));
     assert_eq!(bench.known("k").await, Some(KeyState::Active));
     assert_eq!(bench.cache.position(), None, "only a catch-up moves the position");
 }

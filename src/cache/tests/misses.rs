@@ -22,7 +22,7 @@ async fn a_hundred_who_ask_for_one_key_are_one_lookup() {
 
 #[tokio::test]
 async fn more_than_the_bound_are_told_to_come_back() {
-    let bench = Bench::with(Config { max_waiting: 2, ..Config::default() }, Declared::default());
+    let bench = Bench::with(Config { max_waiting: 2, ..patient() }, Declared::default());
     let waiting = [bench.find("a"), bench.find("b")];
     let asked = [bench.hand.asked().await, bench.hand.asked().await];
     let refused = bench.find("c").await.expect("no panic").expect_err("no place");
@@ -38,7 +38,7 @@ async fn more_than_the_bound_are_told_to_come_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_source_that_never_answers_costs_a_caller_the_deadline_and_no_more() {
-    let bench = Bench::new();
+    let bench = Bench::with(Config::default(), Declared::default());
     let deadline = Config::default().miss_deadline.0;
     assert!(deadline < Duration::from_millis(300), "the promise, with room for the answer");
     let finding = bench.find("k");
@@ -60,7 +60,7 @@ async fn a_source_that_never_answers_costs_a_caller_the_deadline_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fill_that_is_held_costs_a_caller_the_deadline_and_no_more() {
-    let bench = Bench::new();
+    let bench = Bench::with(Config::default(), Declared::default());
     let deadline = Config::default().miss_deadline.0;
     let (hold, held) = std::sync::mpsc::channel::<()>();
     let (holding, holds) = oneshot::channel();
@@ -92,7 +92,7 @@ async fn a_fill_that_is_held_costs_a_caller_the_deadline_and_no_more() {
 
 #[tokio::test]
 async fn callers_that_leave_do_not_lift_the_bound() {
-    let bench = Bench::with(Config { max_waiting: 1, ..Config::default() }, Declared::default());
+    let bench = Bench::with(Config { max_waiting: 1, ..patient() }, Declared::default());
     let left = bench.find("a");
     let asked = bench.hand.asked().await;
     left.abort();
@@ -211,7 +211,7 @@ async fn without_an_answer_nothing_is_decided() {
 #[tokio::test]
 async fn declared_keys_wait_for_the_first_catch_up_unless_embedded() {
     let declared = Declared { keys: vec![key("k")], ..Declared::default() };
-    let bench = Bench::with(Config::default(), declared.clone());
+    let bench = Bench::with(patient(), declared.clone());
     bench.find("k").await.expect("no panic").expect_err("it may have been revoked");
     assert_eq!(bench.hand.lookups(), 0, "Postgres does not know what is declared");
     bench.feed(1, vec![Change::Revocation(revocation("k", AT_ONCE))]);

@@ -28,13 +28,13 @@ async fn a_default_that_cannot_be_read_is_not_taken_for_none() {
     assert!(!is_decidable(&bench));
     let entry = bench.cache.load(&api_key::digest("k")).expect("it is known");
     assert!(entry.enforcement().rules.is_none(), "its keys are undecidable");
-    let bench = bench.restart(Config::default(), Duration::from_secs(1));
+    let bench = bench.restart(patient(), Duration::from_secs(1));
     assert!(!is_decidable(&bench));
     bench.feed(2, vec![default_row(r#"{"rights":[]}"#, 2)]);
     assert!(is_decidable(&bench), "it was mended");
     bench.feed(3, vec![default_row(LATER, 3)]);
     assert!(is_decidable(&bench), "what held before holds on");
-    let bench = bench.restart(Config::default(), Duration::from_secs(1));
+    let bench = bench.restart(patient(), Duration::from_secs(1));
     assert!(is_decidable(&bench));
     bench.feed_all(4, true, vec![default_row(LATER, 3)]);
     assert!(is_decidable(&bench), "also when all is compared");

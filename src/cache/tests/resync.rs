@@ -69,7 +69,7 @@ async fn many_keys_that_are_gone_wait_for_the_operators_word() {
     assert_eq!(bench.known("k1").await, None);
     assert_eq!(bench.known("k0").await, Some(KeyState::Active));
     assert_eq!(bench.cache.status().removals_held, 0);
-    let bench = bench.restart(Config::default(), Duration::ZERO);
+    let bench = bench.restart(patient(), Duration::ZERO);
     assert_eq!(bench.cache.position(), Some(position(2)));
 }
 
@@ -84,7 +84,7 @@ async fn what_came_back_meanwhile_is_not_removed_by_the_operators_word() {
 
 #[tokio::test]
 async fn held_removals_are_found_again_after_a_restart() {
-    let bench = emptied().restart(Config::default(), Duration::ZERO);
+    let bench = emptied().restart(patient(), Duration::ZERO);
     assert_eq!(bench.cache.position(), None, "so that the next catch-up is a full resync");
     bench.feed_all(2, true, vec![fed("k0", 1)]);
     assert_eq!(bench.cache.status().removals_held, 9);

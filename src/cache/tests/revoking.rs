@@ -67,7 +67,7 @@ async fn a_revocation_never_leaves() {
     let deleted = Deleted::Revocation(RevocationKind::Key, id("k").to_string().into());
     bench.feed(3, vec![Change::Deleted(deleted)]);
     assert_eq!(bench.known("k").await, Some(KeyState::Revoked));
-    let bench = bench.restart(Config::default(), Duration::ZERO);
+    let bench = bench.restart(patient(), Duration::ZERO);
     assert_eq!(bench.known("k").await, Some(KeyState::Revoked));
 }
 
@@ -107,7 +107,7 @@ async fn a_disabled_client_reaches_all_its_entries_at_once() {
     // Somebody deletes the row: its keys must not come back to life.
     bench.feed(4, vec![Change::Deleted(Deleted::Client("acme".into()))]);
     assert_eq!(enabled(), [false, false]);
-    let bench = bench.restart(Config::default(), Duration::ZERO);
+    let bench = bench.restart(patient(), Duration::ZERO);
     let entry = bench.cache.load(&api_key::digest("k")).expect("on disk");
     assert!(!entry.client_enabled());
 }

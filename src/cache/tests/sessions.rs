@@ -21,7 +21,7 @@ fn session(number: u128, generation: u64) -> Session {
 }
 
 fn bench() -> Bench {
-    let config = Config { hot_sessions: 1, ..Config::default() };
+    let config = Config { hot_sessions: 1, ..patient() };
     Bench::with(config, Declared { node: "gw".into(), ..Declared::default() })
 }
 
@@ -41,7 +41,7 @@ fn a_pin_outlives_the_settling_of_less_than_it_says() {
     assert_eq!(bench.cache.unsettled_sessions(), 1);
     bench.cache.settle_sessions([session(1, 2), session(1, 0)].iter()).expect("a disk");
     assert_eq!(bench.cache.unsettled_sessions(), 0);
-    let bench = bench.restart(Config::default(), Duration::ZERO);
+    let bench = bench.restart(patient(), Duration::ZERO);
     assert_eq!(generation(&bench, 1), Some(2), "it is on disk");
 }
 
@@ -103,7 +103,7 @@ async fn a_session_that_is_not_here_is_looked_up_and_one_of_elsewhere_not_kept()
     bench.clock.advance(Duration::from_secs(6));
     assert_eq!(revoked().await, Some(START), "asked again");
     assert!(find(3).await.expect("an answer").is_some());
-    let bench = bench.restart(Config::default(), Duration::ZERO);
+    let bench = bench.restart(patient(), Duration::ZERO);
     assert_eq!((generation(&bench, 1), generation(&bench, 2)), (Some(5), None));
 }
 
@@ -162,7 +162,7 @@ fn a_doubt_that_comes_while_sessions_are_compared_is_looked_into_as_well() {
     bench.cache.sessions_compared(second).expect("a disk");
     assert_eq!(due(), None);
     bench.cache.compare_sessions().expect("a disk");
-    let bench = bench.restart(Config::default(), Duration::ZERO);
+    let bench = bench.restart(patient(), Duration::ZERO);
     assert!(bench.cache.sessions_due().expect("a disk").is_some(), "through a restart");
 }
 
