@@ -142,6 +142,28 @@ fn what_http1_cannot_say_is_not_translated() {
 }
 
 #[test]
+fn no_tunnel_begins_in_http2() {
+    let recorder = Recorder::new();
+    let (pair, trusted) = Pair::new();
+    let gateway = house_over_tls(&recorder, &pair);
+    let key = key(1);
+    // The second by RFC 8441, which was never offered.
+    let extended = [(":protocol", "websocket"), (":scheme", "https"), (":path", "/rest/orders")];
+    for more in [&[][..], &extended] {
+        let mut list = vec![(":method", "CONNECT"), (":authority", "a")];
+        list.extend(more);
+        list.push(("x-api-key", &*key));
+        let mut client = open(&gateway, &trusted);
+        client.write_all(&frame(HEADERS, END_HEADERS, 1, &fields(&list))).expect("sent");
+        let answer = until(&mut client, &[HEADERS, RST_STREAM, GOAWAY]);
+        let agreed = matches!(answer, Some((HEADERS, block)) if block.first() == Some(&0x88));
+        assert!(!agreed, "{more:?}");
+    }
+    assert_eq!(recorder.lines(), Vec::<String>::new());
+    gateway.stop();
+}
+
+#[test]
 fn a_head_may_have_so_many_fields_and_so_many_bytes() {
     let recorder = Recorder::new();
     let (pair, trusted) = Pair::new();

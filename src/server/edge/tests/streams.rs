@@ -6,6 +6,9 @@ use tokio::sync::mpsc;
 use super::upstreams::read_head;
 use super::*;
 
+/// What does not come within it never does.
+const GENEROUS: Duration = Duration::from_secs(60);
+
 /// An upstream whose every byte the test says itself: what it is told to write it writes, and what
 /// it reads it tells.
 async fn puppet(tasks: &TaskTracker) -> (UpstreamConfig, mpsc::Sender<&'static str>, Heard) {
@@ -45,7 +48,8 @@ struct Heard {
 impl Heard {
     async fn until(&mut self, text: &str) -> &str {
         while !self.all.contains(text) {
-            self.all += &self.heard.recv().await.expect("it goes on");
+            let more = tokio::time::timeout(GENEROUS, self.heard.recv()).await;
+            self.all += &more.expect("in time").expect("it goes on");
         }
         &self.all
     }
@@ -59,7 +63,8 @@ fn started(upstream: UpstreamConfig) -> Gateway {
 async fn comes(client: &mut TcpStream, text: &str) -> String {
     let mut all = Vec::new();
     while !String::from_utf8_lossy(&all).contains(text) {
-        all.push(client.read_u8().await.expect("it comes"));
+        let byte = tokio::time::timeout(GENEROUS, client.read_u8()).await;
+        all.push(byte.expect("in time").expect("it comes"));
     }
     String::from_utf8(all).expect("text")
 }
