@@ -17,6 +17,7 @@ use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::TrySendError;
+use tokio::time::{Instant, sleep};
 
 use super::body::{Inbound, Source};
 use super::error::{Fault, ProxyError, connecting};
@@ -143,7 +144,7 @@ impl Proxy {
         Err(Fault::Unreachable.into())
     }
 
-    /// Waits for the answer's head. A body that is still being sent extends the wait.
+    /// Waits for the answer's head, from the last of the request that was passed on.
     async fn ask(
         &self,
         pool: &Pool,
@@ -153,14 +154,20 @@ impl Proxy {
         tally: &Tally,
     ) -> Result<(Response<Incoming>, Wire), ProxyError> {
         let mut pending = pin!(send(pool, taken.target(), request));
-        loop {
-            let sent = tally.bytes_in();
-            match tokio::time::timeout(limits.response_timeout, &mut pending).await {
-                Ok(answer) => return answer,
-                Err(_) if tally.bytes_in() > sent => {}
-                Err(_) => return Err(Fault::Timeout.into()),
+        let mut alarm = pin!(sleep(limits.response_timeout));
+        let mut sent = tally.bytes_in();
+        poll_fn(|cx| {
+            if let Poll::Ready(answer) = pending.as_mut().poll(cx) {
+                return Poll::Ready(answer);
             }
-        }
+            let so_far = tally.bytes_in();
+            if so_far > sent {
+                sent = so_far;
+                alarm.as_mut().reset(Instant::now() + limits.response_timeout);
+            }
+            alarm.as_mut().poll(cx).map(|()| Err(Fault::Timeout.into()))
+        })
+        .await
     }
 
     /// Once the answer has begun: what of the exchange is left for whoever passes the answer on.

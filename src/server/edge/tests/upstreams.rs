@@ -146,3 +146,17 @@ async fn a_route_may_bound_a_request_in_all() {
         assert_eq!(gateway.counted().await[":read"][..4], [1, 0, 1, 0], "{text:?}");
     }
 }
+
+/// The body is passed on at once. Were the wait to begin anew only where it ends, it would be twice
+/// as long, and the route's bound would come first.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_waited_for_from_the_last_of_the_request() {
+    let tasks = TaskTracker::new();
+    let upstream = says(&tasks, "", End::Hold).await;
+    let config = Config { upstream_response_timeout: Span::secs(4), ..Config::default() };
+    let bounded = RouteConfig { total_timeout: Some(Span::secs(7)), ..route("/up", "up") };
+    let gateway = Gateway::start(config, &[upstream], &[bounded]);
+    let head = head(1, "POST /up", "Connection: close\r\nContent-Length: 5\r\n");
+    let answer = gateway.raw(head + "12345").await;
+    assert!(answer.contains("upstream_timeout"), "{answer}");
+}
