@@ -3,7 +3,7 @@
 //!
 //! | part | what it is |
 //! |---|---|
-//! | [`line`] | the way to Postgres: it can be cut, frozen, and cut at a COMMIT |
+//! | [`line`](mod@line) | the way to Postgres: it can be cut, frozen, and cut at a COMMIT |
 //! | `gateway` | this very program as a process, under `commit = "before_reply"` |
 //! | `server` | a throw-away Postgres, where no URL is given |
 //! | `load` | callers at a fixed rate |
