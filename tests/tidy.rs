@@ -33,7 +33,13 @@ const ONLY: [(&str, &[&str]); 10] = [
     // In proxy and listener it is tokio's, for timers.
     (
         "Instant::now",
-        &["src/clock.rs", "src/proxy/body.rs", "src/proxy/kept.rs", "src/server/listener"],
+        &[
+            "src/clock.rs",
+            "src/proxy/body.rs",
+            "src/proxy/exchange.rs",
+            "src/proxy/kept.rs",
+            "src/server/listener",
+        ],
     ),
     ("std::env", &["src/config", "src/main.rs"]),
     ("env::var", &["src/config"]),
