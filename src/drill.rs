@@ -6,6 +6,7 @@
 //! | [`line`](mod@line) | the way to Postgres: it can be cut, frozen, and cut at a COMMIT |
 //! | `gateway` | this very program as a process, under `commit = "before_reply"` |
 //! | `server` | a throw-away Postgres, where no URL is given |
+//! | [`programs`] | where the programs of a server are |
 //! | `load` | callers at a fixed rate |
 //! | `report` | the comparison, and what is told |
 //!
@@ -16,6 +17,7 @@ mod gateway;
 mod keeper;
 pub mod line;
 mod load;
+pub mod programs;
 mod report;
 mod server;
 mod wire;

@@ -9,10 +9,12 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
+
+use gatepost::drill::programs;
 
 use super::database::{self, Database, TEMPLATE};
 
@@ -58,7 +60,8 @@ impl Cluster {
 
     /// The same, and whether commits reach the disk: so they do where their cost is measured.
     pub fn with_fsync(fsync: bool) -> Self {
-        let owner = (fs::metadata("/proc/self").map_or(1, |own| own.uid()) == 0).then(someone_else);
+        let owner = (fs::metadata("/proc/self").map_or(1, |own| own.uid()) == 0)
+            .then(programs::someone_else);
         let owner = owner.flatten();
         let dir = tempfile::Builder::new().prefix("gp-pg-").tempdir().expect("a directory");
         let dir = dir.keep();
@@ -211,44 +214,9 @@ pub fn shared() -> &'static Cluster {
     SHARED.get_or_init(Cluster::dedicated)
 }
 
-/// A user that Postgres agrees to run as, when we are root.
-fn someone_else() -> Option<(u32, u32)> {
-    let users = fs::read_to_string("/etc/passwd").ok()?;
-    let find = |name: &str| {
-        let user = users.lines().find(|line| line.split(':').next() == Some(name))?;
-        let mut ids = user.split(':').skip(2).map(str::parse::<u32>);
-        Some((ids.next()?.ok()?, ids.next()?.ok()?))
-    };
-    find("postgres").or_else(|| find("nobody"))
-}
-
 /// A server binary: on the path, or where distributions put it.
 fn binary(name: &str) -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| find_binaries().expect("initdb is installed; `tests/run.sh` does it"))
-        .join(name)
-}
-
-fn find_binaries() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    for (parent, prefix, inner) in [
-        ("/usr/lib/postgresql", "", "bin"),
-        ("/usr", "pgsql-", "bin"),
-        ("/opt/homebrew/opt", "postgresql", "bin"),
-        ("/usr/local/opt", "postgresql", "bin"),
-    ] {
-        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-        let mut found: Vec<PathBuf> = entries
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-            .map(|entry| entry.path().join(inner))
-            .collect();
-        found.sort();
-        places.extend(found.into_iter().rev());
-    }
-    places.into_iter().find(|dir| is_file(&dir.join("initdb")) && is_file(&dir.join("postgres")))
-}
-
-fn is_file(path: &Path) -> bool {
-    path.is_file()
+    let find = || programs::find(&std::env::var("PATH").unwrap_or_default());
+    DIR.get_or_init(|| find().expect("initdb is installed; `tests/run.sh` does it")).join(name)
 }
