@@ -20,6 +20,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use crate::admission::{Denial, Limited, Report};
+use crate::model::Name;
 use crate::proxy::Fault;
 
 /// The media type of a problem document.
@@ -275,6 +276,8 @@ pub struct Refusal {
     code: Code,
     detail: Option<Cow<'static, str>>,
     retry_after: Option<Duration>,
+    /// The limit that refuses.
+    limit: Option<Name>,
     /// How the limits stand, where one of them refuses.
     report: Option<Box<Report>>,
 }
@@ -286,6 +289,8 @@ struct Document<'a> {
     status: u16,
     detail: &'a str,
     code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'a str>,
 }
 
 impl Refusal {
@@ -301,8 +306,22 @@ impl Refusal {
     }
 
     fn limited(self, detail: String, limited: Box<Limited>) -> Self {
-        let Limited { retry_after, report, .. } = *limited;
-        Self { detail: Some(detail.into()), retry_after, report: Some(Box::new(report)), ..self }
+        let Limited { name, retry_after, report } = *limited;
+        let (detail, report) = (Some(detail.into()), Some(Box::new(report)));
+        Self { detail, retry_after, limit: Some(name), report, ..self }
+    }
+
+    /// The limit that refuses.
+    pub fn limit(&self) -> Option<&str> {
+        self.limit.as_deref()
+    }
+
+    /// When to come again, if that helps: whole seconds (RFC 9110 §10.2.3), at least one, rounded
+    /// up: nobody is asked to come too early.
+    pub fn retry_after(&self) -> Option<u64> {
+        let fallback = (self.status() == 503).then_some(DEFAULT_RETRY);
+        let after = self.retry_after.or(fallback)?;
+        Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))
     }
 
     /// How the limits stand, where one of them refuses.
@@ -332,7 +351,7 @@ impl Refusal {
         if let Some(methods) = self.code.allowed() {
             headers.insert(ALLOW, methods);
         }
-        self.retry_after(headers, RETRY_AFTER);
+        self.tell_when(headers, RETRY_AFTER);
         response
     }
 
@@ -343,7 +362,7 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(X_DENY_CODE, HeaderValue::from_static(self.code.as_str()));
         headers.insert(X_DENY_STATUS, HeaderValue::from(self.status()));
-        self.retry_after(headers, X_RETRY_AFTER);
+        self.tell_when(headers, X_RETRY_AFTER);
         if !matches!(self.status(), 401 | 403 | 500) {
             *response.status_mut() = StatusCode::FORBIDDEN;
         }
@@ -355,16 +374,15 @@ impl Refusal {
         let (code, status, title, detail) = self.code.kind();
         let detail = self.detail.as_deref().unwrap_or(detail);
         let r#type = format!("urn:gatepost:problem:{code}");
-        // Five plain fields: there is nothing that could fail.
-        serde_json::to_vec(&Document { r#type, title, status, detail, code }).unwrap_or_default()
+        let limit = self.limit();
+        // Plain fields: there is nothing that could fail.
+        serde_json::to_vec(&Document { r#type, title, status, detail, code, limit })
+            .unwrap_or_default()
     }
 
-    fn retry_after(&self, headers: &mut HeaderMap, name: HeaderName) {
-        let fallback = (self.status() == 503).then_some(DEFAULT_RETRY);
-        if let Some(after) = self.retry_after.or(fallback) {
-            // Whole seconds (RFC 9110 §10.2.3), rounded up: nobody is asked to come too early.
-            let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-            headers.insert(name, HeaderValue::from(seconds.max(1)));
+    fn tell_when(&self, headers: &mut HeaderMap, name: HeaderName) {
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(name, HeaderValue::from(seconds));
         }
     }
 }

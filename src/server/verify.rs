@@ -45,27 +45,36 @@ struct Question {
     explain: bool,
 }
 
-/// What is answered.
-#[derive(Debug, PartialEq, Serialize)]
+/// What is answered. The last two are there where a limit refuses: which, and in how many seconds
+/// to come again; the latter is missing where more is asked for than the limit ever holds.
+#[derive(Debug, Default, PartialEq, Serialize)]
 struct Answer<'a> {
     valid: bool,
     code: &'static str,
     client: Option<&'a str>,
     key_id: Option<Uuid>,
     scopes: &'a [Name],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
 }
 
 impl<'a> Answer<'a> {
     /// About a key that nobody knows.
     fn unknown() -> Self {
-        let code = Code::InvalidCredential.as_str();
-        Self { valid: false, code, client: None, key_id: None, scopes: &[] }
+        Self { code: Code::InvalidCredential.as_str(), ..Self::default() }
     }
 
     /// About a key that is known; `code` is `ok` when it is valid.
     fn about(principal: &'a Principal, valid: bool, code: &'static str) -> Self {
         let (client, key_id) = (Some(&*principal.client), principal.key());
-        Self { valid, code, client, key_id, scopes: &principal.scopes }
+        Self { valid, code, client, key_id, scopes: &principal.scopes, ..Self::default() }
+    }
+
+    fn refused(principal: &'a Principal, refusal: &'a Refusal) -> Self {
+        let (limit, retry_after) = (refusal.limit(), refusal.retry_after());
+        Self { limit, retry_after, ..Self::about(principal, false, refusal.code().as_str()) }
     }
 }
 
@@ -112,10 +121,8 @@ pub(super) async fn answer(
         }
         Err(refusal) if refusal.status() == 503 => Err(refusal),
         Err(refusal) => {
-            let code = refusal.code().as_str();
-            story.note(|story| story.decision = Some(code));
-            let answer = Answer::about(principal, false, code);
-            let mut response = Json(answer).into_response();
+            story.note(|story| story.decision = Some(refusal.code().as_str()));
+            let mut response = Json(Answer::refused(principal, &refusal)).into_response();
             if let Some(report) = refusal.report() {
                 limits::report_in(response.headers_mut(), how, report);
             }

@@ -10,7 +10,7 @@ use crate::usage::Unaccountable;
 
 impl From<Code> for Refusal {
     fn from(code: Code) -> Self {
-        Self { code, detail: None, retry_after: None, report: None }
+        Self { code, detail: None, retry_after: None, limit: None, report: None }
     }
 }
 
@@ -41,7 +41,8 @@ impl From<Denial> for Refusal {
             Denial::ConcurrencyExceeded(limit) => {
                 let detail =
                     format!("{limit} requests run at a time already. Wait for one to end.");
-                Self { detail: Some(detail.into()), retry_after: Some(DEFAULT_RETRY), ..refusal }
+                let (detail, limit) = (Some(detail.into()), Some("concurrency".into()));
+                Self { detail, retry_after: Some(DEFAULT_RETRY), limit, ..refusal }
             }
             Denial::RateLimited(limited) => {
                 let name = &limited.name;

@@ -55,7 +55,7 @@ impl Refusal {
         if let Some(methods) = self.code.allowed() {
             headers.insert(ALLOW, methods);
         }
-        self.retry_after(headers, RETRY_AFTER);
+        self.tell_when(headers, RETRY_AFTER);
         response
     }
 }

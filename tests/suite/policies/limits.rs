@@ -56,6 +56,74 @@ async fn limits_are_told_and_refusals_say_when_to_come_again() {
     assert_eq!(gateway.http().verdict(&key.key).await.0, 200);
 }
 
+#[tokio::test]
+async fn verify_names_the_limit_that_refuses_and_when_to_come_again() {
+    let upstream = endless().await;
+    let mut gateway = Gateway::new(
+        None,
+        &format!(
+            "[[upstreams]]\nname = \"drip\"\ntargets = [\"{upstream}\"]\n\
+             [[routes]]\npath = \"/drip\"\nupstream = \"drip\"\n\
+             [[clients]]\nname = \"acme\"\n\
+             [[policies]]\nname = \"rated\"\n\
+             rate_limits = [{{ name = \"slow\", limit = 1, window = \"1h\", per = \"key\" }}]\n\
+             [[policies]]\nname = \"counted\"\n\
+             quotas = [{{ name = \"yearly\", limit = 1, period = \"year\", per = \"key\" }}]\n\
+             [[policies]]\nname = \"narrow\"\nconcurrency = {{ limit = 1, per = \"key\" }}\n"
+        ),
+    );
+    gateway.start().await;
+    let asked = async |key: &Made, cost: u32| {
+        let answer = verify(&gateway, json!({ "key": key.key, "cost": cost })).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (200, None), "{}", answer.body);
+        answer.json()
+    };
+    let problem = async |key: &Made| {
+        let answer = gateway.http().authorize(&key.key).await.unwrap();
+        assert_eq!(answer.status, 429, "{}", answer.body);
+        let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        (answer.json()["limit"].clone(), wait)
+    };
+    const YEAR: u64 = 366 * 24 * 3600;
+    for (policy, code, limit, longest) in
+        [("rated", "rate_limited", "slow", 3600), ("counted", "quota_exceeded", "yearly", YEAR)]
+    {
+        let key = key_with(&gateway, "acme", policy).await;
+        let passed = asked(&key, 1).await;
+        assert_eq!(passed["valid"], true);
+        assert_eq!(passed.as_object().unwrap().len(), 5, "nothing that no limit has: {passed}");
+        let refused = asked(&key, 1).await;
+        assert_eq!((&refused["valid"], &refused["code"]), (&json!(false), &json!(code)));
+        assert_eq!(refused["limit"], limit);
+        // The same as everywhere, as long as the clock stands still.
+        let wait = refused["retry_after"].as_u64().unwrap();
+        let (named, later) = problem(&key).await;
+        assert!(named == limit && (1..=wait).contains(&later) && wait <= longest, "{wait} {later}");
+        let never = asked(&key, 2).await;
+        assert_eq!((&never["code"], &never["limit"]), (&json!(code), &json!(limit)));
+        assert_eq!(never.get("retry_after"), None, "it never holds so much");
+    }
+    let key = key_with(&gateway, "acme", "narrow").await;
+    assert_eq!(asked(&key, 1).await["valid"], true);
+    let (_running, status) = open(&gateway, &key).await;
+    assert_eq!(status, "HTTP/1.1 200");
+    let refused = asked(&key, 1).await;
+    let told = [&refused["code"], &refused["limit"], &refused["retry_after"]];
+    assert_eq!(told, [&json!("concurrency_exceeded"), &json!("concurrency"), &json!(1)]);
+    assert_eq!(problem(&key).await, (json!("concurrency"), 1));
+}
+
+/// An answer of [`endless`] begins.
+async fn open(gateway: &Gateway, key: &Made) -> (TcpStream, String) {
+    let address: SocketAddr = gateway.http().address().parse().unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("GET /drip HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n\r\n", key.key);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    (stream, String::from_utf8_lossy(&start).into_owned())
+}
+
 /// An upstream whose answers do not end before their client leaves.
 async fn endless() -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -85,25 +153,16 @@ async fn a_place_is_held_for_the_whole_answer_and_free_when_the_client_leaves() 
     );
     gateway.start().await;
     let (key, other) = (gateway.create_key("acme").await, gateway.create_key("acme").await);
-    let address: SocketAddr = gateway.http().address().parse().unwrap();
-    let open = async |key: &Made| {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let head = format!("GET /drip HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n\r\n", key.key);
-        stream.write_all(head.as_bytes()).await.unwrap();
-        let mut start = [0; 12];
-        stream.read_exact(&mut start).await.unwrap();
-        (stream, String::from_utf8_lossy(&start).into_owned())
-    };
-    let (first, status) = open(&key).await;
+    let (first, status) = open(&gateway, &key).await;
     assert_eq!(status, "HTTP/1.1 200");
-    let (_second, status) = open(&key).await;
+    let (_second, status) = open(&gateway, &key).await;
     assert_eq!(status, "HTTP/1.1 200");
     let refused = forwarded(&gateway, &key.key, Method::GET, "/drip").await;
     assert_eq!((refused.status, &*refused.code()), (429, "concurrency_exceeded"));
     assert!(refused.header("retry-after").is_some());
-    assert_eq!(open(&other).await.1, "HTTP/1.1 200", "each key has its own");
+    assert_eq!(open(&gateway, &other).await.1, "HTTP/1.1 200", "each key has its own");
     drop(first);
-    until("a place is free", || async { open(&key).await.1 == "HTTP/1.1 200" }).await;
+    until("a place is free", || async { open(&gateway, &key).await.1 == "HTTP/1.1 200" }).await;
 }
 
 #[tokio::test]
