@@ -115,9 +115,8 @@ impl Admission {
         standing: &mut Standing,
     ) -> Result<Vec<QuotaUse>, Unreserved> {
         let mut uses = Vec::with_capacity(rules.quotas.len());
-        for (place, rule) in rules.quotas.iter().enumerate() {
-            let (slot, until) = slot(caller, rule, at);
-            let Moment { now, monotonic } = at;
+        let Moment { now, monotonic } = at;
+        for Counted { place, rule, slot, until } in counted(caller, rules, now) {
             let asked = Asked { rule, until, cost: u64::from(ask.cost), now, monotonic };
             let scope_name = || caller.scope_name(rule.per);
             let refusal = match self.quotas.reserve(slot, &asked, &scope_name) {
@@ -164,16 +163,11 @@ impl Admission {
         standing: &mut Standing,
     ) -> Option<usize> {
         let mut short = None;
-        for (place, rule) in rules.quotas.iter().enumerate() {
-            let (slot, until) = slot(caller, rule, at);
-            let key = || {
-                let (quota, scope) = (rule.stored.clone(), caller.scope_name(rule.per));
-                QuotaKey { quota, scope, period: slot.start, until }
-            };
-            let Some(used) = self.quotas.look(&slot, &key) else { continue };
+        for quota in counted(caller, rules, at.now) {
+            let Some(used) = self.quotas.look(&quota.slot, &|| quota.key(caller)) else { continue };
+            let Counted { place, rule, until, .. } = quota;
             let remaining = rule.limit.saturating_sub(used.own.saturating_add(used.others));
-            let reset = until.since(at.now);
-            standing.put_quota(rules, place, Left { remaining, reset });
+            standing.put_quota(rules, place, Left { remaining, reset: until.since(at.now) });
             if remaining < u64::from(ask.cost) {
                 short = short.or(Some(place));
             }
@@ -196,9 +190,35 @@ impl Admission {
     }
 }
 
-fn slot(caller: &Presented<'_>, rule: &QuotaRule, at: Moment) -> (Slot, Timestamp) {
-    let (start, until) = rule.period.around(at.now);
-    (Slot { quota: rule.id, scope: caller.scope(rule.per), start }, until)
+/// A quota as it counts for one caller at one moment.
+pub(super) struct Counted<'a> {
+    /// Where it stands in its policy.
+    place: usize,
+    pub rule: &'a QuotaRule,
+    slot: Slot,
+    /// When its period ends.
+    pub until: Timestamp,
+}
+
+impl Counted<'_> {
+    /// What Postgres calls it.
+    pub fn key(&self, caller: &Presented<'_>) -> QuotaKey {
+        let (quota, scope) = (self.rule.stored.clone(), caller.scope_name(self.rule.per));
+        QuotaKey { quota, scope, period: self.slot.start, until: self.until }
+    }
+}
+
+/// All quotas of a policy.
+pub(super) fn counted<'a>(
+    caller: &Presented<'_>,
+    rules: &'a Rules,
+    now: Timestamp,
+) -> impl Iterator<Item = Counted<'a>> {
+    rules.quotas.iter().enumerate().map(move |(place, rule)| {
+        let (start, until) = rule.period.around(now);
+        let slot = Slot { quota: rule.id, scope: caller.scope(rule.per), start };
+        Counted { place, rule, slot, until }
+    })
 }
 
 /// What costs more than a whole period has never fits.

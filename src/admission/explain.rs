@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::charge::{Counted, counted};
 use super::{Admission, Ask, Denial, Presented, Report, by_policy, provably_denied, within_scopes};
 use crate::model::Timestamp;
-use crate::model::fact::QuotaKey;
 use crate::model::policy::OnUndecidable;
 
 const STANDING: &str = "standing";
@@ -93,10 +93,9 @@ impl Admission {
             steps.push(step(format!("rate_limit {}", rule.name), verdict, detail));
         }
         let at = self.calendar.now(now, monotonic, &self.metrics);
-        for rule in &rules.quotas {
-            let (period, until) = rule.period.around(at);
-            let (quota, scope) = (rule.stored.clone(), caller.scope_name(rule.per));
-            let used = self.quotas.used(&QuotaKey { quota, scope, period, until });
+        for quota in counted(caller, rules, at) {
+            let used = self.quotas.used(&quota.key(caller));
+            let Counted { rule, until, .. } = quota;
             let check = format!("quota {}", rule.name);
             steps.push(match used {
                 Some(used) => {

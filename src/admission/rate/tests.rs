@@ -223,6 +223,75 @@ fn only_idle_buckets_are_let_go_of() {
     assert_eq!(limiter.len(), 0);
 }
 
+/// Nobody is idle: whoever is known goes on as before, and loses nothing; all others wait, and do
+/// not have everything looked through each time.
+#[test]
+fn a_full_limiter_with_nobody_idle_forgets_nobody_and_looks_once_a_second() {
+    let limiter = Limiter::new(100, 4);
+    let slow = rate(1, SECOND * 3600, 5);
+    let known = |scope| [charge(1, scope, slow)];
+    for scope in 0..100 {
+        take(&limiter, &known(scope), 1, SECOND).expect("room");
+    }
+    let looked = || {
+        let shards = limiter.shards.iter().map(|shard| shard.lock().expect("no panic").swept);
+        (limiter.swept.load(Ordering::Relaxed), shards.collect::<Vec<_>>())
+    };
+    let mut last = looked();
+    for second in 2..6_u32 {
+        let mut times = 0;
+        for step in 0..200 {
+            let now = SECOND * second + SECOND * step / 200;
+            // One bucket that there is, and one that there is not: none of them is charged.
+            let both = [charge(1, u128::from(step) % 100, slow), charge(2, 1 << 90, slow)];
+            assert_eq!(take(&limiter, &both, 1, now).map(drop), Err(TakeError::Full));
+            assert_eq!(limiter.len(), 100);
+            times += usize::from(looked() != std::mem::replace(&mut last, looked()));
+        }
+        // (All together, and then each of the two shards that are asked for.)
+        assert!((1..=3).contains(&times), "looked through {times} times in a second");
+        for scope in 0..100 {
+            let left = take(&limiter, &known(scope), 1, SECOND * second).expect("it is known");
+            assert_eq!(left[0].remaining, 5 - second, "{scope}");
+        }
+    }
+    // All is used up. Who comes too early is refused as ever, and not for want of room.
+    let refused = take(&limiter, &known(7), 1, SECOND * 6);
+    assert!(matches!(refused, Err(TakeError::Refused { .. })), "{refused:?}");
+    // When they have become idle there is room for as many.
+    let much_later = SECOND * 3600 * 6;
+    for scope in 1000..1100 {
+        take(&limiter, &known(scope), 1, much_later).expect("room");
+    }
+    assert_eq!(take(&limiter, &known(2000), 1, much_later).map(drop), Err(TakeError::Full));
+    assert_eq!(limiter.len(), 100);
+}
+
+#[test]
+fn however_many_come_at_once_the_memory_is_bounded() {
+    const THREADS: usize = 8;
+    let limiter = Limiter::new(500, 8);
+    let slow = rate(1, SECOND * 3600, 5);
+    let passed = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS as u128 {
+            let (limiter, passed) = (&limiter, &passed);
+            scope.spawn(move || {
+                for at in 0..500 {
+                    let charges = [charge(1, (thread << 64) | at, slow)];
+                    match take(limiter, &charges, 1, SECOND) {
+                        Ok(_) => drop(passed.fetch_add(1, Ordering::SeqCst)),
+                        Err(error) => assert_eq!(error, TakeError::Full),
+                    }
+                }
+            });
+        }
+    });
+    // (Each that has looked and not yet written may be one too many.)
+    assert!((500..500 + THREADS).contains(&limiter.len()), "{}", limiter.len());
+    assert_eq!(usize::try_from(passed.into_inner()), Ok(limiter.len()));
+}
+
 #[test]
 fn extremes_neither_panic_nor_open() {
     let century = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -146,3 +146,37 @@ fn a_quota_whose_unit_changes_as_both_begin_keeps_what_was_used() {
     quotas.sweep(JANUARY.plus(Duration::from_secs(90 * 24 * 3600)));
     assert_eq!(quotas.len(), 1);
 }
+
+#[test]
+fn where_no_bucket_has_room_new_callers_are_undecidable_and_nothing_is_taken_of_theirs() {
+    let admission = admission_with(Config { max_buckets: 1, ..Config::default() });
+    let target = orders();
+    let limits = r#""rate_limits":[{"name":"r","limit":2,"window":"1h","per":"key"}],
+                    "quotas":[{"name":"q","limit":5,"period":"year","per":"key"}]"#;
+    let closed = rules(&format!("{{{limits}}}"));
+    let open = rules(&format!(r#"{{"on_undecidable":"allow",{limits}}}"#));
+    let key = |id| Principal { key_id: Uuid::from_u128(id), ..principal(&[]) };
+    let (known, new) = (key(7), key(8));
+    let ask = Ask::request(&target, None);
+    let of = |principal, policy, hours: u64| {
+        let after = Duration::from_secs(3600 * hours);
+        let decided = decide(&admission, presented(principal, policy), ask, after);
+        decided.map(|permit| permit.uses().to_vec())
+    };
+    let used = |of: &[QuotaUse]| admission.quotas().used(&of[0].key).expect("known").own;
+    let uses = of(&known, &closed, 0).expect("room");
+    let refused = of(&new, &closed, 0);
+    assert!(matches!(refused, Err(Denial::PolicyUnavailable { .. })), "{refused:?}");
+    assert_eq!(admission.metrics.admission.buckets_full.get(), 1);
+    let stranger = QuotaKey { scope: new.key_id.to_string().into(), ..uses[0].key.clone() };
+    assert_eq!(admission.quotas().used(&stranger).map(|used| used.own), Some(0));
+    // Whoever is known goes on, to the limit and not beyond.
+    let uses = of(&known, &closed, 0).expect("the second");
+    assert_eq!(used(&uses), 2);
+    assert!(matches!(of(&known, &closed, 0), Err(Denial::RateLimited(_))));
+    // Failing open is for policies that say so; its quotas are charged all the same.
+    let uses = of(&new, &open, 0).expect("it fails open");
+    assert_eq!((used(&uses), admission.metrics.admission.failed_open.get()), (1, 1));
+    // When the other has become idle there is room.
+    assert!(of(&new, &closed, 3).is_ok());
+}
