@@ -17,6 +17,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::cache::Cache;
 use crate::clock::SharedClock;
@@ -173,6 +174,8 @@ pub struct Worker {
     held: bool,
     /// Another reason for which one could not be read: the first of this pass.
     trouble: Option<SegmentError>,
+    /// What blocks, on threads of its own.
+    threads: TaskTracker,
 }
 
 /// What the drainer is built of.
@@ -227,14 +230,22 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         probing: true,
         held: false,
         trouble: None,
+        threads: TaskTracker::new(),
     };
     (drainer, worker)
 }
 
 impl Worker {
     /// Drains until told to stop. Dropping a pass is safe: its connection goes with it, and what
-    /// became of its transaction is read from the ledger.
+    /// became of its transaction is read from the ledger. What it left behind on threads is waited
+    /// for: the next process finds nobody at work in the data directory.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        self.drain_until(shutdown).await;
+        self.threads.close();
+        self.threads.wait().await;
+    }
+
+    async fn drain_until(&mut self, shutdown: CancellationToken) {
         let mut failures = 0;
         loop {
             let pause = match failures {
@@ -323,7 +334,7 @@ impl Worker {
             false => Bounds { rows: self.batch_rows, segments: usize::MAX },
         };
         let journal = self.journal.clone();
-        let gathered = tokio::task::spawn_blocking(move || gather(&journal, lane, bounds));
+        let gathered = self.threads.spawn_blocking(move || gather(&journal, lane, bounds));
         let mut gathered = gathered.await.map_err(|_| DrainError::Stopped)??;
         self.held |= gathered.held;
         self.trouble = self.trouble.take().or(gathered.trouble.take());

@@ -77,7 +77,7 @@ impl Worker {
     /// Sessions whose segments are gone stand in the cache yet.
     async fn compare_sessions(&self) {
         let cache = self.cache.clone();
-        let noted = tokio::task::spawn_blocking(move || cache.compare_sessions()).await;
+        let noted = self.threads.spawn_blocking(move || cache.compare_sessions()).await;
         if !matches!(noted, Ok(Ok(()))) {
             tracing::error!(?noted, "it cannot be noted that Postgres may have lost sessions");
         }

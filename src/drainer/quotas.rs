@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::gather::Gathered;
 use super::{DrainError, Worker};
 use crate::cache::ConfirmedQuotas;
+use crate::disk::StoreError;
 use crate::journal::{Segment, SegmentError};
 use crate::model::Timestamp;
 use crate::model::fact::{Lane, QuotaKey};
@@ -96,7 +97,7 @@ impl Worker {
             }
         }
         let cache = self.cache.clone();
-        blocking(move || cache.now_all_quota_bases_are_known()).await
+        self.write(move || cache.now_all_quota_bases_are_known()).await
     }
 
     /// Reads back what was applied.
@@ -130,7 +131,7 @@ impl Worker {
                 Ok::<_, SegmentError>(keys)
             };
             let keys =
-                tokio::task::spawn_blocking(keys).await.map_err(|_| DrainError::Stopped)??;
+                self.threads.spawn_blocking(keys).await.map_err(|_| DrainError::Stopped)??;
             self.quotas.keys.extend(keys);
             self.quotas.doubted.pop();
         }
@@ -147,7 +148,7 @@ impl Worker {
         let positions = positions_of(&streams, &positions);
         let confirmed = Arc::new(ConfirmedQuotas { used, positions });
         let (cache, written) = (self.cache.clone(), confirmed.clone());
-        blocking(move || cache.put_quota_bases(&written)).await?;
+        self.write(move || cache.put_quota_bases(&written)).await?;
         for (key, own, others) in &confirmed.used {
             self.quotas.listener.confirmed(key, *own, *others);
         }
@@ -167,19 +168,21 @@ impl Worker {
         }
         let (cache, over) = (self.cache.clone(), self.surely_now().await?.minus(FORGOTTEN));
         self.quotas.forgot = Some(now);
-        blocking(move || cache.forget_quotas(over).map(drop)).await
+        self.write(move || cache.forget_quotas(over).map(drop)).await
+    }
+
+    /// What the cache's disk does; when it fails, the pass fails and is tried again.
+    async fn write(
+        &self,
+        write: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), DrainError> {
+        let written = self.threads.spawn_blocking(write).await;
+        let written = written.map_err(|_| DrainError::Stopped)?;
+        written.map_err(|error| DrainError::Journal(SegmentError::Store(error)))
     }
 }
 
 fn positions_of(streams: &[Uuid], ledger: &HashMap<Uuid, u64>) -> Vec<(Uuid, u64)> {
     let position = |stream: &Uuid| ledger.get(stream).map(|seq| (*stream, *seq));
     streams.iter().filter_map(position).collect()
-}
-
-/// What the cache's disk does; when it fails, the pass fails and is tried again.
-async fn blocking(
-    write: impl FnOnce() -> Result<(), crate::disk::StoreError> + Send + 'static,
-) -> Result<(), DrainError> {
-    let written = tokio::task::spawn_blocking(write).await.map_err(|_| DrainError::Stopped)?;
-    written.map_err(|error| DrainError::Journal(SegmentError::Store(error)))
 }

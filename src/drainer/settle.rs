@@ -125,7 +125,7 @@ impl Worker {
         let awaited: HashSet<Uuid> = awaited.chain(sessions).copied().collect();
         let journal = self.journal.clone();
         let mut remembered = self.remembered.clone();
-        let reclaimed = tokio::task::spawn_blocking(move || {
+        let reclaimed = self.threads.spawn_blocking(move || {
             let settled =
                 |segment: &Segment| segment.is_finished() && !awaited.contains(&segment.stream);
             journal.reclaim(&settled, &mut |removed| {
@@ -143,7 +143,7 @@ impl Worker {
     /// Brings to the disk what is remembered of removed segments, after something was lost of them.
     pub(super) async fn keep_remembered(&self) {
         let (journal, remembered) = (self.journal.clone(), self.remembered.clone());
-        let kept = tokio::task::spawn_blocking(move || remember(&journal, &remembered));
+        let kept = self.threads.spawn_blocking(move || remember(&journal, &remembered));
         if let Err(error) = kept.await {
             tracing::error!(%error, "what was removed cannot be remembered");
         }
@@ -154,7 +154,7 @@ impl Worker {
             return;
         }
         let (cache, applied) = (self.cache.clone(), std::mem::take(&mut self.sessions));
-        let settled = tokio::task::spawn_blocking(move || {
+        let settled = self.threads.spawn_blocking(move || {
             let facts = applied.iter().flat_map(|sessions| &sessions.facts);
             let settled = cache.settle_sessions(facts.filter_map(session));
             settled.map_err(|error| (error, applied))

@@ -1,5 +1,7 @@
 //! Gathering: what a batch holds, where it ends, and what it says of the streams it stands for.
 
+mod end;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
