@@ -81,7 +81,7 @@ pub use quarantine::Report;
 pub use reader::{Reader, ReaderError, SILENCE_MAX, serve_frames};
 pub use reclaim::Removed;
 pub use replay::Replay;
-pub use segment::{End, Missing, Page, Segment, SegmentError};
+pub use segment::{End, Missing, Page, Rest, Segment, SegmentError};
 pub use status::{JournalStatus, LaneStatus, StreamStatus};
 pub use survey::{Place, Survey};
 pub use tally::Tally;

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::lost::{Losses, REMEMBERED_MAX};
 use super::{DrainError, Worker, lost};
-use crate::journal::Segment;
+use crate::journal::{Rest, Segment};
 use crate::model::fact::Lane;
 use crate::postgres::sink::Ledger;
 
@@ -24,7 +24,9 @@ impl Worker {
         let mut back = false;
         for segment in segments {
             let known = segment.applied_seq();
-            back |= self.take_over(&segment, ledger.get(&segment.stream));
+            let row = ledger.get(&segment.stream);
+            back |= self.take_over(&segment, row);
+            segment.rested(row.map(|row| self.rest(&segment, row)));
             if segment.lane == Lane::Quota && segment.applied_seq() != known {
                 self.quotas.doubt(&segment);
             }
@@ -38,6 +40,13 @@ impl Worker {
         }
         self.certain_since = Some(self.clock.monotonic());
         Ok(())
+    }
+
+    /// Since when nothing of a stream was applied. Two clocks would have to be set forward before
+    /// it is told too long: by this machine's it is no longer than the stream has been there.
+    fn rest(&self, segment: &Segment, row: &Ledger) -> Rest {
+        let age = self.clock.now().since(segment.born());
+        Rest { up_to: row.last_seq, took: row.rested.min(age), seen: self.clock.monotonic() }
     }
 
     /// Whether this stream has moved backwards.

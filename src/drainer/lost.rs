@@ -131,6 +131,8 @@ pub(super) fn show(shown: &mut Vec<Lost>, new: &[Lost]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::journal::Tally;
 
@@ -142,7 +144,7 @@ mod tests {
     }
 
     fn ledger(last_seq: u64, underway: bool) -> HashMap<Uuid, Ledger> {
-        let row = Ledger { last_seq, closed_seq: None, underway };
+        let row = Ledger { last_seq, closed_seq: None, underway, rested: Duration::ZERO };
         HashMap::from([(Uuid::from_u128(1), row)])
     }
 
@@ -188,7 +190,7 @@ mod tests {
 
     /// A ledger that has every stream whole but those that are named here.
     fn without(lost: &[u128], of: u128) -> HashMap<Uuid, Ledger> {
-        let row = Ledger { last_seq: 9, closed_seq: None, underway: false };
+        let row = Ledger { last_seq: 9, closed_seq: None, underway: false, rested: Duration::ZERO };
         let kept = (0..of).filter(|stream| !lost.contains(stream));
         kept.map(|stream| (Uuid::from_u128(stream), row)).collect()
     }

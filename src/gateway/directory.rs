@@ -88,7 +88,7 @@ impl Directory for PostgresDirectory {
     fn ledger(&self, streams: Vec<Uuid>) -> Answered<'_, HashMap<Uuid, LedgerRow>> {
         Box::pin(async move {
             let rows = self.directory.ledger(&streams).await?.into_iter().map(|(stream, row)| {
-                let Ledger { last_seq, closed_seq, underway } = row;
+                let Ledger { last_seq, closed_seq, underway, .. } = row;
                 (stream, LedgerRow { last_seq, closed_seq, underway })
             });
             Ok(rows.collect())

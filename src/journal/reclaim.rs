@@ -35,7 +35,7 @@ impl Journal {
                 segment.unsettle();
                 return false;
             }
-            let kept = now.saturating_sub(segment.settled(now));
+            let kept = segment.settled_for(now);
             kept >= self.config.retention.0 || crowded && segment.lane == Lane::Events
         };
         // A copy: the journal thread must not wait for the list while segments are looked at.

@@ -63,6 +63,18 @@ pub struct Segment {
     end_told: AtomicBool,
     pub(super) part: Part,
     settled_at: Mutex<Option<Duration>>,
+    rest: Mutex<Option<Rest>>,
+}
+
+/// What the ledger says of the time since a stream was applied: it outlives this process.
+#[derive(Clone, Copy, Debug)]
+pub struct Rest {
+    /// Everything up to here had been applied...
+    pub up_to: u64,
+    /// ...for so long...
+    pub took: Duration,
+    /// ...when the ledger was read, in monotonic time.
+    pub seen: Duration,
 }
 
 impl Segment {
@@ -86,6 +98,7 @@ impl Segment {
             end_told: AtomicBool::new(false),
             part: Part::new(own),
             settled_at: Mutex::new(None),
+            rest: Mutex::new(None),
         }
     }
 
@@ -250,9 +263,18 @@ impl Segment {
         self.is_sealed() && self.sources().is_empty() && !self.end_told.load(Ordering::Acquire)
     }
 
-    /// Remembers when it was settled; returns that moment.
-    pub fn settled(&self, now: Duration) -> Duration {
-        *lock(&self.settled_at).get_or_insert(now)
+    /// How long it is settled, as far as is known; from now on, if nobody has said so before. Time
+    /// that passed in earlier processes is told by the ledger.
+    pub fn settled_for(&self, now: Duration) -> Duration {
+        let here = now.saturating_sub(*lock(&self.settled_at).get_or_insert(now));
+        let told = lock(&self.rest).filter(|rest| rest.up_to >= self.durable_seq());
+        let told = told.map(|rest| rest.took.saturating_add(now.saturating_sub(rest.seen)));
+        here.max(told.unwrap_or_default())
+    }
+
+    /// Takes over what the ledger says of the time since it was applied.
+    pub fn rested(&self, rest: Option<Rest>) {
+        *lock(&self.rest) = rest;
     }
 
     /// The ledger moved back, or it was not settled after all.

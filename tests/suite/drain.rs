@@ -1,6 +1,7 @@
 //! Journal, drainer and feed together against a real Postgres: restores, regressions, settling.
 
 mod limits;
+mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;

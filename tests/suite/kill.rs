@@ -89,10 +89,9 @@ impl Scene {
     async fn new(commit: &str) -> Self {
         let db = Database::new().await;
         let line = FaultProxy::new(&db.url);
-        // Retention counts from when a life sees a segment settled. Lives are short here: with a
-        // longer one nothing would ever be removed, and each start would read all there is.
+        // Longer than most lives: it goes on over restarts, or each start would read all there is.
         let settings = format!(
-            "[journal]\ncommit = \"{commit}\"\ninterval = \"5ms\"\nretention = \"100ms\"\n\
+            "[journal]\ncommit = \"{commit}\"\ninterval = \"5ms\"\nretention = \"2s\"\n\
              [drain]\ninterval = \"20ms\"\ndeadline = \"1s\"\n\
              [postgres]\nconnect_timeout = \"300ms\"\npoll_interval = \"200ms\"\n"
         );

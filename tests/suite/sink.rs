@@ -2,7 +2,7 @@
 
 use gatepost::model::Timestamp;
 use gatepost::model::fact::{AuditEntry, Lane, StateFact};
-use gatepost::postgres::sink::{Batch, SinkError, StreamRange};
+use gatepost::postgres::sink::{Batch, Sink, SinkError, StreamRange};
 
 use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
@@ -37,6 +37,31 @@ async fn two_drainers_of_one_range_count_it_once() {
     let ledger = one.positions(&[id(1), id(2)]).await.unwrap();
     assert_eq!(ledger.len(), 1);
     assert_eq!(ledger[&id(1)].last_seq, 4);
+}
+
+/// Retention counts from there: state is sent with every start, and moves nothing.
+#[tokio::test]
+async fn what_moves_nothing_does_not_begin_the_rest_of_a_stream_anew() {
+    let db = Database::new().await;
+    let mut sink = sink(&db.url, "gw-1");
+    let hours = async |sink: &mut Sink| {
+        let ledger = sink.positions(&[id(9)]).await.unwrap();
+        ledger[&id(9)].rested.as_secs() / 3600
+    };
+    let mut batch = told(vec![revoked(id(1), Timestamp::NEG_INFINITY)]);
+    sink.apply(&batch).await.unwrap();
+    assert_eq!(hours(&mut sink).await, 0);
+    db.execute("UPDATE gatepost.stream_ledger SET updated_at = now() - interval '2 hours'").await;
+    sink.apply(&batch).await.unwrap();
+    assert_eq!(hours(&mut sink).await, 2, "the same again");
+    batch.ranges[0].closed = Some(1);
+    sink.apply(&batch).await.unwrap();
+    assert_eq!(hours(&mut sink).await, 2, "its end");
+    batch.ranges[0] = range(id(9), Lane::State, 1, 2);
+    sink.apply(&batch).await.unwrap();
+    assert_eq!(hours(&mut sink).await, 0, "something new");
+    db.execute("UPDATE gatepost.stream_ledger SET updated_at = now() + interval '2 hours'").await;
+    assert_eq!(hours(&mut sink).await, 0, "Postgres' clock was set back");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! makes sums exactly once.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -21,6 +22,8 @@ pub struct Ledger {
     /// Its facts are being applied with another stream that it was merged into, and nobody knows
     /// how many of them are.
     pub underway: bool,
+    /// How long ago anything of it was applied, by Postgres' own clock: at least so long.
+    pub rested: Duration,
 }
 
 /// Streams whose facts are those of another.
@@ -43,11 +46,14 @@ pub(in crate::postgres) async fn read(
         r#"
         SELECT l.stream_id, l.closed_seq, l.retired_by IS NOT NULL AND NOT m.whole AS "underway!",
                CASE WHEN m.whole THEN coalesce(l.closed_seq, l.last_seq) ELSE l.last_seq END
-                 AS "last_seq!"
+                 AS "last_seq!",
+               extract(epoch FROM clock_timestamp() - greatest(l.updated_at, m.updated_at))
+                 ::double precision AS "rested!"
         FROM gatepost.stream_ledger AS l
         CROSS JOIN LATERAL (
-          SELECT coalesce((SELECT last_seq = closed_seq FROM gatepost.stream_ledger
-                           WHERE stream_id = l.retired_by), false) AS whole
+          SELECT coalesce(bool_and(last_seq = closed_seq), false) AS whole,
+                 max(updated_at) AS updated_at
+          FROM gatepost.stream_ledger WHERE stream_id = l.retired_by
         ) AS m
         WHERE l.stream_id = ANY($1)
         "#,
@@ -58,6 +64,8 @@ pub(in crate::postgres) async fn read(
             last_seq: count(row.last_seq),
             closed_seq: row.closed_seq.map(count),
             underway: row.underway,
+            // (Negative when its clock was set back.)
+            rested: Duration::try_from_secs_f64(row.rested).unwrap_or_default(),
         };
         (row.stream_id, ledger)
     });
@@ -101,7 +109,7 @@ pub(super) async fn advance(
         )
         UPDATE gatepost.stream_ledger AS l
         SET last_seq = greatest(l.last_seq, u.last), closed_seq = coalesce(l.closed_seq, u.closed),
-            updated_at = now()
+            updated_at = CASE WHEN u.last > l.last_seq THEN now() ELSE l.updated_at END
         FROM locked, unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[])
           AS u (stream, first, last, closed)
         WHERE l.stream_id = locked.stream_id AND l.stream_id = u.stream
