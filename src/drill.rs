@@ -31,9 +31,9 @@ use crate::entropy::SharedEntropy;
 use crate::postgres::scratch::Scratch;
 use crate::postgres::{DatabaseUrl, PostgresError};
 use gateway::Gateway;
-use line::{Fault, FaultProxy};
+use line::{Fault, FaultProxy, Lost};
 use load::{Known, Load};
-use report::{Expected, Settled};
+use report::{Expected, Measured};
 use server::Server;
 
 pub use report::{Phase, Report};
@@ -124,7 +124,7 @@ pub async fn run(
     let (_server, url) = match &setup.url {
         Some(url) => (None, url.clone()),
         None => {
-            let server = Server::start(&setup.path).await?;
+            let server = Server::start(&setup.path, &entropy).await?;
             let url = server.url();
             (Some(server), url)
         }
@@ -149,14 +149,17 @@ async fn perform(setup: &Setup, scratch: &Scratch, clock: &SharedClock) -> Resul
     gateway.is_well().await?;
     let known = make_keys(&gateway).await?;
     let load = Load::start(known, http, Arc::clone(clock));
-    let mut stage = Stage { setup, clock, line: &line, gateway, load, phase: 0 };
+    let slowest = Duration::ZERO;
+    let mut stage = Stage { setup, clock, line: &line, gateway, load, phase: 0, slowest };
     let outage = stage.acts().await?;
 
-    let Stage { gateway, load, .. } = stage;
+    let Stage { gateway, load, slowest, .. } = stage;
     let (known, outcome) = load.end().await;
     let last = clock.monotonic();
     gateway.is_settled().await?;
-    let settled = Settled { outage, all: clock.monotonic().saturating_sub(last) };
+    let commits = (!line.is_encrypted()).then(|| line.lost());
+    let all = clock.monotonic().saturating_sub(last);
+    let measured = Measured { kills: KILLS, slowest_start: slowest, commits, outage, all };
     let expected = known.iter().map(|(known, (answered, issued))| Expected {
         client: known.client.clone(),
         key: known.key_id.parse().unwrap_or_default(),
@@ -168,7 +171,7 @@ async fn perform(setup: &Setup, scratch: &Scratch, clock: &SharedClock) -> Resul
     let expected: Vec<Expected> = expected.collect();
     let verdict = report::compare(&expected, &scratch.counted().await?);
     let names = PHASES.map(|(name, _)| name);
-    Ok(report::report(&names, outcome, KILLS, &settled, (expected.len(), verdict)))
+    Ok(report::report(&names, outcome, &measured, (expected.len(), verdict)))
 }
 
 /// Each key for each table and operation.
@@ -190,6 +193,13 @@ async fn make_keys(gateway: &Gateway) -> Result<Vec<Known>, Error> {
 /// How often [`Stage::acts`] kills.
 const KILLS: u32 = 2;
 
+/// The COMMITs that it loses.
+const LOST: Lost = Lost { unanswered: 2, unsent: 1 };
+
+/// How long it waits for a COMMIT to be lost, and how often it looks.
+const LOST_MAX: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
 struct Stage<'a> {
     setup: &'a Setup,
     clock: &'a SharedClock,
@@ -197,6 +207,8 @@ struct Stage<'a> {
     gateway: Gateway,
     load: Load,
     phase: usize,
+    /// From a start to where it served, the longest.
+    slowest: Duration,
 }
 
 impl Stage<'_> {
@@ -211,17 +223,37 @@ impl Stage<'_> {
         self.last().await;
 
         // The first COMMIT is carried out and nobody hears of it.
-        self.begin(Fault::CutAfterCommit);
         let back = self.clock.monotonic();
-        self.gateway.is_settled().await?;
+        self.begin(Fault::BlackHole);
+        self.loses(Fault::CutAfterCommit).await;
+        self.gateway.has_drained().await?;
         let outage = self.clock.monotonic().saturating_sub(back);
         // Another one does not arrive.
-        self.line.set(Fault::CutBeforeCommit);
+        self.loses(Fault::CutBeforeCommit).await;
         self.last().await;
+        // Of a third one nobody can hear, for who has sent it is killed.
+        self.loses(Fault::FreezeAfterCommit).await;
         self.kill(Fault::None).await?;
         self.last().await;
-        self.line.set(Fault::None);
         Ok(outage)
+    }
+
+    /// Returns when a COMMIT of the drain is lost by `fault`. Under TLS none is seen, and a drain
+    /// that commits nothing has none; then the report says so.
+    async fn loses(&self, fault: Fault) {
+        let before = self.line.lost();
+        if self.line.is_encrypted() {
+            return self.line.set(Fault::None);
+        }
+        self.line.set(fault);
+        let lost = async {
+            while self.line.lost() == before {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        if tokio::time::timeout(LOST_MAX, lost).await.is_err() {
+            self.line.set(Fault::None);
+        }
     }
 
     /// The next phase begins, with `fault`.
@@ -235,7 +267,9 @@ impl Stage<'_> {
     async fn kill(&mut self, fault: Fault) -> Result<(), Error> {
         self.load.lost();
         self.gateway.kill()?;
+        let killed = self.clock.monotonic();
         let http = self.gateway.start().await?;
+        self.slowest = self.slowest.max(self.clock.monotonic().saturating_sub(killed));
         self.begin(fault);
         self.load.found(http);
         Ok(())

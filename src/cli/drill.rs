@@ -53,10 +53,9 @@ pub(super) fn report(report: &Report, asked: Option<Format>) -> Result<ExitCode,
     } else {
         output.text(&report.text())?;
     }
-    if report.errors > 0 {
-        output::talk("gatepost: a living gateway refused requests with known keys");
-    }
-    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+    let problems = report.problems();
+    problems.iter().for_each(|problem| output::talk(&format!("gatepost: {problem}")));
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
 impl From<Error> for Failure {

@@ -131,11 +131,21 @@ impl Gateway {
         Ok((text("id"), text("key")))
     }
 
-    /// Returns when everything that was recorded until now is in Postgres.
+    /// Returns when everything that was recorded until now is in Postgres. Under load there is more
+    /// by then.
+    pub async fn has_drained(&self) -> Result<(), Error> {
+        self.drains(|_| true).await
+    }
+
+    /// Returns when everything is in Postgres, and nothing waits.
     pub async fn is_settled(&self) -> Result<(), Error> {
+        self.drains(|status| status["drain"]["pending_chunks"] == 0).await
+    }
+
+    async fn drains(&self, enough: impl Fn(&Value) -> bool) -> Result<(), Error> {
         self.until("to settle", async || {
-            let answer = self.control("/log/drain", &json!({})).await.ok()?;
-            (answer["drain"]["pending_chunks"] == 0).then_some(())
+            let status = self.control("/log/drain", &json!({})).await.ok()?;
+            enough(&status).then_some(())
         })
         .await
     }

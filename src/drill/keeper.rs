@@ -7,7 +7,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 
 const KEEPER: &str = r#"
   trap '' INT TERM HUP
@@ -19,6 +19,22 @@ const KEEPER: &str = r#"
   wait "$program"
   code=$?
   [ -z "$gone" ] || rm -rf "$scratch"
+  exit "$code"
+"#;
+
+/// The same for a program that ends by itself, whose code is the shell's then.
+const ERRAND: &str = r#"
+  trap '' INT TERM HUP
+  scratch=$1; shift
+  exec 3<&0
+  "$@" </dev/null 3<&- & program=$!
+  trap 'kill -TERM "$program"; wait "$program"; rm -rf "$scratch"; exit 1' USR1
+  { read -r word <&3; kill -USR1 $$; } >/dev/null 2>&1 & watch=$!
+  exec 3<&-
+  wait "$program"
+  code=$?
+  trap '' USR1
+  kill -KILL "$watch"
   exit "$code"
 "#;
 
@@ -40,6 +56,24 @@ impl Keeper {
         command.arg("-c").arg(KEEPER).arg("keeper").arg(last).arg(scratch).arg(program);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         command
+    }
+
+    /// A shell that will run `program`, to which arguments are added, to its end.
+    pub fn errand(scratch: &Path, program: &Path) -> Command {
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(ERRAND).arg("keeper").arg(scratch).arg(program);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs an errand; what it wrote to stderr is kept.
+    pub fn run(mut errand: Command) -> io::Result<Output> {
+        let mut shell = errand.spawn()?;
+        // As long as it is open, this process is there.
+        let pipe = shell.stdin.take();
+        let ended = shell.wait_with_output();
+        drop(pipe);
+        ended
     }
 
     /// Starts it; `last` as it was told.

@@ -1,13 +1,13 @@
 //! Callers who ask at a fixed rate, whatever becomes of them: latency counts from the moment at
 //! which each request should have been sent, so that a stall costs all who came in it.
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use axum::http::Method;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::gateway::Http;
@@ -91,6 +91,14 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// Of a caller that has ended before the others, and what it knew with it.
+    fn broken(ended: &JoinError) -> Self {
+        let mut outcome = Self::default();
+        let seen = outcome.of(0);
+        (seen.errors, seen.first_error) = (1, Some(format!("a caller of the drill: {ended}")));
+        outcome
+    }
+
     fn of(&mut self, phase: usize) -> &mut Seen {
         if self.phases.len() <= phase {
             self.phases.resize_with(phase + 1, Seen::default);
@@ -105,8 +113,7 @@ type Life = Option<Arc<Http>>;
 struct Shared {
     known: Vec<Known>,
     clock: SharedClock,
-    /// When each phase began.
-    phases: RwLock<Vec<Duration>>,
+    phase: AtomicUsize,
     life: watch::Sender<Life>,
     stop: CancellationToken,
 }
@@ -124,7 +131,7 @@ impl Load {
         let shared = Arc::new(Shared {
             known,
             clock,
-            phases: RwLock::new(vec![now]),
+            phase: AtomicUsize::new(0),
             life: watch::Sender::new(Some(Arc::new(http))),
             stop: CancellationToken::new(),
         });
@@ -137,8 +144,7 @@ impl Load {
 
     /// From now on requests belong to the next phase.
     pub fn next_phase(&self) {
-        let now = self.shared.clock.monotonic();
-        self.shared.phases.write().unwrap_or_else(PoisonError::into_inner).push(now);
+        self.shared.phase.fetch_add(1, SeqCst);
     }
 
     /// The gateway is about to be killed.
@@ -157,8 +163,7 @@ impl Load {
         self.shared.stop.cancel();
         let mut all = Outcome::default();
         while let Some(outcome) = self.callers.join_next().await {
-            // A caller does not panic, and nobody stops it but the end of the drill.
-            let Ok(outcome) = outcome else { continue };
+            let outcome = outcome.unwrap_or_else(|ended| Outcome::broken(&ended));
             all.down += outcome.down;
             for (phase, seen) in outcome.phases.into_iter().enumerate() {
                 all.of(phase).add(seen);
@@ -199,6 +204,7 @@ impl Shared {
             return;
         };
         let known = &self.known[turn % self.known.len()];
+        let phase = self.phase();
         known.issued.fetch_add(1, SeqCst);
         let headers = [
             ("authorization", known.credential.as_str()),
@@ -206,13 +212,12 @@ impl Shared {
             ("x-forwarded-uri", known.uri.as_str()),
         ];
         let answer = http.ask(Method::GET, "/authz/forward-auth", &headers, None).await;
-        let now = self.clock.monotonic();
-        let took = now.saturating_sub(due);
+        let took = self.clock.monotonic().saturating_sub(due);
         let error = match answer {
             Some(answer) if answer.status == 200 => {
                 known.answered.fetch_add(1, SeqCst);
                 let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
-                outcome.of(self.phase(now)).micros.push(micros);
+                outcome.of(phase).micros.push(micros);
                 return;
             }
             Some(answer) => {
@@ -225,15 +230,14 @@ impl Shared {
             }
             None => "no answer".to_owned(),
         };
-        let seen = outcome.of(self.phase(now));
+        let seen = outcome.of(phase);
         seen.errors += 1;
         seen.first_error.get_or_insert(error);
     }
 
-    /// The phase in which a moment lies. A request belongs to that in which it was answered: on a
-    /// machine that cannot keep the rate, what is late would all fall to a kill.
-    fn phase(&self, moment: Duration) -> usize {
-        let phases = self.phases.read().unwrap_or_else(PoisonError::into_inner);
-        phases.partition_point(|began| *began <= moment).saturating_sub(1)
+    /// What is going on. A request belongs to the phase in which it was sent, also where it waits
+    /// for its answer until another one: what holds it up is what came then.
+    fn phase(&self) -> usize {
+        self.phase.load(SeqCst)
     }
 }

@@ -7,8 +7,13 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
+use super::LOST;
+use super::line::Lost;
 use super::load::{Outcome, Seen};
 use crate::postgres::scratch::Counted;
+
+/// Whoever takes longer to start after a kill is not well.
+const START_MAX: Duration = Duration::from_secs(20);
 
 /// What a drill found.
 #[derive(Clone, Debug, Serialize)]
@@ -23,8 +28,16 @@ pub struct Report {
     pub first_error: Option<String>,
     /// How often the gateway was killed with SIGKILL.
     pub kills: u32,
+    /// From a kill to where the gateway served again, the longest.
+    pub slowest_start_seconds: f64,
     /// Requests that nobody could answer, because the gateway was killed and not yet back.
     pub unanswered: u64,
+    /// Whether Postgres was asked under TLS. Then no single COMMIT can be lost on purpose.
+    pub tls: bool,
+    /// COMMITs of the drain that Postgres carried out, and whose answer was lost.
+    pub commits_unanswered: u32,
+    /// COMMITs of the drain that were lost on the way to Postgres.
+    pub commits_unsent: u32,
     /// From Postgres' return until all that was counted in the outage was in it.
     pub outage_settled_seconds: f64,
     /// From the last request until all was in Postgres.
@@ -53,9 +66,38 @@ pub struct Phase {
 }
 
 impl Report {
-    /// Nothing lost, nothing twice, nobody refused.
+    /// Nothing lost, nothing twice, nobody refused, and all that was to be tried was tried.
     pub fn is_good(&self) -> bool {
-        self.lost == 0 && self.counted_twice == 0 && self.errors == 0
+        self.problems().is_empty()
+    }
+
+    /// What is not good, a sentence each.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.lost > 0 {
+            problems.push("requests were answered and are not in Postgres".into());
+        }
+        if self.counted_twice > 0 {
+            problems.push("requests were counted more than once".into());
+        }
+        if self.errors > 0 {
+            problems.push("a living gateway refused requests with known keys".into());
+        }
+        for phase in self.phases.iter().filter(|phase| phase.answered == 0) {
+            problems.push(format!("nothing was answered in \"{}\": it proves nothing", phase.name));
+        }
+        if self.slowest_start_seconds > START_MAX.as_secs_f64() {
+            problems.push(format!("a start took more than {START_MAX:?}"));
+        }
+        let lost = Lost { unanswered: self.commits_unanswered, unsent: self.commits_unsent };
+        if !self.tls && lost != LOST {
+            problems.push(format!(
+                "of the drain's COMMITs {} were to lose their answer and {} their way, and {} and \
+                 {} did: what becomes of an unknown COMMIT was not tried",
+                LOST.unanswered, LOST.unsent, lost.unanswered, lost.unsent
+            ));
+        }
+        problems
     }
 
     /// For people; the last line says what it is all about.
@@ -70,11 +112,22 @@ impl Report {
             writeln!(text, "{name:<28}{answered:>10}{errors:>8}{p50:>12}{p99:>12}")
                 .unwrap_or_default();
         }
-        let Self { answered, errors, kills, unanswered, counters, .. } = self;
+        let Self { answered, errors, kills, unanswered, counters, slowest_start_seconds, .. } =
+            self;
+        let commits = if self.tls {
+            "none in particular: under TLS they cannot be seen".to_owned()
+        } else {
+            format!(
+                "{} carried out and not answered, {} not arrived",
+                self.commits_unanswered, self.commits_unsent
+            )
+        };
         let mut lines = vec![
             String::new(),
             format!("answered          {answered} requests, {errors} errors"),
             format!("killed            {kills} times; {unanswered} requests found no gateway"),
+            format!("started again     in {slowest_start_seconds:.1} s at most"),
+            format!("COMMITs lost      {commits}"),
             format!(
                 "outage settled    {:.1} s after Postgres was back",
                 self.outage_settled_seconds
@@ -105,9 +158,15 @@ fn phase(name: &'static str, mut seen: Seen) -> Phase {
     }
 }
 
-/// When all was there, in time since the moments that count.
-pub(super) struct Settled {
+/// What was done, and how long it took.
+pub(super) struct Measured {
+    pub kills: u32,
+    pub slowest_start: Duration,
+    /// Unknown under TLS.
+    pub commits: Option<Lost>,
+    /// From Postgres' return to where all of the outage was there.
     pub outage: Duration,
+    /// From the last request to where all was.
     pub all: Duration,
 }
 
@@ -115,11 +174,11 @@ pub(super) struct Settled {
 pub(super) fn report(
     names: &[&'static str],
     outcome: Outcome,
-    kills: u32,
-    settled: &Settled,
+    measured: &Measured,
     (counters, verdict): (usize, Verdict),
 ) -> Report {
     let first_error = outcome.phases.iter().find_map(|seen| seen.first_error.clone());
+    let commits = measured.commits.unwrap_or_default();
     let mut seen = outcome.phases;
     seen.resize_with(names.len(), Seen::default);
     let phases: Vec<Phase> = names.iter().zip(seen).map(|(name, seen)| phase(name, seen)).collect();
@@ -128,10 +187,14 @@ pub(super) fn report(
         errors: phases.iter().map(|phase| phase.errors).sum(),
         phases,
         first_error,
-        kills,
+        kills: measured.kills,
+        slowest_start_seconds: measured.slowest_start.as_secs_f64(),
         unanswered: outcome.down,
-        outage_settled_seconds: settled.outage.as_secs_f64(),
-        settled_seconds: settled.all.as_secs_f64(),
+        tls: measured.commits.is_none(),
+        commits_unanswered: commits.unanswered,
+        commits_unsent: commits.unsent,
+        outage_settled_seconds: measured.outage.as_secs_f64(),
+        settled_seconds: measured.all.as_secs_f64(),
         counters,
         lost: verdict.lost,
         counted_twice: verdict.counted_twice,
@@ -274,20 +337,47 @@ mod tests {
 
     #[test]
     fn the_last_line_is_the_verdict() {
-        let settled = Settled { outage: Duration::from_millis(1234), all: Duration::ZERO };
-        let seen = Seen { micros: vec![3000, 1000, 2000], errors: 0, first_error: None };
-        let outcome = Outcome { phases: vec![seen], down: 4 };
-        let good = report(&["before", "cut"], outcome, 2, &settled, (8, verdict(0, 0)));
-        assert!(good.is_good());
+        let good = good();
+        assert!(good.is_good(), "{:?}", good.problems());
         assert!(good.text().ends_with("\nlost 0, counted twice 0\n"), "{}", good.text());
-        assert_eq!((good.answered, good.phases[0].p50_ms), (3, Some(2.0)));
-        assert_eq!(good.phases[1].p99_ms, None);
-        for bad in [
-            Report { lost: 1, ..good.clone() },
-            Report { counted_twice: 1, ..good.clone() },
-            Report { errors: 1, ..good },
+        assert_eq!((good.answered, good.phases[0].p50_ms), (4, Some(2.0)));
+    }
+
+    fn good() -> Report {
+        let second = Duration::from_secs(1);
+        let (slowest_start, commits) = (second, Some(LOST));
+        let measured =
+            Measured { kills: 2, slowest_start, commits, outage: second, all: Duration::ZERO };
+        let seen = |micros| Seen { micros, errors: 0, first_error: None };
+        let phases = vec![seen(vec![3000, 1000, 2000]), seen(vec![1000])];
+        let outcome = Outcome { phases, down: 4 };
+        report(&["before", "cut"], outcome, &measured, (8, verdict(0, 0)))
+    }
+
+    #[test]
+    fn a_drill_that_has_not_tried_everything_is_not_good() {
+        let mut silent = good();
+        silent.phases[1].answered = 0;
+        for (bad, why) in [
+            (Report { lost: 1, ..good() }, "are not in Postgres"),
+            (Report { counted_twice: 1, ..good() }, "more than once"),
+            (Report { errors: 1, ..good() }, "refused"),
+            (Report { slowest_start_seconds: 21.0, ..good() }, "a start took"),
+            (Report { commits_unanswered: 0, ..good() }, "was not tried"),
+            (Report { commits_unanswered: 1, ..good() }, "was not tried"),
+            (Report { commits_unsent: 0, ..good() }, "was not tried"),
+            (silent, "nothing was answered in \"cut\""),
         ] {
             assert!(!bad.is_good());
+            let problems = bad.problems();
+            assert!(problems.len() == 1 && problems[0].contains(why), "{problems:?}");
         }
+    }
+
+    #[test]
+    fn under_tls_no_commit_is_lost_and_the_report_says_so() {
+        let report = Report { tls: true, commits_unanswered: 0, commits_unsent: 0, ..good() };
+        assert!(report.is_good());
+        assert!(report.text().contains("COMMITs lost      none"), "{}", report.text());
     }
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use rustix::process::geteuid;
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::keeper::Keeper;
 use super::{Error, programs};
+use crate::entropy::SharedEntropy;
 
 /// Only whatever hangs takes longer to start.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -27,18 +28,25 @@ pub(super) struct Server {
     _keeper: Keeper,
     _dir: TempDir,
     port: u16,
+    /// Whoever is on this machine reaches the port, and a superuser runs programs.
+    password: String,
 }
 
 impl Server {
     /// Makes one and starts it; `path` is where programs are looked for first, like `PATH`.
-    pub async fn start(path: &str) -> Result<Self, Error> {
+    pub async fn start(path: &str, entropy: &SharedEntropy) -> Result<Self, Error> {
         let programs = programs::find(path).ok_or(Error::NoPostgres)?;
         let dir = tempfile::Builder::new().prefix("gatepost-drill-pg-").tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700))?;
         // Postgres refuses to run as root.
         let owner = if geteuid().is_root() { programs::someone_else() } else { None };
+        let password = password(entropy);
+        let told = dir.path().join("password");
+        fs::write(&told, &password)?;
+        fs::set_permissions(&told, fs::Permissions::from_mode(0o600))?;
         if let Some((uid, gid)) = owner {
             chown(dir.path(), Some(uid), Some(gid))?;
+            chown(&told, Some(uid), Some(gid))?;
         }
         let as_owner = |mut command: Command| {
             command.current_dir(dir.path()).env_clear().env("LC_ALL", "C").env("PATH", path);
@@ -48,14 +56,24 @@ impl Server {
             command
         };
         let data = dir.path().join("data");
-        let mut initdb = as_owner(Command::new(programs.join("initdb")));
-        initdb.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-N", "--no-locale"]);
-        let made = initdb.args(["-E", "UTF8"]).stdin(Stdio::null()).output()?;
-        if !made.status.success() {
-            return Err(Error::Failed(format!(
-                "initdb failed: {}",
-                String::from_utf8_lossy(&made.stderr).trim_end()
-            )));
+        let mut initdb = as_owner(Keeper::errand(dir.path(), &programs.join("initdb")));
+        initdb.arg("-D").arg(&data).args(["-U", "postgres", "-N", "--no-locale", "-E", "UTF8"]);
+        initdb.args(["-A", "scram-sha-256", "--pwfile"]).arg(&told);
+        let user = owner.map_or("this user".into(), |(uid, _)| format!("the user with id {uid}"));
+        let what =
+            format!("{} as {user} in {}", programs.join("initdb").display(), dir.path().display());
+        match Keeper::run(initdb) {
+            Ok(Output { status, .. }) if status.success() => {}
+            Ok(Output { stderr, .. }) => {
+                let said = String::from_utf8_lossy(&stderr);
+                return Err(Error::Failed(format!("{what} failed: {}", said.trim_end())));
+            }
+            Err(error) => {
+                return Err(Error::Failed(format!(
+                    "{what} cannot be started: {error}; where that user may not go into the \
+                     directories above, set TMPDIR to one that everybody may go into"
+                )));
+            }
         }
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let program = programs.join("postgres");
@@ -65,13 +83,14 @@ impl Server {
             command.args(["-c", setting]);
         }
         command.stderr(fs::File::create(dir.path().join("log"))?);
-        let server = Self { _keeper: Keeper::start(command, STOP)?, _dir: dir, port };
+        let server = Self { _keeper: Keeper::start(command, STOP)?, _dir: dir, port, password };
         server.is_ready(&data).await?;
         Ok(server)
     }
 
     pub fn url(&self) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", self.port)
+        let Self { port, password, .. } = self;
+        format!("postgres://postgres:{password}@127.0.0.1:{port}/postgres?sslmode=disable")
     }
 
     /// Line 8 of the pid file says how far it is.
@@ -87,4 +106,11 @@ impl Server {
         let log = fs::read_to_string(self._dir.path().join("log")).unwrap_or_default();
         Err(Error::Failed(format!("the throw-away Postgres does not start: {}", log.trim_end())))
     }
+}
+
+/// 122 random bits.
+fn password(entropy: &SharedEntropy) -> String {
+    let mut random = [0; 16];
+    entropy.fill(&mut random);
+    uuid::Builder::from_random_bytes(random).into_uuid().simple().to_string()
 }

@@ -40,6 +40,11 @@ impl<R: Read> Reader<R> {
         Self { from, state: State::Greeting, prepared: HashMap::new() }
     }
 
+    /// Whether all that comes is under TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.state == State::Encrypted
+    }
+
     /// # Errors
     /// At the end of the connection, and where a message is too long to be one.
     pub fn next(&mut self) -> io::Result<Message> {
@@ -152,5 +157,20 @@ mod tests {
             let bytes = [&greeting[..], b"Q", &length.to_be_bytes()].concat();
             assert_eq!(read(&bytes).0, greeting);
         }
+    }
+
+    #[test]
+    fn any_bytes_pass_as_they_came() {
+        let good = [
+            message(b"", b"\0\x03\0\0user\0postgres\0\0"),
+            message(b"Q", b"BEGIN READ ONLY\0"),
+            message(b"P", b"one\0COMMIT\0\0\0"),
+            message(b"B", b"\0one\0\0\0\0\0\0\0"),
+        ];
+        let good = [good.concat(), message(b"", &SSL_REQUEST.to_be_bytes())];
+        crate::fuzz::each("Postgres' wire", &good, |bytes| {
+            let (passed, _) = read(bytes);
+            assert!(bytes.starts_with(&passed));
+        });
     }
 }

@@ -1,5 +1,7 @@
 //! `gatepost drill`, as anybody would run it, and whether it can fail.
 
+mod server;
+
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -7,7 +9,9 @@ use serde_json::Value;
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::support::cluster::Cluster;
+use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::gateway::until;
+use crate::support::tls::Pair;
 
 fn drill(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
@@ -37,6 +41,20 @@ async fn a_drill_of_twenty_seconds_loses_nothing_and_counts_nothing_twice() {
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     assert_eq!(stdout.lines().last(), Some("lost 0, counted twice 0"), "{stdout}");
     assert!(stdout.contains(" requests, 0 errors\n"), "{stdout}");
+    let commits = "COMMITs lost      2 carried out and not answered, 1 not arrived\n";
+    assert!(stdout.contains(commits), "{stdout}");
+}
+
+/// Under load there is always something that waits, where Postgres is further away than here.
+#[tokio::test]
+async fn a_server_that_is_not_near_is_no_trouble() {
+    let cluster = Cluster::dedicated();
+    let server = cluster.url("postgres");
+    let line = FaultProxy::new(&server);
+    line.set(Fault::Delay(Duration::from_millis(2)));
+    let args = ["--seconds", "6", "--database-url", &line.url(&server)];
+    let (code, stdout, stderr) = run(&args).await;
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
 }
 
 #[tokio::test]
@@ -55,7 +73,30 @@ async fn on_a_server_that_is_named_it_leaves_nothing_and_tells_each_phase() {
     }
     assert_eq!((&report["kills"], &report["counters"]), (&2.into(), &32.into()));
     assert_eq!((&report["lost"], &report["counted_twice"]), (&0.into(), &0.into()));
+    let commits = (&report["commits_unanswered"], &report["commits_unsent"]);
+    assert_eq!((commits, &report["tls"]), ((&2.into(), &1.into()), &false.into()));
     assert_eq!(left(&server).await, Vec::<String>::new());
+}
+
+/// A proxy sees no COMMIT under TLS, and does not say that it has lost one.
+#[tokio::test]
+async fn under_tls_it_says_that_no_commit_was_lost() {
+    let cluster = Cluster::dedicated();
+    let (pair, _) = Pair::new();
+    cluster.give(&pair.cert(), "server.crt");
+    cluster.give(&pair.key(), "server.key");
+    let mut conn = PgConnection::connect(&cluster.url("postgres")).await.unwrap();
+    for sql in ["ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()"] {
+        conn.execute(sql).await.unwrap();
+    }
+    let server = format!("{}?sslmode=require", cluster.url("postgres"));
+    until("it speaks TLS", async || PgConnection::connect(&server).await.is_ok()).await;
+    let args = ["--seconds", "5", "--output", "json", "--database-url", &server];
+    let (code, stdout, stderr) = run(&args).await;
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let report: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["tls"], &report["commits_unanswered"]), (&true.into(), &0.into()));
+    assert_eq!((&report["lost"], &report["counted_twice"]), (&0.into(), &0.into()));
 }
 
 /// The comparison looks at what Postgres says: a trigger takes one request of each row and adds a

@@ -9,12 +9,13 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use gatepost::drill::programs;
+use gatepost::entropy::{Entropy, SystemEntropy};
 
 use super::database::{self, Database, TEMPLATE};
 
@@ -43,6 +44,8 @@ pub struct Cluster {
     dir: PathBuf,
     port: u16,
     owner: Option<(u32, u32)>,
+    /// Whoever is on this machine reaches the port, and a superuser runs programs.
+    password: String,
     fsync: bool,
     running: Mutex<Option<Running>>,
 }
@@ -71,7 +74,9 @@ impl Cluster {
         }
         let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
         let port = port.expect("a free port").port();
-        let cluster = Self { dir, port, owner, fsync, running: Mutex::new(None) };
+        let running = Mutex::new(None);
+        let password = password();
+        let cluster = Self { dir, port, owner, password, fsync, running };
         cluster.init();
         cluster.start();
         database::make_template(&cluster.url("postgres"), &cluster.url(TEMPLATE));
@@ -80,13 +85,13 @@ impl Cluster {
 
     /// Over TCP, to the database `name`.
     pub fn url(&self, name: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{name}", self.port)
+        format!("postgres://postgres:{}@127.0.0.1:{}/{name}", self.password, self.port)
     }
 
     /// Over the Unix socket, to the database `name`.
     pub fn socket_url(&self, name: &str) -> String {
-        let dir = self.dir.display();
-        format!("postgres://postgres@localhost:{}/{name}?host={dir}", self.port)
+        let Self { dir, port, password, .. } = self;
+        format!("postgres://postgres:{password}@localhost:{port}/{name}?host={}", dir.display())
     }
 
     /// A database of its own, migrated.
@@ -136,6 +141,16 @@ impl Cluster {
         self.signal("-CONT");
     }
 
+    /// Copies a file into its data directory, for its owner alone.
+    pub fn give(&self, from: &Path, name: &str) {
+        let to = self.data().join(name);
+        fs::copy(from, &to).expect("a file");
+        fs::set_permissions(&to, fs::Permissions::from_mode(0o600)).expect("its owner's only");
+        if let Some((uid, gid)) = self.owner {
+            chown(&to, Some(uid), Some(gid)).expect("root may give it away");
+        }
+    }
+
     fn end(&self, how: Option<&str>) {
         let Some(mut running) = self.running.lock().expect("no panic").take() else { return };
         if let Some(how) = how {
@@ -165,8 +180,16 @@ impl Cluster {
     }
 
     fn init(&self) {
+        let told = self.dir.join("password");
+        fs::write(&told, &self.password).expect("a file");
+        if let Some((uid, gid)) = self.owner {
+            chown(&told, Some(uid), Some(gid)).expect("root may give it away");
+        }
         let mut initdb = self.command(binary("initdb"));
-        initdb.arg("-D").arg(self.data()).args(["-U", "postgres", "-A", "trust", "-N"]);
+        // In clear text, over this machine's own wire: many connections are made, and a debug build
+        // takes long for what SCRAM asks of it.
+        initdb.arg("-D").arg(self.data()).args(["-U", "postgres", "-A", "password", "-N"]);
+        initdb.arg("--pwfile").arg(told);
         let done = initdb.args(["--no-locale", "-E", "UTF8"]).output().expect("initdb");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
@@ -206,6 +229,12 @@ impl Drop for Cluster {
             fs::remove_dir_all(&self.dir).expect("what was made can be removed");
         }
     }
+}
+
+fn password() -> String {
+    let mut random = [0; 16];
+    SystemEntropy::new().fill(&mut random);
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The server that all tests share.
