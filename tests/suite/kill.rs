@@ -1,5 +1,5 @@
 //! `kill -9` of the real program at random moments, under load, through outages of Postgres: the
-//! law of the journal, key by key.
+//! law of the journal, key by key, again after every ten rounds.
 //!
 //! 25 rounds in each commit mode; 500 with `GATEPOST_LONG=1`, or as many as `GATEPOST_ROUNDS` says.
 //! `GATEPOST_SEED` repeats the choices of a run; what the operating system does in between is not
@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use tokio::task::JoinSet;
@@ -16,18 +16,27 @@ use tokio::task::JoinSet;
 use crate::support::database::Database;
 use crate::support::dice::{Dice, long, setting};
 use crate::support::fault_proxy::{Fault, FaultProxy};
-use crate::support::gateway::{Gateway, Made};
+use crate::support::gateway::{Gateway, Made, until};
 
 const KEYS: usize = 4;
 const CALLERS: usize = 6;
 
+/// Rounds from one comparison to the next: what was sent and not answered is all that may be
+/// counted or not, and of many rounds that would be much.
+const COMPARED: u32 = 10;
+
+/// Whoever takes longer to start is not well, on any machine. On one that is idle it is a tenth of
+/// the two seconds that are promised.
+const START_MAX: Duration = Duration::from_secs(20);
+
 fn any_fault(dice: &Dice) -> Fault {
-    match dice.below(8) {
+    match dice.below(9) {
         0 => Fault::Cut,
         1 => Fault::BlackHole,
         2 => Fault::CutBeforeCommit,
         3 => Fault::CutAfterCommit,
-        4 => Fault::Delay(Duration::from_millis(20)),
+        4 => Fault::FreezeAfterCommit,
+        5 => Fault::Delay(Duration::from_millis(20)),
         _ => Fault::None,
     }
 }
@@ -68,6 +77,10 @@ struct Scene {
     gateway: Gateway,
     keys: Arc<Vec<Known>>,
     dice: Dice,
+    /// The longest that a start took.
+    slowest: Duration,
+    /// What was durable, in Postgres and sent when it was compared last, by key.
+    compared: Vec<[u64; 3]>,
 }
 
 /// Callers at work.
@@ -105,7 +118,15 @@ impl Scene {
             keys.push(Known { made, sent, answered, drained });
         }
         gateway.kill9();
-        Self { db, line, gateway, keys: Arc::new(keys), dice: Dice::new() }
+        let (slowest, compared) = (Duration::ZERO, vec![[0; 3]; KEYS]);
+        Self { db, line, gateway, keys: Arc::new(keys), dice: Dice::new(), slowest, compared }
+    }
+
+    async fn start(&mut self) {
+        let begin = Instant::now();
+        self.gateway.start().await;
+        self.slowest = self.slowest.max(begin.elapsed());
+        assert!(begin.elapsed() < START_MAX, "it starts in {:?}", begin.elapsed());
     }
 
     /// Callers that ask as fast as they are answered, until told to stop or the gateway is gone.
@@ -137,14 +158,18 @@ impl Scene {
             let moment = self.dice.millis(100);
             return self.gateway.start_and_kill9_after(moment).await;
         }
-        self.gateway.start().await;
+        self.start().await;
         let at_first: Vec<_> = self.keys.iter().map(|known| known.counts().0).collect();
         let load = self.load();
         for _ in 0..self.dice.below(4) {
             tokio::time::sleep(self.dice.millis(100)).await;
             match self.dice.below(4) {
                 0 => self.acknowledge(&at_first).await,
-                1 => self.doubt(&at_first).await,
+                1 => {
+                    let carried_out = self.dice.one_in(2);
+                    let (before, after) = (Fault::CutBeforeCommit, Fault::CutAfterCommit);
+                    self.doubt(if carried_out { after } else { before }, &at_first).await;
+                }
                 _ => self.line.set(any_fault(&self.dice)),
             }
         }
@@ -156,12 +181,31 @@ impl Scene {
 
     /// A COMMIT whose fate the gateway cannot know, and then the chance to send again what it must
     /// not.
-    async fn doubt(&self, at_first: &[u64]) {
+    async fn doubt(&self, fault: Fault, at_first: &[u64]) {
         self.acknowledge(at_first).await;
-        let carried_out = self.dice.one_in(2);
-        self.line.set(if carried_out { Fault::CutAfterCommit } else { Fault::CutBeforeCommit });
-        self.drain().await;
+        let before = self.line.lost();
+        self.line.set(fault);
+        until("a COMMIT is lost", async || {
+            self.drain().await;
+            self.line.lost() != before
+        })
+        .await;
         self.acknowledge(at_first).await;
+    }
+
+    /// The law, of what came since it was looked at last. All is in Postgres, and nobody asks.
+    async fn compare(&mut self, strict: bool) -> HashMap<String, u64> {
+        let applied = self.settled().await;
+        for (known, compared) in self.keys.iter().zip(&mut self.compared) {
+            let (_, issued) = known.counts();
+            let now =
+                [known.durable(strict), applied.get(&known.made.id).copied().unwrap_or(0), issued];
+            let [durable, applied, issued] = [0, 1, 2].map(|at| now[at] - compared[at]);
+            let law = format!("durable {durable} ≤ applied {applied} ≤ issued {issued}");
+            assert!(durable <= applied && applied <= issued, "{law}, key {}", known.made.id);
+            *compared = now;
+        }
+        applied
     }
 
     /// Whether everything that was recorded before is in Postgres now.
@@ -206,10 +250,15 @@ impl Scene {
     /// Heals the line, starts once more, and drains.
     async fn settled(&mut self) -> HashMap<String, u64> {
         self.line.set(Fault::None);
-        self.gateway.start().await;
+        self.start().await;
         self.gateway.drain().await;
         self.applied().await
     }
+}
+
+#[expect(clippy::print_stderr, reason = "the figures of a long run are kept")]
+fn say(line: &str) {
+    eprintln!("kill: {line}");
 }
 
 fn rounds() -> u32 {
@@ -218,18 +267,32 @@ fn rounds() -> u32 {
 
 async fn the_law_holds(commit: &str, strict: bool) {
     let mut scene = Scene::new(commit).await;
-    for _ in 0..rounds() {
+    let begin = Instant::now();
+    for round in 1..=rounds() {
         scene.round().await;
+        if round % COMPARED == 0 {
+            scene.compare(strict).await;
+            scene.gateway.kill9();
+        }
     }
-    let before = scene.settled().await;
-    for known in &*scene.keys {
-        let (answered, issued) = known.counts();
-        let durable = known.durable(strict);
-        let applied = before.get(&known.made.id).copied().unwrap_or(0);
-        let law = format!("durable {durable} ≤ applied {applied} ≤ issued {issued}");
-        assert!(answered > 0, "no load");
-        assert!(durable <= applied && applied <= issued, "{law}, key {}", known.made.id);
+    // One of each kind at least, whatever the dice have said.
+    scene.start().await;
+    let at_first: Vec<_> = scene.keys.iter().map(|known| known.counts().0).collect();
+    let load = scene.load();
+    for fault in [Fault::CutBeforeCommit, Fault::CutAfterCommit] {
+        scene.doubt(fault, &at_first).await;
     }
+    scene.gateway.kill9();
+    load.ended().await;
+    scene.keys.iter().for_each(Known::next_round);
+    let before = scene.compare(strict).await;
+    assert!(scene.keys.iter().all(|known| known.counts().0 > 0), "no load");
+    let (lost, slowest, took) = (scene.line.lost(), scene.slowest, begin.elapsed());
+    say(&format!(
+        "{commit}: {} rounds in {took:.0?}, the slowest start {slowest:.1?}, {lost:?}",
+        rounds()
+    ));
+    assert!(lost.unanswered > 0 && lost.unsent > 0, "{lost:?}");
 
     // No crash: to the last one, in both modes.
     let at_first: Vec<_> = scene.keys.iter().map(Known::counts).collect();
