@@ -2,6 +2,9 @@
 //! counters, a process that runs out of descriptors, an orderly end without Postgres.
 //! docs/evidence.md lists all 25 kinds.
 
+mod dropped;
+mod rows;
+
 use std::collections::HashMap;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -172,6 +175,7 @@ async fn an_orderly_end_without_postgres_loses_nothing_and_no_secret_is_on_disk_
     let db = Database::new().await;
     let line = FaultProxy::new(&db.url);
     let url = line.url(&db.url).replace("postgres@", &format!("postgres:{PASSWORD}@"));
+    let password = url.split_once('@').and_then(|(before, _)| before.rsplit(':').next()).unwrap();
     let mut gateway = Gateway::new(Some(&url), SETTINGS);
     gateway.start_ready().await;
     let keys = keys(&gateway).await;
@@ -182,7 +186,7 @@ async fn an_orderly_end_without_postgres_loses_nothing_and_no_secret_is_on_disk_
     let passed = load.end().await;
     gateway.terminate().await;
 
-    let secrets = keys.iter().map(|key| key.key.as_str()).chain([PASSWORD]);
+    let secrets = keys.iter().map(|key| key.key.as_str()).chain([password]);
     let secrets: Vec<&str> = secrets.collect();
     walk(&gateway.data_dir(), &mut |path, mode| {
         let most = if path.is_dir() { 0o700 } else { 0o600 };
