@@ -14,6 +14,9 @@ pub mod disk;
 pub mod drainer;
 pub mod drill;
 pub mod entropy;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "how long a test goes on is no product's time")]
+mod fuzz;
 pub mod gateway;
 pub mod journal;
 pub mod metrics;

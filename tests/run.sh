@@ -79,6 +79,19 @@ needs() {
   find_program haproxy
 }
 
+# Each reader of bytes from disk or network for a minute: all of them by changes to good inputs, and
+# those that another crate can reach by coverage too, where cargo-fuzz and nightly are.
+fuzz() {
+  local target
+  GATEPOST_FUZZ_SECONDS=60 cargo test --lib -- any_bytes_ --nocapture
+  GATEPOST_FUZZ_SECONDS=60 cargo test --test suite -- fuzz::no_ --nocapture
+  if cargo +nightly fuzz --version >/dev/null 2>&1; then
+    for target in fuzz/fuzz_targets/*.rs; do
+      cargo +nightly fuzz run "$(basename "$target" .rs)" -- -max_total_time=60 -malloc_limit_mb=1
+    done
+  fi
+}
+
 rustdoc() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps; }
 
 step "what the tests need" needs
@@ -95,3 +108,6 @@ if grep -rqE '^ *//[/!] ```' src; then
 fi
 step "tidy" cargo test --test tidy
 step "suite" cargo test --test suite
+if [ "${GATEPOST_LONG-}" = 1 ]; then
+  step "hostile bytes, a minute each" fuzz
+fi

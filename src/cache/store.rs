@@ -378,3 +378,6 @@ impl Store {
         guarded(|| self.db.flush()).expect("writable");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -24,3 +24,21 @@ pub fn write(data: &Path, believed: Believed) -> io::Result<()> {
     let text = format!("{} {}\n", believed.now.0, believed.since.0);
     disk::write_whole(&data.join(FILE), text.as_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_are_what_was_believed_or_nothing() {
+        let dir = tempfile::TempDir::new().expect("temporary directory");
+        let good = ["1700000000000000 1690000000000000\n", "-1 9223372036854775807"];
+        crate::fuzz::each("calendar", &good.map(|text| text.as_bytes().to_vec()), |bytes| {
+            std::fs::write(dir.path().join(FILE), bytes).expect("writable");
+            let Some(believed) = read(dir.path()) else { return };
+            write(dir.path(), believed).expect("writable");
+            let again = read(dir.path()).expect("it was written just now");
+            assert_eq!((again.now, again.since), (believed.now, believed.since));
+        });
+    }
+}

@@ -150,4 +150,25 @@ mod tests {
         }
         journal.shutdown().expect("a working disk");
     }
+
+    #[test]
+    fn any_bytes_are_remembered_or_forgotten() {
+        let Removed { stream, last_seq, tally, .. } = removed(1);
+        let record = Record { lane: 1, stream: stream.into_bytes(), last_seq, tally };
+        let frame = codec::seal(Kind::Removed, VERSION, &record).expect("small");
+        let payload = codec::payload(Kind::Removed, VERSION, &frame).expect("whole").to_vec();
+        let file = |frame: &[u8]| {
+            let length = u32::try_from(frame.len()).expect("a frame is short").to_le_bytes();
+            [&length[..], frame].concat()
+        };
+        crate::fuzz::each("removed", &[file(&frame).repeat(3), payload], |bytes| {
+            assert!(read(bytes).0.len() * LENGTH <= bytes.len());
+            let Some(frame) = crate::fuzz::framed(Kind::Removed, VERSION, bytes) else { return };
+            let (all, whole) = read(&file(&frame));
+            assert_eq!(all.len(), usize::from(whole));
+            for removed in all {
+                let _facts = (removed.tally.at_least(u64::MAX), removed.tally.at(removed.last_seq));
+            }
+        });
+    }
 }

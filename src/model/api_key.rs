@@ -161,4 +161,20 @@ mod tests {
     fn debug_does_not_show_the_secret() {
         assert_eq!(format!("{:?}", key()), "ApiKey(gp_live_…)");
     }
+
+    #[test]
+    fn any_bytes_are_a_key_as_it_is_made_or_none() {
+        let good = [key().reveal().as_bytes().to_vec(), b"gp_test_".to_vec()];
+        crate::fuzz::each("API key", &good, |bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            // The check characters would stop nearly every input: they are made right, too.
+            let made = text.get(..text.len().saturating_sub(CHECK_CHARS)).unwrap_or_default();
+            let check = check_chars(made.as_bytes()).map(char::from);
+            for text in [text.to_owned(), made.chars().chain(check).collect()] {
+                let Some(key) = ApiKey::parse(&text) else { continue };
+                assert!(text.starts_with(key.prefix()) && text.ends_with(key.last4()));
+                assert!(text.len() <= 3 + ENV_MAX + 1 + RANDOM_CHARS + CHECK_CHARS, "{text}");
+            }
+        });
+    }
 }

@@ -244,4 +244,28 @@ mod tests {
         assert_eq!(address("[::1]:80"), "::1".parse().ok());
         assert_eq!(address("_hidden"), None);
     }
+
+    #[test]
+    fn any_bytes_are_carried_on_so_that_they_can_be_read() {
+        let good =
+            CLAIMS.map(|(name, value)| format!("{name}: {value}\nforwarded: a=b").into_bytes());
+        crate::fuzz::each("forwarded", &good, |bytes| {
+            for forwarding in [Forwarding::XForwarded, Forwarding::Rfc7239, Forwarding::Both] {
+                let mut headers = crate::fuzz::fields(bytes);
+                let origin = Origin {
+                    peer: "192.0.2.7".parse().expect("an address"),
+                    secure: true,
+                    trusted: true,
+                    host: Some(HeaderValue::from_static("api.example:8443")),
+                    additions: Arc::new([]),
+                    forwarding,
+                };
+                tell(&mut headers, &origin);
+                assert!(headers.get_all(FORWARDED).iter().count() <= 1);
+                let Some(line) = headers.get(FORWARDED) else { continue };
+                let line = line.to_str().expect("it was written as text");
+                assert_eq!(senders(line).expect("a list").last(), Some(&"192.0.2.7"), "{line}");
+            }
+        });
+    }
 }

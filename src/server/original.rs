@@ -223,4 +223,30 @@ mod tests {
         let twice = headers(&[("host", "a"), ("host", "b")]);
         assert!(host(&Uri::from_static("/"), &twice).is_err());
     }
+
+    #[test]
+    fn any_bytes_are_a_request_behind_another_or_refused() {
+        let good = [
+            "x-forwarded-method: GET\nx-forwarded-host: a.example:8443\nx-forwarded-uri: /a?b=c",
+            "x-original-method: PUT\nx-original-url: https://a.example/b/c?d\nx-original-uri: /b/c",
+            "host: a.example\ncontent-length: 5",
+        ];
+        crate::fuzz::each("original", &good.map(|text| text.as_bytes().to_vec()), |bytes| {
+            let headers = crate::fuzz::fields(bytes);
+            for read in [forward_auth, auth_request] {
+                let Ok(Some(original)) = read(&headers) else { continue };
+                assert!(original.host.is_none_or(is_host));
+                assert!(!original.path.contains(['?', '#']));
+            }
+            let target = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+            let Ok(uri) = Uri::try_from(target) else { return };
+            let mut request = axum::http::Request::builder().uri(uri).body(()).expect("a request");
+            *request.headers_mut() = headers;
+            let (parts, ()) = request.into_parts();
+            let _named = names_its_host(&parts);
+            if let Ok(original) = ext_authz(&parts, "/authz/ext-authz") {
+                assert!(original.host.is_none_or(is_host) && !original.path.is_empty());
+            }
+        });
+    }
 }

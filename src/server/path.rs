@@ -184,4 +184,19 @@ mod tests {
         assert_eq!(text("caf%C3%A9").as_deref(), Some("café"));
         assert_eq!(text("%ff"), None);
     }
+
+    #[test]
+    fn any_bytes_are_a_path_that_all_read_alike_or_refused() {
+        let good = ["/rest/v1/orders", "/a%2Db/c%20d/", "/%c3%a4/.well-known/x;y", "/"];
+        crate::fuzz::each("path", &good.map(|text| text.as_bytes().to_vec()), |bytes| {
+            let Ok(raw) = std::str::from_utf8(bytes) else { return };
+            let Ok(segments) = segments(raw) else { return };
+            for segment in segments {
+                let text = text(segment).expect("it was checked");
+                assert!(!matches!(&*text, "." | ".."), "{raw:?}");
+                assert!(!text.contains(['/', '\\', ';', '\0']), "{raw:?}");
+                assert!(reads_as(segment, &text), "{raw:?}");
+            }
+        });
+    }
 }

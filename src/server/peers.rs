@@ -160,4 +160,24 @@ mod tests {
         assert!(trusted().peer(&extensions).trusted);
         assert!(!trusted().peer(&Extensions::new()).trusted);
     }
+
+    #[test]
+    fn any_bytes_name_a_client_or_nobody_and_never_of_a_stranger() {
+        let good = [
+            "x-forwarded-for: 127.0.0.1, 203.0.113.5\nx-forwarded-for: [2001:db8::1]:80",
+            "forwarded: for=127.0.0.1, for=\"[2001:db8::1]:80\";proto=http\nforwarded: For=10.0.0.3",
+        ];
+        let reads = [Forwarding::XForwarded, Forwarding::Rfc7239, Forwarding::Both];
+        let reads = reads.map(|forwarding| Trusted { forwarding, ..trusted() });
+        crate::fuzz::each("peers", &good.map(|text| text.as_bytes().to_vec()), |bytes| {
+            let headers = crate::fuzz::fields(bytes);
+            for trusted in &reads {
+                let ip = "192.0.2.1".parse().expect("an address");
+                let mut peer = Peer { ip, trusted: false, secure: false };
+                assert_eq!(trusted.client(peer, &headers), Some(ip), "nobody asks a stranger");
+                peer.trusted = true;
+                let _client = trusted.client(peer, &headers);
+            }
+        });
+    }
 }

@@ -120,4 +120,22 @@ mod tests {
             assert!(trace.is_some() && left.len() == 1, "{state}");
         }
     }
+
+    #[test]
+    fn any_bytes_are_a_trace_or_go() {
+        let good = [
+            format!("traceparent: {GOOD}\ntracestate: a=b,c=d"),
+            format!("traceparent: cc{}-what-comes", &GOOD[2..]),
+        ];
+        crate::fuzz::each("trace", &good.map(String::into_bytes), |bytes| {
+            let mut headers = crate::fuzz::fields(bytes);
+            let trace = clean(&mut headers);
+            assert_eq!(trace.is_some(), headers.contains_key(TRACEPARENT));
+            assert!(trace.is_some() || !headers.contains_key(TRACESTATE));
+            if let Some(trace) = trace {
+                assert_eq!(trace.as_str().len(), 32);
+                assert!(trace.as_str().bytes().all(|digit| digit.is_ascii_hexdigit()));
+            }
+        });
+    }
 }

@@ -227,4 +227,19 @@ mod tests {
         assert_eq!(start, r#"{"valid":false,"code":"invalid_credential""#);
         assert_eq!(rest, r#","client":null,"key_id":null,"scopes":[]}"#);
     }
+
+    #[test]
+    fn any_bytes_are_a_question_of_names_or_refused() {
+        let good = [
+            r#"{"key":"k","table":"orders","operation":"read","scopes":["a"],"cost":3}"#,
+            r#"{"key":"gp_live_","ip":"2001:db8::1","explain":true}"#,
+        ];
+        crate::fuzz::each("verify", &good.map(|text| text.as_bytes().to_vec()), |bytes| {
+            let Ok(question) = Question::parse(bytes) else { return };
+            let target = question.target();
+            assert!(target.table.is_empty() || is_name(&target.table));
+            assert!(is_name(&target.operation));
+            assert!(question.ask(&target).cost > 0);
+        });
+    }
 }

@@ -295,4 +295,18 @@ mod tests {
         assert!(grace.keep(later(541)).is_err());
         assert!(grace.holds(wall(540), later(542)), "a failing disk stops nothing");
     }
+
+    #[test]
+    fn any_bytes_are_a_moment_or_a_lost_file() {
+        let bench = Bench::new();
+        let good = ["1700000000000000\n", "-9223372036854775808", "9223372036854775807"];
+        crate::fuzz::each("grace", &good.map(|text| text.as_bytes().to_vec()), |bytes| {
+            std::fs::write(bench.0.path().join(FILE), bytes).expect("writable");
+            let grace = bench.life(1000);
+            assert!(grace.holds(wall(999), at(1001)), "it was over by no clock");
+            for moment in [Timestamp::NEG_INFINITY, Timestamp(i64::MAX)] {
+                let _holds = grace.holds(moment, at(2000));
+            }
+        });
+    }
 }

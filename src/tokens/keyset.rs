@@ -228,3 +228,32 @@ fn items(
     items.sort_by_key(|item| item.created_at);
     Ok(items)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::entropy::SeededEntropy;
+
+    #[test]
+    fn any_bytes_are_a_key_set_that_is_written_as_it_was_read_or_none() {
+        let entropy: SharedEntropy = Arc::new(SeededEntropy::new(1));
+        let made = KeySet::generate(&entropy, Timestamp(1_700_000_000_000_000));
+        let more = made.rotate(&entropy, Timestamp(1_700_000_001_000_000), Duration::from_secs(9));
+        let good =
+            [made, more.expect("few")].map(|set| set.to_json().expose_secret().as_bytes().to_vec());
+        crate::fuzz::each("key set", &good, |bytes| {
+            let Ok(text) = std::str::from_utf8(bytes) else { return };
+            let Ok(set) = KeySet::parse(text) else { return };
+            for items in [&set.secrets, &set.signing] {
+                assert!((1..=EACH_MAX).contains(&items.len()));
+            }
+            let written = set.to_json();
+            let again = KeySet::parse(written.expose_secret()).expect("it was written just now");
+            assert_eq!(again.to_json().expose_secret(), written.expose_secret());
+        });
+    }
+}

@@ -1,16 +1,17 @@
-//! The fuzz targets' inputs in the ordinary run: the kept corpus, and changes to it, by seed. And
-//! once more in a process of their own, which may take little memory beside them.
+//! The fuzz targets' inputs in the ordinary run: the kept corpus, and changes to it, by seed
+//! (`fuzz/bytes.rs`). And once more in a process of their own, which may take little memory beside
+//! them. Readers that only this crate's own tests reach have theirs beside the code: `any_bytes_…`.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 
-use gatepost::entropy::{Entropy, SeededEntropy};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 #[path = "../../fuzz/inputs/access.rs"]
 mod access;
+#[path = "../../fuzz/bytes.rs"]
+mod bytes;
 #[path = "../../fuzz/inputs/chunk.rs"]
 mod chunk;
 #[path = "../../fuzz/inputs/frame.rs"]
@@ -20,41 +21,14 @@ mod policy;
 #[path = "../../fuzz/inputs/refresh.rs"]
 mod refresh;
 
-/// Changed inputs of each file.
-const CHANGED: usize = 500;
-
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let files = fs::read_dir(dir).expect("the corpus is part of the repository");
-    let files: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+    let mut files: Vec<_> = files.map(|file| fs::read(file.unwrap().path()).unwrap()).collect();
+    // The same changes with the same seed.
+    files.sort();
     assert!(files.len() >= 3, "{} files", files.len());
     files
-}
-
-fn number(entropy: &dyn Entropy, below: usize) -> usize {
-    let mut bytes = [0; 4];
-    entropy.fill(&mut bytes);
-    u32::from_le_bytes(bytes) as usize % below.max(1)
-}
-
-/// A few bytes changed, put in, taken out, or taken from another input.
-fn changed(entropy: &dyn Entropy, from: &[u8], other: &[u8]) -> Vec<u8> {
-    let mut bytes = from.to_vec();
-    for _ in 0..=number(entropy, 4) {
-        let at = number(entropy, bytes.len());
-        match number(entropy, 5) {
-            0 if !bytes.is_empty() => bytes[at] ^= 1 << number(entropy, 8),
-            1 if !bytes.is_empty() => bytes[at] = [0, 0x7f, 0xfb, 0xfd, 0xff][number(entropy, 5)],
-            2 => bytes.insert(at, [0, 0xf0, 0xfb, 0xff][number(entropy, 4)]),
-            3 => bytes.truncate(at),
-            _ => {
-                let start = number(entropy, other.len());
-                bytes.truncate(at);
-                bytes.extend_from_slice(&other[start..]);
-            }
-        }
-    }
-    bytes
 }
 
 /// Set for the process that has little memory: how much more than it has when the inputs begin, in
@@ -72,15 +46,9 @@ fn bound_memory() {
 }
 
 fn run(target: &str, input: fn(&[u8])) {
-    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(7));
     let corpus = corpus(target);
     bound_memory();
-    for (at, file) in corpus.iter().enumerate() {
-        input(file);
-        for _ in 0..CHANGED {
-            input(&changed(&*entropy, file, &corpus[(at + 1) % corpus.len()]));
-        }
-    }
+    bytes::each(target, &corpus, input);
 }
 
 #[test]
@@ -118,6 +86,7 @@ fn what_is_allocated_is_bounded_by_the_input() {
         let mut own = Command::new(std::env::current_exe().unwrap());
         own.arg(format!("fuzz::{name}")).arg("--test-threads=1").env(BOUND, (4 << 20).to_string());
         own.env("MALLOC_ARENA_MAX", "1").env("MALLOC_MMAP_THRESHOLD_", "65536");
+        own.env_remove("GATEPOST_FUZZ_SECONDS");
         let ran = own.output().unwrap();
         let said = String::from_utf8_lossy(&ran.stdout);
         let why = String::from_utf8_lossy(&ran.stderr);

@@ -146,3 +146,22 @@ impl Store {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bytes_are_a_slot_or_none() {
+        let told = slot(&Synced { number: 3, denied: 7 }).expect("small");
+        let payload = codec::payload(Kind::Meta, VERSION, &told[2..]).expect("whole").to_vec();
+        crate::fuzz::each("synced", &[told, payload], |bytes| {
+            let _told = read_slot(bytes);
+            let Some(frame) = crate::fuzz::framed(Kind::Meta, VERSION, bytes) else { return };
+            let Ok(length) = u16::try_from(frame.len()) else { return };
+            if let Some(told) = read_slot(&[&length.to_le_bytes()[..], &frame].concat()) {
+                assert_eq!(read_slot(&slot(&told).expect("small")), Some(told));
+            }
+        });
+    }
+}

@@ -186,4 +186,21 @@ mod tests {
         fs::remove_file(dir.path().join(NAMES[0])).expect("there");
         assert!(!exist(dir.path()) && matches!(read(dir.path(), stream), Ok(None)));
     }
+
+    #[test]
+    fn any_bytes_name_no_more_sources_than_they_hold() {
+        let dir = TempDir::new().expect("temporary directory");
+        let stream = Uuid::from_u128(1);
+        write(dir.path(), stream, &list(3)).expect("writable");
+        let file = fs::read(dir.path().join(NAMES[0])).expect("there");
+        let part = codec::payload(Kind::Sources, VERSION, &file[4..]).expect("whole").to_vec();
+        crate::fuzz::each("sources", &[file, part], |bytes| {
+            drop(parse(bytes, stream));
+            let Some(frame) = crate::fuzz::framed(Kind::Sources, VERSION, bytes) else { return };
+            let length = u32::try_from(frame.len()).expect("a frame is short").to_le_bytes();
+            if let Ok(sources) = parse(&[&length[..], &frame].concat(), stream) {
+                assert!(sources.len() * 17 <= bytes.len());
+            }
+        });
+    }
 }

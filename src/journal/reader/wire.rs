@@ -167,4 +167,31 @@ mod tests {
         last.push(b'?');
         assert_eq!(hear(&mut last.as_slice()).expect("whole"), None, "an unknown verdict");
     }
+
+    #[test]
+    fn any_bytes_are_heard_or_refused_on_both_sides() {
+        let (mut said, mut asked_for) = (Vec::new(), Vec::new());
+        send(&mut said, 7, b"frame").expect("memory");
+        conclude(&mut said, &Err(StoreError::Trouble("for a while".into()))).expect("memory");
+        ask(&mut asked_for, Path::new("/data/journal/usage/one"), 3, 9).expect("memory");
+        crate::fuzz::each("reader's wire", &[said, asked_for], |bytes| {
+            let mut from = bytes;
+            while let Ok(Some(record)) = hear(&mut from) {
+                match record {
+                    Record::Frame(seq, frame) => assert!(seq > 0 && frame.len() <= CHUNK_MAX),
+                    Record::Trouble(words) | Record::Damaged(words) => {
+                        // What is no text takes more room as a sign of that.
+                        assert!(words.len() <= 3 * VERDICT_MAX);
+                    }
+                    Record::Complete | Record::Locked => {}
+                }
+            }
+            let mut from = bytes;
+            while let Ok(request) = asked(&mut from) {
+                let mut again = Vec::new();
+                ask(&mut again, &request.dir, request.after, request.to).expect("memory");
+                assert_eq!(asked(&mut again.as_slice()).expect("whole"), request);
+            }
+        });
+    }
 }

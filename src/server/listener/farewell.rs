@@ -76,4 +76,17 @@ mod tests {
         assert_eq!(said("HTTP/1.1 400 Bad Request\r\ncontent-length: 5\r\n\r\nhello", None), None);
         assert_eq!(said("", None), None);
     }
+
+    #[test]
+    fn any_bytes_of_the_parser_are_replaced_whole_or_left_alone() {
+        let good = ["400 Bad Request", "414 URI Too Long", "431 Too Large"]
+            .map(|status| own(status).into_bytes());
+        crate::fuzz::each("farewell", &good, |bytes| {
+            for fault in [None, Some(Fault::Line)] {
+                let Some((said, _)) = instead_of(bytes, fault) else { continue };
+                let said = String::from_utf8(said).expect("text stays text");
+                assert!(said.starts_with("HTTP/1.1 ") && said.ends_with('}'), "{said:?}");
+            }
+        });
+    }
 }

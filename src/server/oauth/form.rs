@@ -94,4 +94,21 @@ mod tests {
         assert!(read(&many).is_err());
         assert!(Form::read(&HeaderMap::new(), b"token=a").is_err());
     }
+
+    #[test]
+    fn any_bytes_are_a_form_or_refused() {
+        let good = [
+            "grant_type=refresh_token&refresh_token=gpr_1&client_id=a",
+            "token=%67p&token_type_hint=x",
+        ];
+        let kind = "application/x-www-form-urlencoded".parse().expect("a header");
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind)]);
+        crate::fuzz::each("form", &good.map(|text| text.as_bytes().to_vec()), |bytes| {
+            let Ok(form) = Form::read(&headers, bytes) else { return };
+            assert!(form.0.len() <= PARAMETERS_MAX);
+            let held: usize = form.0.iter().map(|(name, value)| name.len() + value.len()).sum();
+            // What is no text takes more room as a sign of that.
+            assert!(held <= 3 * bytes.len());
+        });
+    }
 }

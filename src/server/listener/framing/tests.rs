@@ -161,3 +161,21 @@ proptest::proptest! {
         }
     }
 }
+
+/// Whatever comes is followed the same in any parts; and nothing is looked at behind a fault.
+#[test]
+fn any_bytes_are_followed_as_they_are_cut() {
+    let chunked = head("Transfer-Encoding: chunked\r\n");
+    let good = [
+        format!("{}12345{}", head("Content-Length: 5\r\n"), head("")),
+        format!("{chunked}5;a=\"b\"\r\n12345\r\n0\r\nTrailer: x\r\n\r\n{}", head("")),
+        head("Connection: upgrade\r\nUpgrade: websocket\r\n"),
+    ];
+    crate::fuzz::each("HTTP/1 framing", &good.map(String::into_bytes), |bytes| {
+        let whole = fault(bytes, bytes.len().max(1));
+        for size in [1, 7] {
+            assert_eq!(fault(bytes, size), whole);
+        }
+        let _found = Framing::http2().follow(bytes, || Switch::Declined);
+    });
+}
