@@ -52,7 +52,8 @@ fn is_parent(text: &[u8]) -> bool {
     let hyphens = [2, 35, 52].into_iter().all(|at| known[at] == b'-');
     let end = match version {
         b"00" => rest.is_empty(),
-        _ => rest.is_empty() || rest[0] == b'-' && text.len() <= PARENT_MAX,
+        _ if rest.is_empty() => true,
+        _ => rest[0] == b'-' && text.len() <= PARENT_MAX && rest.iter().all(u8::is_ascii_graphic),
     };
     hyphens
         && end
