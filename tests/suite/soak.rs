@@ -3,7 +3,7 @@
 //!
 //! Thirty minutes, only with `GATEPOST_LONG=1`; `GATEPOST_SOAK_SECONDS` shortens it. They are looked
 //! at every half a second. The first third warms up; through what comes then a line is laid, and its
-//! slope is bounded.
+//! slope is bounded. (In less than ten minutes nothing is warm: then the slopes are told.)
 
 mod load;
 
@@ -30,14 +30,19 @@ const DESCRIPTORS: Bound = Bound { an_hour: 8.0, noise: 8.0 };
 const DISK_KIB: Bound = Bound { an_hour: 24.0 * 1024.0, noise: 8.0 * 1024.0 };
 const FILES: Bound = Bound { an_hour: 60.0, noise: 40.0 };
 
+/// The first third of ten minutes.
+const WARM_HOURS: f64 = 10.0 / 3.0 / 60.0;
+
 struct Bound {
     an_hour: f64,
     noise: f64,
 }
 
+/// Tables are small, so that they are full when it is warm.
 const SETTINGS: &str = "[journal]\nretention = \"5s\"\nsegment_max_age = \"10s\"\n\
      [drain]\ninterval = \"50ms\"\ndeadline = \"2s\"\n\
      [postgres]\nconnect_timeout = \"500ms\"\npoll_interval = \"500ms\"\n\
+     [cache]\nhot_entries = 1000\nabsent_entries = 1000\n\
      [[policies]]\nname = \"default\"\n\
      rate_limits = [{ name = \"steady\", limit = 100000, window = \"1s\", per = \"key\" }]\n\
      quotas = [{ name = \"yearly\", limit = 1000000000, period = \"year\" }]\n";
@@ -117,7 +122,8 @@ fn does_not_climb(what: &str, samples: &[Sample], bound: &Bound, value: impl Fn(
     let most = points.iter().map(|point| point.1).fold(0.0, f64::max);
     let told = format!("{what}: {:+.1} an hour; {first}, at most {most}, {last}", slope(&points));
     say(&told);
-    assert!(!climbs(&points, bound), "it climbs: {told}");
+    let warmed_up = points[0].0 >= WARM_HOURS;
+    assert!(!warmed_up || !climbs(&points, bound), "it climbs: {told}");
 }
 
 #[expect(clippy::print_stderr, reason = "the figures of a long run are kept")]
