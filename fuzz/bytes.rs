@@ -1,8 +1,8 @@
 //! Hostile bytes for what reads them: a few good inputs, and changes to them, by seed. Without
 //! coverage to guide it, but on every machine, and for readers that no other crate can reach.
 //!
-//! `GATEPOST_FUZZ_SECONDS` goes on for so long and says how many there were; `GATEPOST_SEED` repeats
-//! the changes of a run. An input that makes a reader panic is printed.
+//! `GATEPOST_FUZZ_SECONDS` goes on for so long and says how many there were; `GATEPOST_SEED`
+//! repeats the changes of a run. An input that makes a reader panic is printed.
 
 use std::time::{Duration, Instant};
 

@@ -165,7 +165,7 @@ mod tests {
     fn any_bytes_name_a_client_or_nobody_and_never_of_a_stranger() {
         let good = [
             "x-forwarded-for: 127.0.0.1, 203.0.113.5\nx-forwarded-for: [2001:db8::1]:80",
-            "forwarded: for=127.0.0.1, for=\"[2001:db8::1]:80\";proto=http\nforwarded: For=10.0.0.3",
+            "forwarded: for=127.0.0.1, for=\"[2001:db8::1]:80\";a=b\nforwarded: For=10.0.0.3",
         ];
         let reads = [Forwarding::XForwarded, Forwarding::Rfc7239, Forwarding::Both];
         let reads = reads.map(|forwarding| Trusted { forwarding, ..trusted() });

@@ -1,9 +1,9 @@
 //! Hours in small: a gateway under mixed load, through outages of Postgres, and memory, descriptors
 //! and disk do not climb.
 //!
-//! Thirty minutes, only with `GATEPOST_LONG=1`; `GATEPOST_SOAK_SECONDS` shortens it. They are looked
-//! at every half a second. The first third warms up; through what comes then a line is laid, and its
-//! slope is bounded. (In less than ten minutes nothing is warm: then the slopes are told.)
+//! Thirty minutes, only with `GATEPOST_LONG=1`; `GATEPOST_SOAK_SECONDS` shortens it. They are
+//! looked at every half a second. The first third warms up; through what comes then a line is laid,
+//! and its slope is bounded. (In less than ten minutes nothing is warm: then the slopes are told.)
 
 mod load;
 
