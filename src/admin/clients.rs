@@ -106,7 +106,9 @@ async fn set_enabled(
 ) -> Result<Json<Shown>, Problem> {
     let mut client = find(control, &name)?;
     let otherwise = "revoke its keys instead (`gatepost key revoke ID`)";
-    let set = control.directory(otherwise)?.set_client_enabled(Arc::clone(&name), enabled).await;
+    let directory = control.directory(otherwise)?;
+    not_declared(control, &name)?;
+    let set = directory.set_client_enabled(Arc::clone(&name), enabled).await;
     set.map_err(|error| Problem::from_directory(error, otherwise))?;
     control.note(action, name);
     client.enabled = enabled;
@@ -126,11 +128,30 @@ pub(super) async fn set_mode(
     Body(new): Body<NewMode>,
 ) -> Result<Json<Shown>, Problem> {
     let client = find(&control, &name)?;
-    let otherwise = "set `mode` in the policy that it has";
-    let set = control.directory(otherwise)?.set_client_mode(Arc::clone(&name), new.mode).await;
+    let otherwise = "declare it in `[[clients]]` with its `mode`, or set that of its policy";
+    let directory = control.directory(otherwise)?;
+    not_declared(&control, &name)?;
+    let set = directory.set_client_mode(Arc::clone(&name), new.mode).await;
     set.map_err(|error| Problem::from_directory(error, otherwise))?;
-    control.note("client.mode", name);
+    let action = match new.mode {
+        Some(Mode::Enforce) => "client.mode.enforce",
+        Some(Mode::Observe) => "client.mode.observe",
+        None => "client.mode.inherit",
+    };
+    control.note(action, name);
     Ok(Json(Shown { mode: new.mode, ..client.into() }))
+}
+
+/// What stands in Postgres of a declared client has no effect here.
+fn not_declared(control: &Control, name: &str) -> Result<(), Problem> {
+    if control.cache.declares_client(name) {
+        let detail = format!(
+            "the client `{name}` is declared in this gateway's configuration, which wins over \
+             Postgres; change it there, and restart"
+        );
+        return Err(Problem::conflict("client_declared", detail));
+    }
+    Ok(())
 }
 
 pub(super) fn find(control: &Control, name: &str) -> Result<Client, Problem> {

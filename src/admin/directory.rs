@@ -81,6 +81,7 @@ pub trait Directory: Send + Sync + 'static {
         node: Name,
         actor: Name,
         changes: Vec<PolicyChange>,
+        dry_run: bool,
     ) -> Answered<'_, ()>;
     /// Sums from an hour (whole hours since the epoch) on, or of all time; of one client or all.
     fn settled_usage(

@@ -12,6 +12,7 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::directory::DirectoryError;
 use super::extract::{Body, Named};
 use super::{Control, PolicyChange, Problem};
 use crate::cache::PolicyView;
@@ -97,7 +98,15 @@ pub(super) async fn apply(
     let wanted = read(asked.policies)?;
     let _turn = control.turn().await;
     let directory = control.directory(OTHERWISE)?;
-    let away = |error| Problem::from_directory(error, OTHERWISE);
+    let away = |error| {
+        // It is the file's list that lacks it.
+        let in_use = matches!(error, DirectoryError::InUse(_));
+        let mut problem = Problem::from_directory(error, OTHERWISE);
+        if in_use {
+            problem.detail = format!("policies: {}", problem.detail);
+        }
+        problem
+    };
     let stored = directory.policies().await.map_err(away)?;
     let declared: BTreeSet<String> = control
         .cache
@@ -108,7 +117,14 @@ pub(super) async fn apply(
         .collect();
     let changes = compare(stored, wanted, asked.prune, &declared);
     let due: Vec<_> = changes.iter().filter(|change| change.change != "none").collect();
-    if !asked.dry_run && !due.is_empty() {
+    let removed = due.iter().filter(|change| change.change == "remove" && !change.declared_here);
+    for Change { name, .. } in removed {
+        if let Some(by) = control.cache.has_policy_here(name) {
+            let in_use = format!("policy {name} is in use by {by}");
+            return Err(away(DirectoryError::InUse(in_use)));
+        }
+    }
+    if !due.is_empty() {
         let made = |change: &&Change| PolicyChange {
             event_id: control.entropy.uuid_v7(control.clock.now()),
             name: change.name.clone(),
@@ -116,7 +132,10 @@ pub(super) async fn apply(
         };
         let made: Vec<_> = due.iter().map(made).collect();
         let actor = (control.node.clone(), control.actor.clone());
-        directory.change_policies(actor.0, actor.1, made).await.map_err(away)?;
+        let changed = directory.change_policies(actor.0, actor.1, made, asked.dry_run).await;
+        changed.map_err(away)?;
+    }
+    if !asked.dry_run {
         for change in &due {
             let (action, name) = (change.change, &*change.name);
             tracing::info!(actor = %control.actor, action, policy = name, "policy changed");

@@ -63,9 +63,11 @@ impl Directory for Told {
         _: Name,
         actor: Name,
         changes: Vec<PolicyChange>,
+        dry_run: bool,
     ) -> Answered<'_, ()> {
         let changes = changes.into_iter().map(|change| (change.name, change.spec));
-        self.tell(format!("{actor} {:?}", changes.collect::<Vec<_>>()))
+        let word = if dry_run { "would change" } else { "changes" };
+        self.tell(format!("{actor} {word} {:?}", changes.collect::<Vec<_>>()))
     }
     fn ledger(&self, _: Vec<Uuid>) -> Answered<'_, HashMap<Uuid, LedgerRow>> {
         Box::pin(async { Err(DirectoryError::Unavailable("it is away".into())) })

@@ -6,6 +6,7 @@ use super::entry::{ClientCell, KnownClient};
 use super::overlay::Overlay;
 use super::{Cache, Stored};
 use crate::disk;
+use crate::model::policy::Mode;
 use crate::model::{Client, DEFAULT_POLICY, Name};
 
 impl Cache {
@@ -19,11 +20,26 @@ impl Cache {
 
     pub(super) fn known_client(&self, overlay: &Overlay, name: &str) -> Stored<KnownClient> {
         let Some(client) = self.client_in(overlay, name)? else { return Ok(None) };
-        let stored =
-            if self.declared.client(name).is_some() { None } else { self.store.client(name)? };
         let policy = client.policy.clone().unwrap_or_else(|| DEFAULT_POLICY.into());
-        let (mode, policy) = (stored.and_then(|row| row.mode), self.policy_cell(&policy)?);
+        let (mode, policy) = (self.mode_of(name)?, self.policy_cell(&policy)?);
         Ok(Some(KnownClient { client, mode, policy }))
+    }
+
+    fn mode_of(&self, name: &str) -> Stored<Mode> {
+        if self.declares_client(name) {
+            return Ok(self.declared.modes.get(name).copied());
+        }
+        Ok(self.store.client(name)?.and_then(|row| row.mode))
+    }
+
+    /// A client's own mode: declared, or as far as Postgres has told.
+    pub fn client_mode(&self, name: &str) -> Option<Mode> {
+        self.or_count(self.mode_of(name))
+    }
+
+    /// Whether it stands in the configuration, which wins over Postgres.
+    pub fn declares_client(&self, name: &str) -> bool {
+        self.declared.client(name).is_some()
     }
 
     pub(super) fn cell(

@@ -1,9 +1,12 @@
 //! `[cache]`, what is declared, and why a cache cannot be opened.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::disk;
+use crate::model::policy::Mode;
 use crate::model::units::Span;
 use crate::model::{Client, Key, Name, Policy};
 
@@ -61,22 +64,18 @@ pub enum CacheError {
 }
 
 /// What holds without being looked up.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Declared {
     /// This gateway's name: sessions of others are not kept.
     pub node: Name,
     /// `[[clients]]`
     pub clients: Vec<Client>,
+    /// Those of them that have a mode of their own.
+    pub modes: HashMap<Name, Mode>,
     /// `[[keys]]`
     pub keys: Vec<Key>,
     /// `[[policies]]`
     pub policies: Vec<Policy>,
-}
-
-impl Default for Declared {
-    fn default() -> Self {
-        Self { node: "".into(), clients: Vec::new(), keys: Vec::new(), policies: Vec::new() }
-    }
 }
 
 impl Declared {

@@ -11,8 +11,8 @@ use super::entry::{Cells, PolicyCell};
 use super::source::PolicyRow;
 use super::{Cache, Stored};
 use crate::disk::StoreError;
-use crate::model::policy::{LimitIds, Mode, OnUndecidable, PolicyProblem, Rules};
-use crate::model::{DEFAULT_POLICY, Name, Policy};
+use crate::model::policy::{LimitIds, OnUndecidable, PolicyProblem, Rules};
+use crate::model::{Client, DEFAULT_POLICY, Key, Name, Policy};
 
 /// The policies of all keys and clients in memory.
 #[derive(Debug, Default)]
@@ -55,12 +55,17 @@ impl Cache {
         all
     }
 
-    /// A client's own mode, as far as Postgres has told.
-    pub fn client_mode(&self, name: &str) -> Option<Mode> {
-        if self.declared.client(name).is_some() {
-            return None;
-        }
-        self.or_count(self.store.client(name)).and_then(|row| row.mode)
+    /// A client or key that has the policy `name` and that Postgres may not know: it is declared,
+    /// or has not drained yet.
+    pub fn has_policy_here(&self, name: &str) -> Option<String> {
+        let overlay = self.overlay();
+        let of_client =
+            |client: &&Client| *client.policy.as_deref().unwrap_or(DEFAULT_POLICY) == *name;
+        let client = self.declared.clients.iter().chain(overlay.clients()).find(of_client);
+        let of_key = |key: &&Key| key.policy.as_deref() == Some(name);
+        let key = || self.declared.keys.iter().chain(overlay.keys()).find(of_key);
+        let client = client.map(|client| format!("client {}", client.name));
+        client.or_else(|| Some(format!("key {}", key()?.id)))
     }
 
     /// What the policy `name` says; `None`: nobody knows it, or can read it.

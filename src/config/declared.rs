@@ -43,6 +43,10 @@ impl Config {
             policy: client.policy.as_deref().map(Name::from),
             enabled: true,
         });
+        let modes = self.clients.iter().filter_map(|client| {
+            let mode = client.mode?;
+            Some((client.name.as_str().into(), mode))
+        });
         let policies = self.policies.iter().map(|policy| Policy {
             name: policy.name.as_str().into(),
             spec: Value::Object(policy.spec.clone()).to_string(),
@@ -50,6 +54,7 @@ impl Config {
         Declared {
             node: node.clone(),
             clients: clients.collect(),
+            modes: modes.collect(),
             keys: self.keys.iter().filter_map(key).collect(),
             policies: policies.collect(),
         }

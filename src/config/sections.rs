@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::model::policy::PolicySpec;
+use crate::model::policy::{Mode, PolicySpec};
 
 /// `[admin]`
 #[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
@@ -87,6 +87,10 @@ pub struct DeclaredClient {
     /// The policy of its keys that name none themselves.
     #[serde(default)]
     pub policy: Option<String>,
+    /// Whether policies deny it or only say that they would: wins over the policy's own `mode`, and
+    /// over `admission.mode`.
+    #[serde(default)]
+    pub mode: Option<Mode>,
 }
 
 /// `[[keys]]`: never the key, always its digest.

@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use super::load::load_from;
 use super::*;
 use crate::journal::Commit;
+use crate::model::policy::Mode;
 use crate::model::units::{Size, Span};
 
 struct Files(tempfile::TempDir);
@@ -311,7 +312,8 @@ fn declared_keys_keep_their_id() {
     assert_eq!(id, declared_key_id(&digest));
 
     let text = format!(
-        "[[clients]]\nname = \"a\"\n[[keys]]\nclient = \"a\"\ndigest = \"{digest}\"\n\
+        "[[clients]]\nname = \"a\"\nmode = \"observe\"\n[[keys]]\nclient = \"a\"\n\
+         digest = \"{digest}\"\n\
          expires_at = 2030-01-02T03:04:05Z\nscopes = [\"x\"]"
     );
     let declared = loaded(&text, &[]).expect("valid").declared(&"gw".into());
@@ -320,6 +322,13 @@ fn declared_keys_keep_their_id() {
     assert_eq!(key.prefix, DECLARED_PREFIX);
     assert_eq!(key.expires_at.expect("set").to_string(), "2030-01-02T03:04:05Z");
     assert_eq!(declared.clients.len(), 1);
+    assert_eq!(declared.modes.get("a"), Some(&Mode::Observe));
+}
+
+#[test]
+fn a_mode_that_is_none_is_named_with_its_place() {
+    let error = refused("[[clients]]\nname = \"a\"\nmode = \"watch\"", &[]);
+    assert!(error.contains("clients[0].mode: ") && error.contains("watch"), "{error}");
 }
 
 #[test]

@@ -57,11 +57,14 @@ impl Directory for PostgresDirectory {
         node: Name,
         actor: Name,
         changes: Vec<PolicyChange>,
+        dry_run: bool,
     ) -> Answered<'_, ()> {
         let stored =
             |PolicyChange { event_id, name, spec }| policies::PolicyChange { event_id, name, spec };
         let changes: Vec<_> = changes.into_iter().map(stored).collect();
-        Box::pin(async move { Ok(self.directory.change_policies(&node, &actor, &changes).await?) })
+        Box::pin(async move {
+            Ok(self.directory.change_policies(&node, &actor, &changes, dry_run).await?)
+        })
     }
 
     fn settled_usage(

@@ -34,7 +34,8 @@ impl Directory {
         .await
     }
 
-    /// Makes all changes or none, and writes down who made them.
+    /// Makes all changes or none, and writes down who made them. With `dry_run` none in the end:
+    /// only what would be refused is.
     ///
     /// # Errors
     /// When Postgres cannot be asked, or refuses: a policy that is removed is in use.
@@ -43,13 +44,15 @@ impl Directory {
         node: &str,
         actor: &str,
         changes: &[PolicyChange],
+        dry_run: bool,
     ) -> Result<(), PostgresError> {
         self.with(async |conn| {
             sqlx::raw_sql("BEGIN").execute(&mut *conn).await?;
             for change in changes {
                 change_one(&mut *conn, node, actor, change).await?;
             }
-            sqlx::raw_sql("COMMIT").execute(conn).await?;
+            let end = if dry_run { "ROLLBACK" } else { "COMMIT" };
+            sqlx::raw_sql(end).execute(conn).await?;
             Ok(())
         })
         .await

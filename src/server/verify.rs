@@ -18,8 +18,9 @@ use super::edge::Edge;
 use super::limits;
 use super::problem::{Code, Refusal};
 use super::story::Telling;
-use crate::admission::{Ask, Step};
+use crate::admission::{Ask, Step, Verdict};
 use crate::authn::{self, AuthnError};
+use crate::model::api_key::is_well_formed;
 use crate::model::{Name, Principal, Target, is_name, is_scope};
 
 /// The largest request document.
@@ -101,7 +102,11 @@ pub(super) async fn answer(
         Err(_) => {
             let code = Code::InvalidCredential.as_str();
             story.note(|story| story.decision = Some(code));
-            return Ok(Json(Answer::unknown()).into_response());
+            return Ok(if question.explain {
+                Json(Explanation::unknown(&question.key)).into_response()
+            } else {
+                Json(Answer::unknown()).into_response()
+            });
         }
     };
     story.note(|story| story.identified(&caller));
@@ -135,7 +140,7 @@ pub(super) async fn answer(
 #[derive(Debug, Serialize)]
 struct Explanation<'a> {
     valid: bool,
-    client: &'a str,
+    client: Option<&'a str>,
     key_id: Option<Uuid>,
     scopes: &'a [Name],
     steps: Vec<Step>,
@@ -143,8 +148,21 @@ struct Explanation<'a> {
 
 impl<'a> Explanation<'a> {
     fn of(principal: &'a Principal, steps: Vec<Step>, valid: bool) -> Self {
-        let (client, key_id) = (&*principal.client, principal.key());
+        let (client, key_id) = (Some(&*principal.client), principal.key());
         Self { valid, client, key_id, scopes: &principal.scopes, steps }
+    }
+
+    /// Operators may know what others are not told.
+    fn unknown(credential: &str) -> Self {
+        let detail = if is_well_formed(credential) {
+            "it is formed like an API key, and none that is known"
+        } else {
+            "it is neither formed like an API key (its check characters included) nor an access \
+             token that holds"
+        };
+        let (check, verdict) = ("credential".into(), Verdict::Deny);
+        let steps = vec![Step { check, verdict, detail: detail.into() }];
+        Self { valid: false, client: None, key_id: None, scopes: &[], steps }
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod access_lines;
 mod bad_input;
+mod calendar;
 mod crash_points;
 mod damage;
 mod disk_errors;

@@ -1,10 +1,14 @@
 //! Policies of the real program: applied, refused, in force on every path, and through outages.
 
+mod applying;
+mod changes;
 mod limits;
+mod modes;
 
 use std::path::PathBuf;
 
 use axum::http::Method;
+use gatepost::config::development_key;
 use serde_json::{Value, json};
 
 use crate::support::cluster::Cluster;
@@ -60,6 +64,16 @@ async fn key_with(gateway: &Gateway, client: &str, policy: &str) -> Made {
     Made::of(&gateway.run(&args).await.json())
 }
 
+/// An access token that is made of a key.
+async fn token_of(gateway: &Gateway, key: &Made) -> String {
+    let form = "grant_type=client_credentials";
+    let bearer = format!("Bearer {}", key.key);
+    let headers =
+        [("authorization", &*bearer), ("content-type", "application/x-www-form-urlencoded")];
+    let token = gateway.http().ask(Method::POST, "/oauth/token", &headers, form).await.unwrap();
+    token.json()["access_token"].as_str().expect("a token").to_owned()
+}
+
 async fn forwarded(gateway: &Gateway, credential: &str, method: Method, path: &str) -> Answer {
     let bearer = format!("Bearer {credential}");
     let headers = [("authorization", bearer.as_str())];
@@ -86,14 +100,14 @@ async fn a_policy_is_in_force_on_every_path_for_keys_and_tokens() {
     let text = "[[policies]]\nname = \"standard\"\nrights = [\"orders.read\", \"gateway.*\"]\n";
     enforce(&gateway, text).await;
     let key = key_with(&gateway, "acme", "standard").await;
-    let form = "grant_type=client_credentials";
-    let bearer = format!("Bearer {}", key.key);
-    let headers =
-        [("authorization", &*bearer), ("content-type", "application/x-www-form-urlencoded")];
-    let token = gateway.http().ask(Method::POST, "/oauth/token", &headers, form).await.unwrap();
-    let token = token.json()["access_token"].as_str().expect("a token").to_owned();
+    let token = token_of(&gateway, &key).await;
+    let args = ["client", "create", "web", "--policy", "standard"];
+    assert_eq!(gateway.run(&args).await.json()["policy"], "standard");
+    let args = ["session", "create", "--subject", "ann", "--client", "web"];
+    let session = gateway.run(&args).await.json();
+    let session = session["access_token"].as_str().expect("a token").to_owned();
 
-    for credential in [&key.key, &token] {
+    for credential in [&key.key, &token, &session] {
         let read = forwarded(&gateway, credential, Method::GET, "/rest/v1/orders").await;
         assert_eq!(read.status, 200, "{}", read.body);
         let write = forwarded(&gateway, credential, Method::POST, "/rest/v1/orders").await;
@@ -118,51 +132,6 @@ async fn a_policy_is_in_force_on_every_path_for_keys_and_tokens() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_with_its_field_and_nothing_changes() {
-    let db = Database::new().await;
-    let gateway = ready(&db, "").await;
-    enforce(&gateway, "[[policies]]\nname = \"standard\"\nrights = [\"orders.read\"]\n").await;
-    let key = key_with(&gateway, "acme", "standard").await;
-    let still = async || {
-        let write = forwarded(&gateway, &key.key, Method::POST, "/rest/v1/orders").await;
-        assert_eq!(write.status, 403);
-    };
-    for (text, told) in [
-        (
-            "[[policies]]\nname = \"standard\"\nrate_limits = [{ name = \"a\", limit = 0, window \
-            = \"1s\" }]\n",
-            "policies[0].rate_limits[0].limit: must be at least 1",
-        ),
-        (
-            "[[policies]]\nname = \"other\"\n[[policies]]\nname = \"standard\"\nip_deny = \
-            [\"10.0.0.0/99\"]\n",
-            "policies[1].ip_deny[0]: ",
-        ),
-        (
-            "[[policies]]\nname = \"standard\"\nquotas = [{ name = \"m\", limit = 5, period = \
-            \"month\", timezone = \"Nowhere\" }]\n",
-            "policies[0].quotas[0].timezone: ",
-        ),
-        ("[[policies]]\nname = \"standard\"\nlimits = 5\n", "policies[0].limits: unknown field"),
-        ("[[clients]]\nname = \"x\"\n", "unknown key `clients`"),
-        ("[[policies]\n", "policies.toml"),
-    ] {
-        let ran = apply(&gateway, text, &[]).await;
-        assert!(ran.code != Some(0) && ran.stderr.contains(told), "{ran:?}");
-        still().await;
-    }
-    assert_eq!(db.number("SELECT count(*) FROM gatepost.policies").await, 1, "none of a file");
-    // Somebody's own hand in the database: what held before holds on, and it is said.
-    db.execute("UPDATE gatepost.policies SET spec = '{\"rights\": [\"or ders.read\"]}'").await;
-    until("it is refused", || async {
-        gateway.said().contains("a policy in Postgres cannot be used")
-    })
-    .await;
-    still().await;
-    assert!(gateway.said().contains("rights[0]: `or ders.read` is no right"), "{}", gateway.said());
-}
-
-#[tokio::test]
 async fn a_default_that_a_new_gateway_cannot_read_opens_to_nobody() {
     let db = Database::new().await;
     let mut gateway = ready(&db, "").await;
@@ -179,41 +148,6 @@ async fn a_default_that_a_new_gateway_cannot_read_opens_to_nobody() {
     assert_eq!(gateway.http().verdict(&key.key).await, unavailable);
     db.execute("UPDATE gatepost.policies SET spec = '{\"rights\": [\"*\"]}'").await;
     until("it can be read", || async { gateway.http().verdict(&key.key).await.0 == 200 }).await;
-}
-
-#[tokio::test]
-async fn a_dry_run_changes_nothing_and_what_is_in_use_is_not_removed() {
-    let db = Database::new().await;
-    let gateway = ready(&db, "").await;
-    let first = "[[policies]]\nname = \"a\"\nmode = \"observe\"\n[[policies]]\nname = \"b\"\n";
-    let dry = apply(&gateway, first, &["--dry-run"]).await.json();
-    assert_eq!(dry["applied"], false);
-    assert_eq!(dry["changes"][0]["difference"], json!(["+ mode = \"observe\""]));
-    assert_eq!(db.number("SELECT count(*) FROM gatepost.policies").await, 0);
-    enforce(&gateway, first).await;
-    let key = key_with(&gateway, "acme", "b").await;
-    gateway.drain().await;
-
-    let second = "[[policies]]\nname = \"a\"\nmode = \"enforce\"\n";
-    let refused = apply(&gateway, second, &["--prune"]).await;
-    assert!(
-        refused.code == Some(1) && refused.stderr.contains("policy b is in use by key"),
-        "{refused:?}"
-    );
-    let modes = "SELECT count(*) FROM gatepost.policies WHERE spec ->> 'mode' = 'observe'";
-    assert_eq!(db.number(modes).await, 1, "all of it or nothing");
-    let by_hand = sqlx::query("DELETE FROM gatepost.policies WHERE name = 'b'");
-    assert!(by_hand.execute(&mut db.connect().await).await.is_err(), "nor by anybody else");
-
-    let changed = apply(&gateway, second, &[]).await.json();
-    let difference = json!(["- mode = \"observe\"", "+ mode = \"enforce\""]);
-    assert_eq!(changed["changes"][0]["difference"], difference);
-    let history = "SELECT count(*) FROM gatepost.audit_log WHERE action = 'policy.apply' AND \
-        subject = 'a' \
-                   AND actor = 'admin' AND detail -> 'after' ->> 'mode' = 'enforce' \
-                   AND detail -> 'before' ->> 'mode' = 'observe'";
-    assert_eq!(db.number(history).await, 1);
-    assert_eq!(gateway.http().verdict(&key.key).await.0, 200);
 }
 
 #[tokio::test]
@@ -252,6 +186,10 @@ async fn a_change_reaches_all_keys_at_once() {
         Value::Null
     );
     becomes("none of its own", [403, 403]).await;
+    gateway.drain().await;
+    let history = "SELECT count(*) FROM gatepost.audit_log WHERE subject = 'acme' \
+                   AND action IN ('client.mode.observe', 'client.mode.inherit')";
+    assert_eq!(db.number(history).await, 2);
     db.execute("UPDATE gatepost.clients SET policy = NULL").await;
     becomes("the default, where nobody wrote one", [200, 403]).await;
     db.execute("INSERT INTO gatepost.policies (name, spec) VALUES ('default', '{\"rights\": []}')")
@@ -350,5 +288,18 @@ async fn an_operator_is_told_why() {
         assert_eq!(step("standing")["verdict"], "pass");
         assert_eq!(step("address_and_rights")["verdict"], "deny");
         assert_eq!(step("rate_limit r")["detail"], "5 of 5 left, per client", "nothing is taken");
+    }
+    let last = if key.key.ends_with('x') { 'y' } else { 'x' };
+    for (unknown, told) in [
+        (format!("{}{last}", &key.key[..key.key.len() - 1]), "neither formed like"),
+        (development_key().reveal().to_owned(), "none that is known"),
+    ] {
+        let question = json!({ "key": unknown, "explain": true }).to_string();
+        let told_of = gateway.http().ask(Method::POST, "/v1/keys/verify", &headers, &question);
+        let answer = told_of.await.unwrap().json();
+        assert_eq!((&answer["valid"], &answer["client"]), (&json!(false), &Value::Null));
+        let step = &answer["steps"][0];
+        assert_eq!((&step["check"], &step["verdict"]), (&json!("credential"), &json!("deny")));
+        assert!(step["detail"].as_str().unwrap().contains(told), "{step}");
     }
 }

@@ -16,3 +16,4 @@ pub mod process;
 mod reaper;
 pub mod shim;
 pub mod tls;
+pub mod wall;

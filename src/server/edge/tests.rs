@@ -97,7 +97,7 @@ fn declared() -> Declared {
             stored(7, "acme", &[]),
             stored(8, "my web/app", &[]),
         ],
-        policies: Vec::new(),
+        ..Declared::default()
     }
 }
 

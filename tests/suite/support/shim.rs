@@ -19,14 +19,8 @@ impl Shim {
     /// Between a process and what stands below `root`. `None`, with the reason said, where there is
     /// no such shim.
     pub fn below(root: &Path) -> Option<Self> {
-        let library = match library() {
-            Ok(library) => library,
-            Err(why) => {
-                let skipped = format!("skipped: {why}\n");
-                std::io::stderr().write_all(skipped.as_bytes()).expect("stderr");
-                return None;
-            }
-        };
+        static LIBRARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+        let library = skipped(LIBRARY.get_or_init(|| compiled("disk")))?;
         let own = TempDir::with_prefix("gp-shim-").expect("a directory");
         let control = own.path().to_owned();
         let shim = Self { env: Vec::new(), own };
@@ -121,22 +115,27 @@ impl Shim {
     }
 }
 
-/// Compiles it, once per run.
-fn library() -> &'static Result<PathBuf, String> {
-    static LIBRARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        if !cfg!(target_os = "linux") {
-            return Err("the disk's shim is for Linux".into());
-        }
-        let here = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let (made, library) =
-            (here.join(format!("disk-{}.so", std::process::id())), here.join("disk.so"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim/disk.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).arg(&made);
-        let done = cc.arg(source).output().map_err(|_| "no C compiler (`cc`)".to_owned())?;
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        std::fs::rename(made, &library).expect("one directory");
-        Ok(library)
-    })
+/// What was compiled, or why it was not, said.
+pub fn skipped(library: &'static Result<PathBuf, String>) -> Option<&'static PathBuf> {
+    if let Err(why) = library {
+        std::io::stderr().write_all(format!("skipped: {why}\n").as_bytes()).expect("stderr");
+    }
+    library.as_ref().ok()
+}
+
+/// Compiles one of `tests/shim`.
+pub fn compiled(name: &str) -> Result<PathBuf, String> {
+    if !cfg!(target_os = "linux") {
+        return Err(format!("the shim `{name}` is for Linux"));
+    }
+    let here = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (made, library) =
+        (here.join(format!("{name}-{}.so", std::process::id())), here.join(format!("{name}.so")));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/shim/{name}.c"));
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).arg(&made);
+    let done = cc.arg(source).output().map_err(|_| "no C compiler (`cc`)".to_owned())?;
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    std::fs::rename(made, &library).expect("one directory");
+    Ok(library)
 }

@@ -1,0 +1,60 @@
+//! Changes in Postgres: seen on one path, they are in force on all.
+
+use super::*;
+
+/// Every path, for an API key and for an access token that is made of it.
+const PATHS: [&str; 4] = ["forward-auth", "auth-request", "a route", "verify"];
+
+async fn passes(gateway: &Gateway, path: usize, credential: &str) -> bool {
+    let bearer = format!("Bearer {credential}");
+    let headers = [("authorization", bearer.as_str())];
+    let get = async |path: &str| {
+        let answer = gateway.http().ask(Method::GET, path, &headers, "").await;
+        let status = answer.expect("an answer").status;
+        assert!(matches!(status, 200 | 204 | 403), "{path}: {status}");
+        status < 300
+    };
+    match path {
+        0 => get("/authz/forward-auth").await,
+        1 => get("/authz/auth-request").await,
+        2 => get("/rest/v1/orders").await,
+        _ => verify(gateway, json!({ "key": credential })).await.json()["valid"] == true,
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_is_seen_on_one_path_is_in_force_on_all() {
+    let db = Database::new().await;
+    let gateway = ready(&db, "").await;
+    let text = "[[policies]]\nname = \"open\"\n[[policies]]\nname = \"shut\"\nrights = []\n\
+                [[policies]]\nname = \"own\"\n";
+    enforce(&gateway, text).await;
+    let key = key_with(&gateway, "acme", "own").await;
+    gateway.drain().await;
+    let credentials = [token_of(&gateway, &key).await, key.key.clone()];
+    let changes = [
+        ("UPDATE gatepost.policies SET spec = '{\"rights\": []}' WHERE name = 'own'", false),
+        ("UPDATE gatepost.clients SET mode = 'observe'", true),
+        ("UPDATE gatepost.clients SET mode = NULL", false),
+        ("UPDATE gatepost.api_keys SET policy = 'open'", true),
+        (
+            "UPDATE gatepost.api_keys SET policy = NULL; \
+          UPDATE gatepost.clients SET policy = 'shut'",
+            false,
+        ),
+        ("UPDATE gatepost.policies SET spec = '{}' WHERE name = 'shut'", true),
+        ("UPDATE gatepost.policies SET spec = '{\"rights\": []}' WHERE name = 'shut'", false),
+        ("UPDATE gatepost.clients SET policy = 'open'", true),
+    ];
+    for (at, (change, wanted)) in changes.into_iter().enumerate() {
+        db.execute(change).await;
+        // Each path, and each credential, is the first to be asked once.
+        let (path, credential) = (at % 4, &credentials[at / 4]);
+        until(change, || async { passes(&gateway, path, credential).await == wanted }).await;
+        for credential in &credentials {
+            for (path, name) in PATHS.iter().enumerate() {
+                assert_eq!(passes(&gateway, path, credential).await, wanted, "{name}: {change}");
+            }
+        }
+    }
+}
