@@ -77,7 +77,9 @@ where
         answer: config.request_timeout.0,
         send: send_timeout,
     };
-    let entrance = Entrance { cutting, certificates, patience, metrics: Arc::clone(&metrics) };
+    let head_max = config.head_max.bytes();
+    let entrance =
+        Entrance { cutting, certificates, patience, head_max, metrics: Arc::clone(&metrics) };
     let mut server = server.acceptor(entrance);
     bound(server.http_builder(), config);
 

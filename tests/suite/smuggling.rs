@@ -84,6 +84,16 @@ fn ambiguous_heads_are_refused_and_nothing_is_forwarded() {
     gateway.stop();
 }
 
+/// What `server.head_max` is, unless it is set.
+const HEAD_MAX: usize = 32 * 1024;
+
+/// A head of so many bytes, which ends its connection.
+fn sized(size: usize) -> String {
+    let padded =
+        |length: usize| head(&format!("Connection: close\r\nX: {}\r\n", "y".repeat(length)));
+    padded(size - padded(0).len())
+}
+
 #[test]
 fn what_the_parser_refuses_has_a_reason_too_and_is_counted() {
     let recorder = Recorder::new();
@@ -95,6 +105,8 @@ fn what_the_parser_refuses_has_a_reason_too_and_is_counted() {
         (head("X: a\0b\r\n"), 400, "bad_request"),
         (head(&many), 431, "head_too_large"),
         (head(&large), 431, "head_too_large"),
+        // Neither more than is read at a time, nor one byte too many.
+        (sized(HEAD_MAX + 1), 431, "head_too_large"),
         (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 431, "head_too_large"),
         (head("Content-Length: 2, 2\r\n"), 400, "bad_request"),
     ] {
@@ -106,11 +118,13 @@ fn what_the_parser_refuses_has_a_reason_too_and_is_counted() {
         assert!(body.contains(&format!("\"{code}\"")), "{answer}");
     }
     let metrics = get(gateway.admin, "/metrics", &[]).body;
-    for (word, count) in [("syntax", 1), ("head_too_large", 3), ("length", 1)] {
+    for (word, count) in [("syntax", 1), ("head_too_large", 4), ("length", 1)] {
         let line = format!("gatepost_http_offences_total{{offence=\"{word}\"}} {count}");
         assert!(metrics.contains(&line), "{line}: {metrics}");
     }
     assert_eq!(recorder.lines(), Vec::<String>::new());
+    let largest = exchange(gateway.data, sized(HEAD_MAX).as_bytes());
+    assert!(largest.starts_with("HTTP/1.1 200 "), "{largest}");
     gateway.stop();
 }
 

@@ -11,7 +11,6 @@ use axum_server::tls_rustls::RustlsAcceptor;
 use tokio::net::TcpStream;
 
 use super::connection::Connection;
-use super::framing::Framing;
 use super::line::Cutting;
 use super::slot::Slot;
 use super::stream::Stream;
@@ -26,18 +25,18 @@ pub(super) struct Entrance {
     /// None: plain HTTP.
     pub certificates: Option<Certificates>,
     pub patience: Patience,
+    /// The largest head, in bytes.
+    pub head_max: usize,
     pub metrics: Arc<Metrics>,
 }
 
 impl Entrance {
     /// The protocol is agreed on in the handshake, so that it does not change with what comes in.
-    fn watched(patience: Patience, stream: Stream, slot: &Arc<Slot>) -> Watch {
-        let http2 = stream.speaks_http2();
-        if http2 {
+    fn watched(&self, stream: Stream, slot: &Arc<Slot>) -> Watch {
+        if stream.speaks_http2() {
             slot.metrics().http.connections_http2.inc();
         }
-        let framing = if http2 { Framing::http2() } else { Framing::new() };
-        Watch::new(stream, framing, Arc::clone(slot), patience)
+        Watch::new(stream, Arc::clone(slot), self.patience, self.head_max)
     }
 }
 
@@ -47,28 +46,29 @@ impl<S: Send + 'static> Accept<TcpStream, Connection<S>> for Entrance {
     type Future = Pin<Box<dyn Future<Output = io::Result<(Self::Stream, Self::Service)>> + Send>>;
 
     fn accept(&self, socket: TcpStream, connection: Connection<S>) -> Self::Future {
-        let patience = self.patience;
         let Some(certificates) = &self.certificates else {
-            let plain = self.cutting.line(socket).map(|line| {
-                (Self::watched(patience, Stream::Plain(line), connection.slot()), connection)
-            });
+            let plain = self
+                .cutting
+                .line(socket)
+                .map(|line| (self.watched(Stream::Plain(line), connection.slot()), connection));
             return Box::pin(ready(plain));
         };
         let acceptor = RustlsAcceptor::new(certificates.current())
             .handshake_timeout(certificates.handshake_timeout())
             .acceptor(self.cutting.clone());
         let shaken = acceptor.accept(socket, connection);
-        let (metrics, shutdown) = (Arc::clone(&self.metrics), self.cutting.shutdown.clone());
+        let entrance = self.clone();
         Box::pin(async move {
             // Who has not come in by the shutdown is not waited for.
             let aborted = || Err(io::ErrorKind::ConnectionAborted.into());
+            let shutdown = &entrance.cutting.shutdown;
             let shaken = shutdown.run_until_cancelled(shaken).await.unwrap_or_else(aborted);
             let (stream, connection) = shaken.inspect_err(|error| {
-                metrics.http.handshakes_failed.inc();
+                entrance.metrics.http.handshakes_failed.inc();
                 tracing::debug!(%error, "no handshake");
             })?;
             let stream = Stream::Tls(Box::new(stream));
-            Ok((Self::watched(patience, stream, connection.slot()), connection.secure()))
+            Ok((entrance.watched(stream, connection.slot()), connection.secure()))
         })
     }
 }

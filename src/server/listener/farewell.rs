@@ -18,19 +18,22 @@ pub(super) fn instead_of(
     fault: Option<Fault>,
 ) -> Option<(Vec<u8>, Option<&'static str>)> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let status = text.strip_prefix("HTTP/1.1 ")?.get(..3)?;
+    let (line, fields) = text.split_once("\r\n")?;
+    let status = line.strip_prefix("HTTP/1.1 ")?.get(..3)?;
     let (refusal, word) = match (fault, status) {
+        (Some(Fault::Large), "400" | "431") => (Code::HeadTooLarge.into(), None),
         (Some(fault), "400") => (Refusal::bad_request(fault.detail()), None),
         (_, "400") => (Refusal::bad_request("The head is not one of HTTP/1.1."), Some("syntax")),
         (_, "414") => (Code::TargetTooLong.into(), Some("target_too_long")),
         (_, "431") => (Code::HeadTooLarge.into(), Some("head_too_large")),
         _ => return None,
     };
-    let (before, after) = text.split_once(EMPTY)?;
-    let document = refusal.document();
+    let (before, after) = fields.split_once(EMPTY)?;
+    let (status, document) = (refusal.code().status(), refusal.document());
     let length = document.len();
     let mut said = format!(
-        "{before}content-type: application/problem+json\r\ncontent-length: {length}\r\n{after}"
+        "HTTP/1.1 {status}\r\n{before}content-type: application/problem+json\r\n\
+         content-length: {length}\r\n{after}"
     )
     .into_bytes();
     said.extend(document);
@@ -46,6 +49,8 @@ mod tests {
         Some((String::from_utf8(said).expect("text"), word))
     }
 
+    const TOO_LARGE: &str = "431 Request Header Fields Too Large";
+
     fn own(status: &str) -> String {
         format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\ndate: now\r\n\r\n")
     }
@@ -56,7 +61,8 @@ mod tests {
             ("400 Bad Request", Some(Fault::Coding), "bad_request", None),
             ("400 Bad Request", None, "bad_request", Some("syntax")),
             ("414 URI Too Long", None, "target_too_long", Some("target_too_long")),
-            ("431 Request Header Fields Too Large", None, "head_too_large", Some("head_too_large")),
+            (TOO_LARGE, None, "head_too_large", Some("head_too_large")),
+            (TOO_LARGE, Some(Fault::Large), "head_too_large", None),
         ] {
             let (answer, told) = said(&own(status), fault).expect("an answer");
             let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
@@ -68,6 +74,15 @@ mod tests {
             let document: serde_json::Value = serde_json::from_str(body).expect("JSON");
             assert_eq!((document["code"].as_str(), told), (Some(code), word));
         }
+    }
+
+    #[test]
+    fn what_was_put_in_a_heads_place_is_not_what_was_wrong_with_it() {
+        let (answer, _) = said(&own("400 Bad Request"), Some(Fault::Large)).expect("an answer");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {TOO_LARGE}\r\nconnection: close")),
+            "{answer}"
+        );
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub enum Fault {
     Coding,
     /// A chunk that has no size, more of it than a size, or an odd end.
     Chunk,
+    /// A head that is larger than one may be.
+    Large,
 }
 
 impl Fault {
@@ -36,6 +38,7 @@ impl Fault {
             Self::Length => "length",
             Self::Coding => "coding",
             Self::Chunk => "chunk",
+            Self::Large => "head_too_large",
         }
     }
 
@@ -47,6 +50,7 @@ impl Fault {
             Self::Length => "`Content-Length` is given more than once, or is not a number.",
             Self::Coding => "`Transfer-Encoding` is not `chunked` alone, or beside a length.",
             Self::Chunk => "A chunk of the body has no size, or an odd end.",
+            Self::Large => "The head is larger than one may be.",
         }
     }
 }
@@ -79,6 +83,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Where a connection is.
 pub struct Framing {
     place: Place,
+    /// The largest head, in bytes.
+    head_max: usize,
     /// Whether the message that is being read asks for another protocol.
     switches: bool,
 }
@@ -98,14 +104,14 @@ enum Place {
 }
 
 impl Framing {
-    /// At the beginning of a connection that speaks HTTP/1.
-    pub fn new() -> Self {
-        Self { place: Place::Head(Head::default()), switches: false }
+    /// At the beginning of a connection that speaks HTTP/1, in heads of up to `head_max` bytes.
+    pub fn new(head_max: usize) -> Self {
+        Self { place: Place::Head(Head::new(head_max)), head_max, switches: false }
     }
 
     /// At the beginning of one that has agreed on HTTP/2.
     pub fn http2() -> Self {
-        Self { place: Place::Preface(0), switches: false }
+        Self { place: Place::Preface(0), head_max: 0, switches: false }
     }
 
     /// Whether a head has begun and not ended.
@@ -151,7 +157,7 @@ impl Framing {
                     self.place = match switch() {
                         Switch::Open => return Ok(at),
                         Switch::Granted => Place::Tunnel,
-                        Switch::Declined => Place::Head(Head::default()),
+                        Switch::Declined => Place::Head(Head::new(self.head_max)),
                     };
                     0
                 }
@@ -196,7 +202,7 @@ impl Framing {
 
     fn begin_message(&mut self) {
         let asked = std::mem::take(&mut self.switches);
-        self.place = if asked { Place::Asked } else { Place::Head(Head::default()) };
+        self.place = if asked { Place::Asked } else { Place::Head(Head::new(self.head_max)) };
     }
 }
 

@@ -50,6 +50,10 @@ pub(super) struct Watch {
     head_since: Option<Instant>,
     /// Goes off at the next moment at which anything could be overdue, or sooner.
     alarm: Pin<Box<Sleep>>,
+    /// Whether the next read only tells that HTTP/1 is spoken. hyper-util would take up to 24 bytes
+    /// to see that, and hand them to the parser as a read of its own, for which its buffer grows
+    /// from 8 to 16 KiB and stays so; a read of nothing tells it at once.
+    tells: bool,
     /// What came behind a request for another protocol, until that is answered.
     early: Vec<u8>,
     /// What is told instead of anything more that comes in.
@@ -59,17 +63,19 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn new(stream: Stream, framing: Framing, slot: Arc<Slot>, patience: Patience) -> Self {
+    pub fn new(stream: Stream, slot: Arc<Slot>, patience: Patience, head_max: usize) -> Self {
+        let http2 = stream.speaks_http2();
         let opened = slot.opened();
         let alarm = Box::pin(sleep_until(opened + patience.head));
         let head_since = Some(opened);
         Self {
             stream,
-            framing,
+            framing: if http2 { Framing::http2() } else { Framing::new(head_max) },
             slot,
             patience,
             head_since,
             alarm,
+            tells: !http2,
             early: Vec::new(),
             instead: None,
             farewell: Vec::new(),
@@ -211,6 +217,9 @@ impl AsyncRead for Watch {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.tells) {
+            return Poll::Ready(Ok(()));
+        }
         match self.instead {
             Some(Instead::Poison(fault, rest)) => {
                 self.instead = Some(Instead::Poison(fault, put(rest, buffer)));

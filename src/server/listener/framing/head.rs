@@ -8,6 +8,8 @@ const LINE_MAX: usize = 128;
 /// What a head has said so far.
 #[derive(Default)]
 pub(super) struct Head {
+    /// How many bytes of it may still come.
+    left: usize,
     /// The beginning of a line that was not read at once.
     line: Vec<u8>,
     /// Whether the last byte was a CR, so that an LF must follow.
@@ -22,6 +24,11 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// One of up to `max` bytes.
+    pub fn new(max: usize) -> Self {
+        Self { left: max, ..Self::default() }
+    }
+
     /// Whether anything was read that belongs to it.
     pub fn has_begun(&self) -> bool {
         self.started || self.cr || !self.line.is_empty()
@@ -42,6 +49,16 @@ impl Head {
 
     /// Follows bytes up to and with the empty line at its end.
     pub fn follow(&mut self, bytes: &[u8]) -> Result<Step, Found> {
+        let within = &bytes[..bytes.len().min(self.left)];
+        let step = self.lines(within)?;
+        if matches!(step, Step::More) && within.len() < bytes.len() {
+            return Err((within.len(), Fault::Large));
+        }
+        self.left -= within.len();
+        Ok(step)
+    }
+
+    fn lines(&mut self, bytes: &[u8]) -> Result<Step, Found> {
         let mut at = 0;
         while at < bytes.len() {
             let rest = &bytes[at..];

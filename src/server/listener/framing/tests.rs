@@ -2,9 +2,11 @@
 
 use super::*;
 
+const HEAD_MAX: usize = 1024;
+
 /// The fault in `bytes`, read in parts of `size`; and whether the whole of it was looked at.
 fn fault(bytes: &[u8], size: usize) -> Option<Fault> {
-    let mut framing = Framing::new();
+    let mut framing = Framing::new(HEAD_MAX);
     let mut found = None;
     for part in bytes.chunks(size) {
         if let Err((at, fault)) = framing.follow(part, || Switch::Open) {
@@ -84,9 +86,22 @@ fn heads_that_readers_disagree_on_are_faults() {
 }
 
 #[test]
+fn a_head_is_as_large_as_it_may_be_and_no_larger() {
+    let sized = |size: usize| {
+        let bare = head("X: \r\n").len();
+        head(&format!("X: {}\r\n", "x".repeat(size - bare)))
+    };
+    assert_eq!(faults(&sized(HEAD_MAX).repeat(2)), None, "each is counted by itself");
+    assert_eq!(faults(&sized(HEAD_MAX + 1)), Some(Fault::Large));
+    assert_eq!(faults(&"\r\n".repeat(HEAD_MAX)), Some(Fault::Large));
+    assert_eq!(fault(&[b'x'; HEAD_MAX], HEAD_MAX), None, "its end may be elsewhere");
+}
+
+#[test]
 fn a_fault_shows_before_the_head_has_ended() {
     let text = head("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n");
-    let (at, _) = Framing::new().follow(text.as_bytes(), || Switch::Open).expect_err("a fault");
+    let (at, _) =
+        Framing::new(HEAD_MAX).follow(text.as_bytes(), || Switch::Open).expect_err("a fault");
     assert!(!text[..at].contains("\r\n\r\n"), "{at}");
 }
 
@@ -124,7 +139,7 @@ fn another_protocol_begins_when_it_was_agreed_on() {
     let asks = head("Upgrade: websocket\r\n");
     let frames = b"\x81\x05\n\0hello";
     let followed = |switch| {
-        let mut framing = Framing::new();
+        let mut framing = Framing::new(HEAD_MAX);
         framing.follow(asks.as_bytes(), || Switch::Open).expect("a request");
         (framing.follow(frames, || switch), framing)
     };
