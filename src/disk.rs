@@ -12,6 +12,15 @@ pub fn at(path: &Path) -> impl Fn(io::Error) -> io::Error + '_ {
     |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
+/// Reads a file whole, and nothing that only looks like one: a FIFO would be waited for until
+/// somebody writes into it.
+pub fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    fs::read(path)
+}
+
 /// Makes a directory, and its parents, that only its owner can enter. The names of those that it
 /// made are durable: what is synced inside is lost with the name of a directory above it.
 pub fn make_private_dir(dir: &Path) -> io::Result<()> {

@@ -20,6 +20,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tower::Service;
 
 use super::config::{TlsConfig, UpstreamConfig};
+use crate::disk;
 
 /// What an upstream's connections are made with.
 pub(super) type Connector = Bounded<HttpsConnector<HttpConnector>>;
@@ -49,8 +50,9 @@ fn client_config(tls: &TlsConfig) -> Result<ClientConfig, String> {
         (None, None) => Ok(builder.with_no_client_auth()),
         (Some(cert), Some(key)) => {
             let shown = certificates(cert)?;
-            let secret = PrivateKeyDer::from_pem_file(key);
-            let secret = secret.map_err(|error| format!("`{}`: {error}", key.display()))?;
+            let text = disk::read_file(key).map_err(|error| wrong(key, &error))?;
+            let secret =
+                PrivateKeyDer::from_pem_slice(&text).map_err(|error| wrong(key, &error))?;
             let both = builder.with_client_auth_cert(shown, secret);
             both.map_err(|error| format!("`{}` and its key: {error}", cert.display()))
         }
@@ -58,17 +60,22 @@ fn client_config(tls: &TlsConfig) -> Result<ClientConfig, String> {
     }
 }
 
+fn wrong(file: &Path, error: &dyn std::error::Error) -> String {
+    format!("`{}`: {error}", file.display())
+}
+
 fn roots(file: &Path) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
-        roots.add(certificate).map_err(|error| format!("`{}`: {error}", file.display()))?;
+        roots.add(certificate).map_err(|error| wrong(file, &error))?;
     }
     Ok(roots)
 }
 
 fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = read.map_err(|error| format!("`{}`: {error}", file.display()))?;
+    let text = disk::read_file(file).map_err(|error| wrong(file, &error))?;
+    let read = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let found = read.map_err(|error| wrong(file, &error))?;
     if found.is_empty() {
         return Err(format!("`{}` holds no certificate in PEM", file.display()));
     }

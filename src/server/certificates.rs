@@ -4,6 +4,7 @@
 //! they belong together, and whether the certificate is good today. A reload that finds something
 //! wrong leaves everything as it was; connections that are open keep what they were opened with.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use rustls::{CertificateError, RootCertStore, ServerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::SharedClock;
+use crate::disk;
 use crate::model::Timestamp;
 use crate::model::units::Span;
 
@@ -104,7 +106,8 @@ impl Certificates {
     pub fn good_until(config: &TlsConfig, now: Timestamp) -> Result<Timestamp, TlsError> {
         load(config, false, now)?;
         let wrong = |reason| file("server.tls.cert", &config.cert, reason);
-        let first = CertificateDer::from_pem_file(&config.cert).map_err(|e| wrong(told(e)))?;
+        let text = disk::read_file(&config.cert).map_err(|error| wrong(unreadable(&error)))?;
+        let first = CertificateDer::from_pem_slice(&text).map_err(|_| wrong(NO_PEM.into()))?;
         // Long after the end of all of them.
         let verdict = verdict(&first, Timestamp(i64::MAX), &aws_lc_rs::default_provider());
         match verdict.map_err(|error| wrong(error.to_string()))? {
@@ -145,15 +148,17 @@ fn load(config: &TlsConfig, http2: bool, now: Timestamp) -> Result<Arc<ServerCon
     let wrong_cert = |reason: String| file("server.tls.cert", cert, reason);
     let wrong_key = |reason: String| file("server.tls.key", key, reason);
 
-    let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect);
-    let chain: Vec<_> = chain.map_err(|error| wrong_cert(told(error)))?;
+    let text = disk::read_file(cert).map_err(|error| wrong_cert(unreadable(&error)))?;
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let chain = chain.map_err(|_| wrong_cert(NO_PEM.into()))?;
     let first = chain.first().ok_or_else(|| wrong_cert("holds no certificate in PEM".into()))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     in_its_time(first, cert, now, &provider)?;
 
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| match error {
+    let text = disk::read_file(key).map_err(|error| wrong_key(unreadable(&error)))?;
+    let secret = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         pem::Error::NoItemsFound => wrong_key("holds no private key in PEM".into()),
-        error => wrong_key(told(error)),
+        _ => wrong_key(NO_PEM.into()),
     })?;
     let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -217,13 +222,12 @@ fn file(key: &'static str, path: &Path, reason: String) -> TlsError {
     TlsError::File { key, path: path.to_owned(), reason }
 }
 
-/// What is wrong with a file, and never what is in it.
-fn told(error: pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => format!("cannot be read: {error}"),
-        _ => "is not PEM".into(),
-    }
+fn unreadable(error: &io::Error) -> String {
+    format!("cannot be read: {error}")
 }
+
+/// What is wrong with a file, and never what is in it.
+const NO_PEM: &str = "is not PEM";
 
 #[cfg(test)]
 mod tests;

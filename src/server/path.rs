@@ -2,7 +2,8 @@
 //!
 //! What is matched must be what the upstream will serve. So segments are compared after
 //! percent-decoding, the path is forwarded as it came, and whatever readers are known to disagree
-//! on is refused: dot segments in any spelling, empty segments, encoded slashes, backslashes,
+//! on is refused: dot segments in any spelling (also between blanks, which Windows cuts off, and in
+//! wide letters, which some readers narrow), empty segments, encoded slashes, backslashes,
 //! `;parameters`, what is not UTF-8, and control characters.
 
 use std::borrow::Cow;
@@ -79,7 +80,7 @@ pub fn text(raw: &str) -> Option<Cow<'_, str>> {
 }
 
 fn check(segment: &str) -> Result<(), PathError> {
-    let plain = |byte: u8| !matches!(byte, b'%' | b'\\' | b';') && !byte.is_ascii_control();
+    let plain = |byte: u8| !matches!(byte, b'%' | b'\\' | b';') && byte.is_ascii_graphic();
     if !segment.starts_with('.') && segment.bytes().all(plain) {
         return Ok(());
     }
@@ -97,13 +98,19 @@ fn check(segment: &str) -> Result<(), PathError> {
     if bytes.contains(&b';') {
         return Err(PathError::Parameters);
     }
-    if matches!(&*bytes, b"." | b"..") {
-        return Err(PathError::DotSegment);
-    }
-    if std::str::from_utf8(&bytes).is_err() {
-        return Err(PathError::NotUtf8);
-    }
-    Ok(())
+    let text = std::str::from_utf8(&bytes).map_err(|_| PathError::NotUtf8)?;
+    if text.split(is_wide_slash).any(is_dots) { Err(PathError::DotSegment) } else { Ok(()) }
+}
+
+/// What readers that narrow wide letters take for a slash or a backslash.
+fn is_wide_slash(letter: char) -> bool {
+    matches!(letter, '\u{2044}' | '\u{2215}' | '\u{2216}' | '\u{fe68}' | '\u{ff0f}' | '\u{ff3c}')
+}
+
+/// Whether there is nothing in it but dots, in any width, and blanks.
+fn is_dots(text: &str) -> bool {
+    let dot = |letter| matches!(letter, '.' | '\u{2024}' | '\u{2025}' | '\u{fe52}' | '\u{ff0e}');
+    text.contains(dot) && text.chars().all(|letter| dot(letter) || letter.is_whitespace())
 }
 
 fn decoded(raw: &str) -> Cow<'_, [u8]> {
@@ -141,7 +148,16 @@ mod tests {
 
     #[test]
     fn ordinary_paths_pass() {
-        for path in ["/", "/a", "/a/", "/a/b.c/.well-known/..x/…", "/a%20b/%C3%A9", "/a%252e"] {
+        for path in [
+            "/",
+            "/a",
+            "/a/",
+            "/a/b.c/.well-known/..x/…",
+            "/a%20b/%C3%A9",
+            "/a%252e",
+            "/a%20/%20b./v1.%20x",
+            "/Fate%EF%BC%8Fstay/\u{ff21}\u{ff0e}",
+        ] {
             assert_eq!(refused(path), None, "{path}");
         }
     }
@@ -158,6 +174,16 @@ mod tests {
             ("/a/..", PathError::DotSegment),
             ("/a/%2e%2E/b", PathError::DotSegment),
             ("/a/.%2e", PathError::DotSegment),
+            ("/a/..%20/b", PathError::DotSegment),
+            ("/a/.%20./b", PathError::DotSegment),
+            ("/a/ ../b", PathError::DotSegment),
+            ("/a/%2e%2e%C2%A0/b", PathError::DotSegment),
+            ("/a/.../b", PathError::DotSegment),
+            ("/a/%EF%BC%8E%ef%bc%8e/b", PathError::DotSegment),
+            ("/a/\u{ff0e}./b", PathError::DotSegment),
+            ("/a/%E2%80%A5/b", PathError::DotSegment),
+            ("/a/..%EF%BC%8Fb", PathError::DotSegment),
+            ("/a/b%EF%BC%BC..", PathError::DotSegment),
             ("/a/..;x=1/b", PathError::Parameters),
             ("/a;v=1/b", PathError::Parameters),
             ("/a%3Bv=1", PathError::Parameters),

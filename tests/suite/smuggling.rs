@@ -15,6 +15,7 @@ fn house(server: &str, recorder: &Recorder) -> House {
     House::new(&format!(
         "{server}[[upstreams]]\nname = \"app\"\ntargets = [\"http://{}\"]\n\
          [[routes]]\npath = \"/rest/{{table}}\"\nupstream = \"app\"\n\
+         [[routes]]\npath = \"/open/{{*rest}}\"\nupstream = \"app\"\naccess = \"anonymous\"\n\
          [[policies]]\nname = \"default\"\nrights = [\"orders.read\", \"orders.write\"]\n{}",
         recorder.address,
         declared("shop", &key(1)),
@@ -198,6 +199,18 @@ fn no_spelling_of_a_path_slips_past_its_route() {
     ] {
         let answer = get(gateway.data, path, &[("X-API-Key", &key(1))]);
         assert!(matches!(answer.status, 400 | 403 | 404), "{path}: {answer:?}");
+    }
+    // What any path may follow, without a key.
+    for path in [
+        "/open/../rest/secrets",
+        "/open/..%20/rest/secrets",
+        "/open/%2e%2e%20/rest/secrets",
+        "/open/.%20./rest/secrets",
+        "/open/%ef%bc%8e%ef%bc%8e/rest/secrets",
+        "/open/..%ef%bc%8frest/secrets",
+    ] {
+        let answer = get(gateway.data, path, &[]);
+        assert_eq!(answer.status, 400, "{path}: {answer:?}");
     }
     assert_eq!(recorder.lines(), Vec::<String>::new());
     gateway.stop();

@@ -1,5 +1,7 @@
 //! The data plane behind a certificate.
 
+mod streams;
+
 use std::io::Write;
 
 use crate::support::house::{House, declared, exchange, key, mirror, read_head};

@@ -1,5 +1,7 @@
 //! Upstreams of the real program: large bodies at constant memory, targets that are gone, tunnels.
 
+mod targets;
+
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -132,4 +132,8 @@ fn a_renewal_in_vain_changes_nothing() {
     stays("empty");
     std::fs::remove_file(&files.config.cert).expect("removed");
     stays("gone");
+    let made = std::process::Command::new("mkfifo").arg(&files.config.cert).status();
+    assert!(made.expect("mkfifo").success());
+    stays("a FIFO that nobody writes into");
+    assert!(files.refusal().contains("cannot be read: it is not a regular file"));
 }

@@ -94,6 +94,9 @@ fn the_recipes_name_the_endpoint_the_identity_and_the_credentials() {
     let traefik = TRAEFIK.to_ascii_lowercase();
     assert!(traefik.contains("address: \"http://127.0.0.1:8080/authz/forward-auth\""));
     assert!(traefik.contains("trustforwardheader: false"));
+    // What it strips, in all spellings that backends may take for the gateway's own.
+    assert!(traefik.contains("authresponseheadersregex: \"(?i)^x[-_]gatepost[-_]\""));
+    assert!(ENVOY.contains("headers_with_underscores_action: DROP_HEADER"));
     let envoy = ENVOY.to_ascii_lowercase();
     assert!(envoy.contains("path_prefix: /authz/ext-authz\n"));
     assert!(envoy.contains("failure_mode_allow: false"));

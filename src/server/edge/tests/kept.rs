@@ -47,6 +47,12 @@ impl Target {
                 }
                 continue;
             }
+            if head.contains("/both") {
+                let both = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\
+                            Content-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+                stream.write_all(both.as_bytes()).await.expect("the gateway reads");
+                continue;
+            }
             stream.write_all(SMALL.as_bytes()).await.expect("the gateway reads");
             if head.contains("/last") {
                 stream.shutdown().await.expect("half of it closes");
@@ -157,5 +163,18 @@ async fn a_body_goes_on_when_its_answer_has_ended() {
     client.write_all(b"fghij").await.expect("the gateway reads on");
     while target.body.load(Ordering::SeqCst) < 10 {
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_whose_answer_ends_nobody_knows_where_is_closed() {
+    let tasks = TaskTracker::new();
+    let (target, upstream) = Target::start(&tasks).await;
+    let gateway = before(upstream);
+    for round in 1..4 {
+        let answer = gateway.get("/both", &[("x-api-key", key(1).reveal())]).await;
+        assert_eq!((answer.status.as_u16(), answer.code()), (502, "upstream_garbled".into()));
+        assert_eq!(target.opened(), round);
+        target.until_open(0).await;
     }
 }
