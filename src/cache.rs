@@ -101,7 +101,7 @@ pub struct Cache {
 /// Opens the disk tier; what cannot be opened is moved to `quarantine/`, and an empty one made.
 fn open_store(data: &Path, metrics: &Metrics, moment: Timestamp) -> Result<Store, CacheError> {
     let dir = data.join("cache");
-    disk::finish_removals(data)?;
+    disk::remove_starting_with(data, disk::GONE)?;
     let is_locked = |error: &disk::StoreError| matches!(error, disk::StoreError::Locked);
     match disk::patiently(|| Store::open(&dir), is_locked) {
         Ok(store) => Ok(store),
@@ -350,6 +350,12 @@ impl Cache {
         // What the disk tier says holds from here on: the row may be gone again by now.
         self.unload(&overlay, fact);
         self.metrics.cache.overlay_entries.set(i64::try_from(overlay.len()).unwrap_or(i64::MAX));
+    }
+
+    /// Everything that is in force and not settled.
+    pub fn pinned(&self) -> Vec<StateFact> {
+        let facts: Vec<_> = self.overlay().facts().collect();
+        facts.into_iter().chain(self.sessions.all_pinned().map(StateFact::Session)).collect()
     }
 
     /// The change counter that the disk tier has caught up with and is synced to.

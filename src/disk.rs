@@ -94,6 +94,20 @@ pub fn remove_half_snapshots(dir: &Path) -> io::Result<()> {
 /// made it would look damaged.
 const MAKING: &str = "making";
 
+/// Makes a directory that says from its first moment on that it is being made: one that is empty
+/// was emptied.
+pub fn make_new_dir(dir: &Path) -> io::Result<()> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let new = dir.with_file_name(format!("{NEW}{name}"));
+    make_private_dir(&new)?;
+    begin_making(&new)?;
+    let named = fs::rename(&new, dir).map_err(at(dir));
+    if named.is_err() {
+        drop(fs::remove_dir_all(&new));
+    }
+    named.and_then(|()| sync_dir(dir.parent().unwrap_or(Path::new("."))))
+}
+
 /// Says that the directory is being made; durable, for a power cut may keep the names that sled
 /// makes next and lose this one.
 pub fn begin_making(dir: &Path) -> io::Result<()> {
@@ -109,13 +123,9 @@ pub fn end_making(dir: &Path) -> io::Result<()> {
 }
 
 /// Removes what a kill or a power cut left of a directory that was only being made: it says so
-/// itself, or all that is in it is named as what stands there `before` sled begins.
-pub fn remove_half_made(dir: &Path, before: impl Fn(&str) -> bool) -> io::Result<bool> {
-    let mut unmade = true;
-    for entry in fs::read_dir(dir).map_err(at(dir))? {
-        unmade &= before(&entry.map_err(at(dir))?.file_name().to_string_lossy());
-    }
-    let unmade = unmade || dir.join(MAKING).exists();
+/// itself.
+pub fn remove_half_made(dir: &Path) -> io::Result<bool> {
+    let unmade = dir.join(MAKING).exists();
     if unmade {
         remove_dir(dir)?;
     }
@@ -123,7 +133,7 @@ pub fn remove_half_made(dir: &Path, before: impl Fn(&str) -> bool) -> io::Result
 }
 
 /// What [`remove_dir`] has renamed, until it is gone.
-const GONE: &str = ".gone-";
+pub const GONE: &str = ".gone-";
 
 /// Removes a directory: renamed first, and durably, for one that a kill or a power cut left half
 /// removed would look damaged.
@@ -133,11 +143,6 @@ pub fn remove_dir(dir: &Path) -> io::Result<()> {
     fs::rename(dir, &gone).map_err(at(dir))?;
     sync_dir(gone.parent().unwrap_or(Path::new(".")))?;
     fs::remove_dir_all(&gone).map_err(at(&gone))
-}
-
-/// Finishes what a kill interrupted in [`remove_dir`].
-pub fn finish_removals(parent: &Path) -> io::Result<()> {
-    remove_starting_with(parent, GONE)
 }
 
 /// Removes what is in `parent`, if that is there, and has a name that starts with `prefix`.

@@ -333,8 +333,9 @@ impl Worker {
             true => Bounds { rows: BATCH_ROWS_MIN, segments: 1 },
             false => Bounds { rows: self.batch_rows, segments: usize::MAX },
         };
-        let journal = self.journal.clone();
-        let gathered = self.threads.spawn_blocking(move || gather(&journal, lane, bounds));
+        let (journal, cache) = (self.journal.clone(), self.cache.clone());
+        let gather = move || gather(&journal, lane, bounds, &|| cache.pinned());
+        let gathered = self.threads.spawn_blocking(gather);
         let mut gathered = gathered.await.map_err(|_| DrainError::Stopped)??;
         self.held |= gathered.held;
         self.trouble = self.trouble.take().or(gathered.trouble.take());

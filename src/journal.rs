@@ -77,7 +77,7 @@ pub use foreign::{Foreign, LogError};
 pub use merge::part::Claim;
 pub use merge::sources::{SOURCES_MAX, Source};
 pub use merge::{MergeError, Scope};
-pub use quarantine::Report;
+pub use quarantine::{InForce, Report};
 pub use reader::{Reader, ReaderError, SILENCE_MAX, serve_frames};
 pub use reclaim::Removed;
 pub use replay::Replay;
@@ -142,8 +142,8 @@ impl Journal {
     }
 
     /// Opens the journal in `data/journal`, and returns with it the state facts of earlier
-    /// processes: they must be in force before the first answer. Blocks. Segments of earlier
-    /// processes are read by `reader`; damaged ones go to `data/quarantine`.
+    /// processes: they must be in force before the first answer. Blocks. Closed segments are
+    /// read by `reader`; damaged ones go to `data/quarantine`.
     pub fn open_with(
         data: &Path,
         config: Config,
@@ -164,10 +164,12 @@ impl Journal {
             metrics: metrics.clone(),
             thread: Arc::default(),
         };
-        journal.inherit()?;
+        let damaged = journal.inherit()?;
         journal.look_whether_attached();
-        let state = journal.inherited_state()?;
-        let mut committer = Committer::new(shared.clone(), dir, config, clock, entropy, metrics);
+        let state = journal.inherited_state(damaged)?;
+        let reader = journal.reader.clone();
+        let mut committer =
+            Committer::new(shared.clone(), dir, config, reader, clock, entropy, metrics);
         committer.look_at_bounds();
         let ending = shared.clone();
         let thread = std::thread::Builder::new()

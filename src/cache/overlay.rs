@@ -99,6 +99,13 @@ impl Overlay {
         })
     }
 
+    /// Everything that is pinned.
+    pub fn facts(&self) -> impl Iterator<Item = StateFact> {
+        let clients = self.clients.values().cloned().map(StateFact::ClientCreated);
+        let keys = self.keys.values().cloned().map(StateFact::KeyCreated);
+        clients.chain(keys).chain(self.revocations().map(StateFact::Revoked))
+    }
+
     /// How many ids are pinned.
     pub fn len(&self) -> usize {
         self.clients.len() + self.keys.len() + self.revocations.len()

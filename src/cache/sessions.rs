@@ -110,6 +110,15 @@ impl Sessions {
             |stripe: &Mutex<Stripe>| stripe.lock().unwrap_or_else(PoisonError::into_inner).len();
         self.stripes.iter().map(len).sum()
     }
+
+    /// Every session that is pinned.
+    pub(super) fn all_pinned(&self) -> impl Iterator<Item = Session> {
+        let stripe = |stripe: &Mutex<Stripe>| {
+            let stripe = stripe.lock().unwrap_or_else(PoisonError::into_inner);
+            stripe.values().cloned().collect::<Vec<_>>()
+        };
+        self.stripes.iter().flat_map(stripe)
+    }
 }
 
 /// The table of absences is keyed by digests of keys; a session stands there as one that no key

@@ -6,7 +6,7 @@
 mod sessions;
 mod synced;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -83,7 +83,10 @@ impl Store {
     /// Opens the trees in `dir`, or makes them.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let io = |error: std::io::Error| StoreError::Sled(error.to_string());
-        let new = !dir.exists() || disk::remove_half_made(dir, |_| false).map_err(io)?;
+        let new = !dir.exists()
+            // Made, and nothing more.
+            || fs::remove_dir(dir).is_ok()
+            || disk::remove_half_made(dir).map_err(io)?;
         disk::make_private_dir(dir).map_err(io)?;
         if new {
             disk::begin_making(dir).map_err(io)?;

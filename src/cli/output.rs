@@ -88,7 +88,13 @@ impl Output {
         }
         match shape {
             Shape::Verified(_) if answer["ok"] != true => {
-                Err(Failure::Failed(format!("streams with problems: {}", answer["bad"])))
+                let strangers = answer["strangers"].as_array().map_or(0, Vec::len);
+                let strangers = match strangers {
+                    0 => String::new(),
+                    count => format!("; what is no segment among them: {count}"),
+                };
+                let bad = &answer["bad"];
+                Err(Failure::Failed(format!("streams with problems: {bad}{strangers}")))
             }
             _ => Ok(()),
         }

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::journal::{Journal, Page, Segment, SegmentError};
+use crate::journal::{InForce, Journal, Page, Segment, SegmentError};
 use crate::model::fact::{Counter, Counts, Fact, Lane, QuotaFact, QuotaKey, UsageFact};
 use crate::postgres::sink::{Batch, Retirement, StreamRange};
 
@@ -44,6 +44,18 @@ pub struct Gathered {
     pub trouble: Option<SegmentError>,
     /// A segment is being merged.
     merging: bool,
+}
+
+impl Gathered {
+    /// Of a directory that was attached nothing is merged but what its own process knows: where a
+    /// mark cannot be made durable, memory is enough. On a full disk only the drain makes room.
+    fn mark_sent(&self) {
+        let marked = self.segments.iter().map(|(segment, _)| segment.mark_sent());
+        let failed: Vec<_> = marked.filter_map(Result::err).collect();
+        if let Some(error) = failed.first() {
+            tracing::warn!(segments = failed.len(), %error, "`sent` marks cannot be written");
+        }
+    }
 }
 
 #[derive(Default)]
@@ -89,11 +101,18 @@ impl Merged {
 /// Reads what is durable and not applied, oldest stream first, and marks its segments as sent.
 /// Blocks. Segments that cannot be read are set aside; those held by another handle wait for the
 /// next pass.
-pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered, SegmentError> {
+///
+/// What is `in_force` is logged again with what is left of a damaged segment that said so.
+pub fn gather(
+    journal: &Journal,
+    lane: Lane,
+    bounds: Bounds,
+    in_force: InForce<'_>,
+) -> Result<Gathered, SegmentError> {
     const PAUSE: Duration = Duration::from_millis(5);
     const ATTEMPTS: u32 = 400;
     for _ in 1..ATTEMPTS {
-        let gathered = gather_free(journal, lane, bounds)?;
+        let gathered = gather_free(journal, lane, bounds, in_force)?;
         if !gathered.merging || !gathered.segments.is_empty() {
             return Ok(gathered);
         }
@@ -101,11 +120,16 @@ pub fn gather(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered,
         journal.want_merged();
         std::thread::sleep(PAUSE);
     }
-    gather_free(journal, lane, bounds)
+    gather_free(journal, lane, bounds, in_force)
 }
 
 /// What is not being merged.
-fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered, SegmentError> {
+fn gather_free(
+    journal: &Journal,
+    lane: Lane,
+    bounds: Bounds,
+    in_force: InForce<'_>,
+) -> Result<Gathered, SegmentError> {
     let mut gathered = Gathered { whole: true, ..Gathered::default() };
     let (mut merged, mut claims) = (Merged::default(), Vec::new());
     for segment in journal.segments(lane) {
@@ -127,7 +151,7 @@ fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered
             gathered.whole = false;
             continue;
         };
-        match gather_segment(&segment, bounds, &mut merged, &mut gathered.batch) {
+        match gather_segment(journal, &segment, bounds, &mut merged, &mut gathered.batch) {
             Ok(Some(range)) => {
                 gathered.whole &= range.to >= segment.durable_seq();
                 gathered.batch.retires.extend(retires(&segment, &range));
@@ -138,9 +162,16 @@ fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered
             Err(error) if error.is_locked() => gathered.held = true,
             // sled fails for ever after one error: what is being written is read again once its
             // writer has closed it, over another handle. It is durable, and nowhere else.
-            Err(SegmentError::Store(_)) if !segment.is_closed() => gathered.held = true,
+            Err(SegmentError::Store(_) | SegmentError::Changed) if !segment.is_closed() => {
+                gathered.held = true;
+            }
             // Nothing of this segment has entered the batch: its first page could not be read.
-            Err(error) if error.is_damage() => journal.quarantine(&segment, &error),
+            Err(error) if error.is_damage() => {
+                // Or it stays: the next pass tries again.
+                if let Err(error) = journal.quarantine(&segment, &error, in_force) {
+                    gathered.trouble.get_or_insert(error);
+                }
+            }
             // The others are no worse for it.
             Err(error) => drop(gathered.trouble.get_or_insert(error)),
         }
@@ -157,9 +188,7 @@ fn gather_free(journal: &Journal, lane: Lane, bounds: Bounds) -> Result<Gathered
     if !gathered.segments.is_empty() {
         journal.attach()?;
     }
-    for (segment, _) in &gathered.segments {
-        segment.mark_sent()?;
-    }
+    gathered.mark_sent();
     // Marked: from here on nobody merges them.
     drop(claims);
     Ok(gathered)
@@ -195,18 +224,25 @@ fn read(segment: &Segment, after: u64) -> Result<Page, SegmentError> {
 }
 
 fn gather_segment(
+    journal: &Journal,
     segment: &Segment,
     bounds: Bounds,
     merged: &mut Merged,
     batch: &mut Batch,
 ) -> Result<Option<StreamRange>, SegmentError> {
     let from = segment.applied_seq();
-    let (mut to, mut facts) = (from, 0_usize);
+    let (mut to, mut facts, mut looked) = (from, 0_usize, false);
     loop {
         let page = match read(segment, to) {
             Ok(page) => page,
             // What was read before stays in the batch; the error comes again with the next one.
             Err(_) if to > from => break,
+            // Reported before the ledger passes it: nobody would look for it after that.
+            Err(SegmentError::Changed) if segment.is_closed() && !looked => {
+                looked = true;
+                journal.look_again(segment)?;
+                continue;
+            }
             Err(error) => return Err(error),
         };
         to = page.reached;

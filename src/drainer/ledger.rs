@@ -64,6 +64,13 @@ impl Worker {
             );
         }
         let applied = row.map_or(0, |row| row.last_seq);
+        if segment.is_sealed() && applied > segment.durable_seq() && applied > known {
+            tracing::error!(
+                stream = %segment.stream, applied, end = segment.durable_seq(),
+                "Postgres has more of this stream than its writer says there is: a copy of this \
+                 data directory went on with it, and that was drained"
+            );
+        }
         let back = applied < known;
         if back {
             self.metrics.drain.regressions.inc();

@@ -174,7 +174,10 @@ impl Worker {
     pub(super) fn set_aside(&self, gathered: &Gathered, stream: Uuid) {
         self.metrics.drain.conflicts.inc();
         for (segment, ..) in gathered.segments.iter().filter(|(s, ..)| s.stream == stream) {
-            self.journal.quarantine(segment, &SegmentError::Copied);
+            let aside = self.journal.quarantine(segment, &SegmentError::Copied, &Vec::new);
+            if let Err(error) = aside {
+                tracing::error!(%error, %stream, "it stays where it is");
+            }
         }
     }
 }

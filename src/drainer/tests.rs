@@ -1,5 +1,6 @@
 //! Gathering: what a batch holds, where it ends, and what it says of the streams it stands for.
 
+mod damage;
 mod end;
 
 use std::path::PathBuf;
@@ -46,7 +47,7 @@ async fn count(journal: &Journal, keys: std::ops::Range<u128>) {
 }
 
 fn usage(journal: &Journal, bounds: Bounds) -> Gathered {
-    gather(journal, Lane::Usage, bounds).expect("a working disk")
+    gather(journal, Lane::Usage, bounds, &Vec::new).expect("a working disk")
 }
 
 fn requests(gathered: &Gathered) -> u64 {

@@ -34,9 +34,13 @@ impl QuotaBook {
     }
 
     /// Reads what earlier processes left; from then on quotas are decided. Blocks.
-    pub fn open(self: &Arc<Self>, journal: &Journal) -> Result<(), SegmentError> {
+    pub fn open(
+        self: &Arc<Self>,
+        journal: &Journal,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<(), SegmentError> {
         let mut inherited = Inherited::new();
-        journal.inherited_quotas(&mut |stream, seq, fact| {
+        journal.inherited_quotas(stop, &mut |stream, seq, fact| {
             inherited.entry(fact.key).or_default().push((stream, seq, fact.used));
         })?;
         if self.inherited.set(Mutex::new(inherited)).is_ok() {
@@ -101,17 +105,23 @@ pub fn limits(
     (admission, book)
 }
 
-/// Again and again while it cannot be read: what is bound by a quota is undecidable until then.
-pub fn open_book(book: &Arc<QuotaBook>, journal: &Journal) {
+/// Again and again while it cannot be read, until `stop` says so: what is bound by a quota is
+/// undecidable until then.
+pub fn open_book(book: &Arc<QuotaBook>, journal: &Journal, stop: &dyn Fn() -> bool) {
     const PAUSE: Duration = Duration::from_secs(1);
-    const ATTEMPTS: u32 = 60;
-    for attempt in 1..=ATTEMPTS {
-        match book.open(journal) {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::error!(%error, attempt, "what was used of quotas cannot be read yet");
-                std::thread::sleep(PAUSE);
-            }
+    const STEP: Duration = Duration::from_millis(50);
+    let mut warned = false;
+    while let Err(error) = book.open(journal, stop) {
+        if !std::mem::replace(&mut warned, true) {
+            tracing::error!(%error, "what was used of quotas cannot be read yet; it is tried on");
+        }
+        let mut waited = Duration::ZERO;
+        while waited < PAUSE && !stop() {
+            std::thread::sleep(STEP);
+            waited += STEP;
+        }
+        if stop() {
+            return;
         }
     }
 }

@@ -19,7 +19,9 @@ impl Parts {
         let (journal, closing) = (self.journal.clone(), self.closing.clone());
         self.tasks.spawn_blocking(move || journal.examine(&|| closing.is_cancelled()));
         let (book, journal) = (self.book.clone(), self.journal.clone());
-        self.tasks.spawn_blocking(move || open_book(&book, &journal));
+        let closing = self.closing.clone();
+        journal.quotas_will_be_read();
+        self.tasks.spawn_blocking(move || open_book(&book, &journal, &|| closing.is_cancelled()));
         self.end_overlaps();
         self.tidy_limits();
         self.tend_sessions();
@@ -165,12 +167,13 @@ impl Parts {
         });
     }
 
-    /// Reads what was used of quotas, for a command that shows it.
+    /// Reads what was used of quotas, for a command that may show it.
     pub async fn open_book(&self) {
         let (book, journal) = (self.book.clone(), self.journal.clone());
-        let opened = tokio::task::spawn_blocking(move || open_book(&book, &journal));
-        if let Err(error) = opened.await {
-            tracing::error!(%error, "what was used of quotas cannot be read");
+        match tokio::task::spawn_blocking(move || book.open(&journal, &|| false)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "what was used of quotas cannot be read"),
+            Err(error) => tracing::error!(%error, "what was used of quotas cannot be read"),
         }
     }
 

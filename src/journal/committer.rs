@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::ballast::Ballast;
 use super::chunk::FactRef;
 use super::quarantine::QUARANTINE;
+use super::reader::Reader;
 use super::segment::SegmentError;
 use super::ticket::Shared;
 use super::window::{Collected, EVENTS_MAX, Tally};
@@ -38,6 +39,8 @@ pub(super) struct Committer {
     pub clock: SharedClock,
     pub entropy: SharedEntropy,
     pub metrics: Arc<Metrics>,
+    /// How what it has closed is read.
+    reader: Reader,
     writers: HashMap<Lane, Writer>,
     /// Ended by an error, and without their `end` yet.
     failed: HashMap<Lane, Writer>,
@@ -59,6 +62,7 @@ impl Committer {
         shared: Arc<Shared>,
         dir: PathBuf,
         config: Config,
+        reader: Reader,
         clock: SharedClock,
         entropy: SharedEntropy,
         metrics: Arc<Metrics>,
@@ -73,6 +77,7 @@ impl Committer {
             clock,
             entropy,
             metrics,
+            reader,
             writers: HashMap::new(),
             failed: HashMap::new(),
             committed: Duration::ZERO,
@@ -238,7 +243,7 @@ impl Committer {
     fn new_writer(&self, lane: Lane) -> Result<Writer, SegmentError> {
         let stream = self.entropy.uuid_v7(self.clock.now());
         let lane_dir = self.dir.join(lane.as_str());
-        let writer = Writer::create(&lane_dir, lane, stream, self.clock.monotonic())?;
+        let writer = Writer::create(&lane_dir, lane, stream, &self.reader, self.clock.monotonic())?;
         self.shared.streams().push(writer.segment().clone());
         Ok(writer)
     }

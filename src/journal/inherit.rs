@@ -1,63 +1,118 @@
 //! The segments of earlier processes: found, believed, read, and set aside when they are damaged.
 
 use std::fs;
+use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use super::foreign::READING;
 use super::quarantine::Applied;
+use super::segment::remains;
 use super::writer::Writer;
-use super::{Chunk, FactRef, Journal, JournalError, Missing, Segment, SegmentError, merge};
+use super::{Chunk, FactRef, Journal, JournalError, Missing, Page, Segment, SegmentError, merge};
 use crate::codec::CodecError;
 use crate::disk;
 use crate::model::fact::{Fact, Lane, StateFact};
 
+/// A segment that cannot be registered.
+pub(super) struct Damaged {
+    stream: Uuid,
+    dir: PathBuf,
+    error: SegmentError,
+}
+
 impl Journal {
-    /// Registers the segments of earlier processes.
-    pub(super) fn inherit(&self) -> Result<(), JournalError> {
-        disk::remove_starting_with(&self.dir, disk::NEW).map_err(self.io())?;
-        disk::remove_starting_with(&self.quarantine_dir(), READING).map_err(self.io())?;
+    /// Registers the segments of earlier processes. Returns those with state facts that cannot be.
+    pub(super) fn inherit(&self) -> Result<Vec<Damaged>, JournalError> {
+        tidy(&self.dir, disk::NEW);
+        tidy(&self.quarantine_dir(), READING);
+        let mut damaged = Vec::new();
         for lane in Lane::ALL {
             let lane_dir = self.dir.join(lane.as_str());
             disk::make_private_dir(&lane_dir).map_err(self.io())?;
-            disk::finish_removals(&lane_dir).map_err(self.io())?;
-            merge::finish(&lane_dir, lane).map_err(self.io())?;
+            tidy(&lane_dir, disk::GONE);
+            tidy(&lane_dir, disk::NEW);
+            let (streams, strangers) = self.entries(lane).map_err(self.io())?;
+            for stranger in strangers {
+                let path = stranger.display();
+                tracing::error!(%path, "this is no segment, and nothing of it is counted");
+            }
+            let counted = merge::finish(&lane_dir, lane, &streams);
             disk::sync_dir(&lane_dir).map_err(self.io())?;
-            let mut streams: Vec<Uuid> = fs::read_dir(&lane_dir)
-                .map_err(disk::at(&lane_dir))
-                .map_err(self.io())?
-                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-                .collect();
-            streams.sort_unstable();
-            for stream in streams {
+            for stream in streams.into_iter().filter(|stream| !counted.contains(stream)) {
                 let dir = lane_dir.join(stream.to_string());
-                if Segment::was_never_made(&dir).map_err(self.io())? {
-                    continue;
-                }
-                match Segment::inherit(lane, stream, dir.clone(), self.reader.clone()) {
+                let inherited = match Segment::was_never_made(&dir) {
+                    Ok(true) => continue,
+                    Ok(false) => Segment::inherit(lane, stream, dir.clone(), self.reader.clone()),
+                    Err(error) => Err(error),
+                };
+                match inherited {
                     Ok(segment) => self.shared.streams().push(Arc::new(segment)),
                     Err(SegmentError::Io(error)) => return Err(self.io()(error)),
                     Err(SegmentError::Codec(error @ CodecError::Newer(_))) => {
                         return Err(JournalError::Newer(error));
                     }
-                    Err(error) => self.set_aside(lane, stream, &dir, Applied::NONE, &error),
+                    Err(error) if lane == Lane::State => {
+                        damaged.push(Damaged { stream, dir, error });
+                    }
+                    Err(error) => {
+                        self.set_aside(lane, stream, &dir, None, Applied::NONE, &error);
+                    }
                 }
             }
         }
         // A kill may have come between the making of these directories and their sync.
         disk::sync_dir(&self.dir).map_err(self.io())?;
-        disk::sync_dir(self.dir.parent().unwrap_or(Path::new("."))).map_err(self.io())
+        disk::sync_dir(self.dir.parent().unwrap_or(Path::new("."))).map_err(self.io())?;
+        Ok(damaged)
+    }
+
+    /// What stands in a lane, in order: streams, and what no segment is called.
+    fn entries(&self, lane: Lane) -> io::Result<(Vec<Uuid>, Vec<PathBuf>)> {
+        let lane_dir = self.dir.join(lane.as_str());
+        let (mut streams, mut strangers) = (Vec::new(), Vec::new());
+        let entries = fs::read_dir(&lane_dir).map_err(disk::at(&lane_dir))?;
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let stream = name.parse::<Uuid>().ok().filter(|uuid| uuid.to_string() == *name);
+            match stream.filter(|_| path.is_dir()) {
+                Some(stream) => streams.push(stream),
+                // Made or removed at this moment.
+                None if name.starts_with('.') || !path.exists() => {}
+                None => strangers.push(path),
+            }
+        }
+        streams.sort_unstable();
+        strangers.sort_unstable();
+        Ok((streams, strangers))
+    }
+
+    /// What stands among the segments and is none: a segment under another name, for one, of which
+    /// nothing is counted.
+    pub fn strangers(&self) -> Vec<PathBuf> {
+        let of = |lane| self.entries(lane).map(|(_, strangers)| strangers).unwrap_or_default();
+        Lane::ALL.into_iter().flat_map(of).collect()
     }
 
     /// The state facts of earlier processes. What can be read of a damaged segment is logged again
     /// in a new one, before that one is set aside: state facts may be repeated, and a revocation
     /// must not end with its segment.
-    pub(super) fn inherited_state(&self) -> Result<Vec<StateFact>, JournalError> {
+    pub(super) fn inherited_state(
+        &self,
+        damaged: Vec<Damaged>,
+    ) -> Result<Vec<StateFact>, JournalError> {
         let mut facts = Vec::new();
-        for segment in self.segments(Lane::State) {
+        let inherited = self.segments(Lane::State);
+        for Damaged { stream, dir, error } in damaged {
+            let remains = remains(&self.reader, &dir, stream, u64::MAX);
+            self.salvage_at_start(&dir, &remains)?;
+            self.set_aside(Lane::State, stream, &dir, None, Applied::NONE, &error);
+            facts.extend(remains);
+        }
+        for segment in inherited {
             let before = facts.len();
             let mut each = |chunk: Chunk| {
                 facts.extend(chunk.facts);
@@ -72,14 +127,8 @@ impl Journal {
                     return Err(JournalError::Newer(error));
                 }
                 Err(error) if error.is_damage() => {
-                    // Without room for them it stays where it is: the next start tries again.
-                    let salvaged = self.salvage(&facts[before..]);
-                    let dir = segment.dir();
-                    salvaged
-                        .map_err(std::io::Error::other)
-                        .map_err(disk::at(dir))
-                        .map_err(self.io())?;
-                    self.quarantine(&segment, &error);
+                    self.salvage_at_start(segment.dir(), &facts[before..])?;
+                    self.put_aside(&segment, &error);
                 }
                 // It names the file.
                 Err(SegmentError::Io(error)) => return Err(self.io()(error)),
@@ -95,15 +144,21 @@ impl Journal {
         Ok(facts.into_iter().filter_map(state).collect())
     }
 
-    /// Logs facts of a damaged segment in a new one. For a start, before the journal thread runs.
-    fn salvage(&self, facts: &[Fact]) -> Result<(), SegmentError> {
+    /// Without room for them what is in `dir` stays where it is: the next start tries again.
+    fn salvage_at_start(&self, dir: &Path, facts: &[Fact]) -> Result<(), JournalError> {
+        let salvaged = self.salvage(facts).map_err(io::Error::other);
+        salvaged.map_err(disk::at(dir)).map_err(self.io())
+    }
+
+    /// Logs facts of a damaged segment in a new one.
+    pub(super) fn salvage(&self, facts: &[Fact]) -> Result<(), SegmentError> {
         if facts.is_empty() {
             return Ok(());
         }
         let stream = self.entropy.0.uuid_v7(self.clock.0.now());
         let lane_dir = self.dir.join(Lane::State.as_str());
         let born = self.clock.0.monotonic();
-        let mut writer = Writer::create(&lane_dir, Lane::State, stream, born)?;
+        let mut writer = Writer::create(&lane_dir, Lane::State, stream, &self.reader, born)?;
         writer.write(facts.iter().map(FactRef::from))?;
         writer.sync()?;
         writer.close()?;
@@ -121,19 +176,12 @@ impl Journal {
                 return;
             }
             match patiently(|| segment.examined()) {
-                Ok(Missing { chunks: 0, .. }) => {}
-                Ok(missing) => {
-                    self.metrics.journal.missing.inc_by(missing.chunks);
-                    tracing::error!(
-                        stream = %segment.stream,
-                        lane = segment.lane.as_str(),
-                        missing = missing.chunks,
-                        facts = missing.facts,
-                        at_least = !missing.exact,
-                        "sequence numbers are missing in a segment: its disk was damaged"
-                    );
+                Ok(missing) => self.report_missing(&segment, missing, Missing::NONE),
+                // State was looked through before the first answer; what has become of it since is
+                // for the drain to log again.
+                Err(error) if error.is_damage() && segment.lane != Lane::State => {
+                    self.put_aside(&segment, &error);
                 }
-                Err(error) if error.is_damage() => self.quarantine(&segment, &error),
                 Err(error) => {
                     let stream = segment.stream;
                     tracing::warn!(%stream, %error, "a segment cannot be looked through yet");
@@ -142,6 +190,59 @@ impl Journal {
             segment.release();
         }
         self.reader.rest();
+    }
+
+    /// Something is missing in a closed segment that was there before: looks it through once more,
+    /// and reports it. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read any more.
+    pub fn look_again(&self, segment: &Segment) -> Result<(), SegmentError> {
+        let before = segment.missing();
+        let missing = patiently(|| segment.examined_again())?;
+        self.report_missing(segment, missing, before);
+        Ok(())
+    }
+
+    /// A page, from a segment that is looked through once more where it is not as it was. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn read_on(
+        &self,
+        segment: &Segment,
+        after: u64,
+        limit: usize,
+    ) -> Result<Page, SegmentError> {
+        match patiently(|| segment.read(after, limit)) {
+            Err(SegmentError::Changed) if segment.is_closed() => {
+                self.look_again(segment)?;
+                patiently(|| segment.read(after, limit))
+            }
+            read => read,
+        }
+    }
+
+    fn report_missing(&self, segment: &Segment, missing: Missing, before: Missing) {
+        if missing.chunks == 0 || missing == before {
+            return;
+        }
+        self.metrics.journal.missing.inc_by(missing.chunks.saturating_sub(before.chunks));
+        tracing::error!(
+            stream = %segment.stream,
+            lane = segment.lane.as_str(),
+            missing = missing.chunks,
+            facts = missing.facts,
+            at_least = !missing.exact,
+            "sequence numbers are missing in a segment: its disk was damaged"
+        );
+    }
+}
+
+/// What cannot be removed has a name that nobody reads.
+fn tidy(dir: &Path, prefix: &str) {
+    if let Err(error) = disk::remove_starting_with(dir, prefix) {
+        tracing::warn!(%error, "what an earlier process has left half done stays there");
     }
 }
 

@@ -30,6 +30,7 @@
 //!
 //! The transaction that takes a merged segment from 0 retires its sources in the ledger.
 
+mod attached;
 mod laws;
 pub(super) mod part;
 mod pick;
@@ -65,8 +66,6 @@ use crate::model::fact::{Fact, Lane};
 
 pub(super) use recover::finish;
 
-/// The mark of [`Journal::attach`], beside the lanes.
-const ATTACHED: &str = "attached";
 /// Hours that are kept as they are where nothing was ever sent; older ones are folded into totals.
 pub const HOURS_KEPT: i64 = 31 * 24;
 /// Facts written at a time, about 300 KiB; each time the disk gets them at once, so that no commit
@@ -150,8 +149,13 @@ impl Journal {
         let mut pace = Pace { stop: &stop, clock, since: clock.monotonic() };
         let lanes: &[Lane] =
             if all { &Lane::ALL } else { &[Lane::State, Lane::Quota, Lane::Usage] };
+        let _rest = self.reader.until_done();
         let mut merged = false;
         for lane in lanes {
+            // What was used is read by stream: nothing may take its place meanwhile.
+            if *lane == Lane::Quota && merging.quotas_unread.load(Ordering::Acquire) {
+                continue;
+            }
             // State facts may be repeated: whose they are is no matter.
             let any = all || *lane == Lane::State;
             let claimed = self.to_be_merged(*lane, any);
@@ -167,26 +171,6 @@ impl Journal {
     /// The drain waits for a segment that is being merged.
     pub fn want_merged(&self) {
         self.shared.merging.give_way.store(true, Ordering::Release);
-    }
-
-    /// Says durably that this directory was attached to Postgres: before the first `sent` mark.
-    ///
-    /// # Errors
-    /// When the disk fails; nothing may be sent then.
-    pub fn attach(&self) -> Result<(), SegmentError> {
-        let attached = &self.shared.merging.attached;
-        if !attached.load(Ordering::Acquire) {
-            disk::make_mark(&self.dir.join(ATTACHED))?;
-            attached.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    /// Whether anything was ever sent from here, as far as the directory tells.
-    pub(super) fn look_whether_attached(&self) {
-        let sent = self.shared.streams().iter().any(|segment| segment.is_sent());
-        let attached = sent || self.dir.join(ATTACHED).exists();
-        self.shared.merging.attached.store(attached, Ordering::Release);
     }
 
     fn to_be_merged(&self, lane: Lane, all: bool) -> Vec<(Arc<Segment>, Claim)> {
@@ -236,7 +220,13 @@ impl Merge<'_> {
         self.claimed.iter().for_each(|(segment, _)| segment.release());
         match &error {
             // Trouble passes: too many open files, no room for a child, a lock.
-            MergeError::Unreadable(segment, error) if error.is_damage() => segment.never_merge(),
+            MergeError::Unreadable(segment, error) if error.is_damage() => {
+                segment.never_merge();
+                if let Err(error) = self.journal.look_again(segment) {
+                    let (stream, lane) = (segment.stream, segment.lane.as_str());
+                    tracing::error!(%stream, lane, %error, "a closed segment was damaged");
+                }
+            }
             MergeError::Missing(segment) => segment.never_merge(),
             _ => {}
         }
@@ -264,11 +254,12 @@ impl Merge<'_> {
         let segments: Vec<_> = self.claimed.iter().map(|(segment, _)| segment.clone()).collect();
         let sources = transitive(&segments);
         let dir = lane_dir.join(stream.to_string());
-        disk::make_private_dir(&dir).map_err(SegmentError::from)?;
+        disk::make_new_dir(&dir).map_err(SegmentError::from)?;
         sources::write(&dir, stream, &sources)?;
         disk::sync_dir(lane_dir).map_err(SegmentError::from)?;
         let born = self.journal.clock.0.monotonic();
-        let mut writer = Writer::create(lane_dir, self.lane, stream, born)?;
+        let sources: Arc<[Source]> = sources.into();
+        let mut writer = Writer::create(lane_dir, self.lane, stream, &self.journal.reader, born)?;
         match self.lane {
             Lane::Usage => {
                 let kept = |now: Timestamp| now.hour().saturating_sub(HOURS_KEPT);
@@ -294,9 +285,9 @@ impl Merge<'_> {
                 self.expired(dropped);
             }
         }
-        writer.close()?;
         let merged = writer.segment().clone();
-        merged.stands_for(sources.into());
+        merged.stands_for(sources);
+        writer.close()?;
         Ok(merged)
     }
 

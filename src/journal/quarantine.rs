@@ -14,7 +14,10 @@ use super::segment::End;
 use super::{Journal, Missing, Segment, SegmentError};
 use crate::disk;
 use crate::metrics::LaneLabel;
-use crate::model::fact::Lane;
+use crate::model::fact::{Fact, Lane, StateFact};
+
+/// Says which state facts are in force and not settled.
+pub type InForce<'a> = &'a dyn Fn() -> Vec<StateFact>;
 
 /// What is known of a segment that was set aside; kept beside it, in `quarantine/<name>.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,27 +115,54 @@ impl Journal {
         parent.is_some() && parent == self.quarantine_dir().canonicalize().ok()
     }
 
-    /// Moves a segment that cannot be read out of the way; it is never deleted.
-    pub fn quarantine(&self, segment: &Segment, error: &SegmentError) {
-        self.shared.streams().retain(|known| known.stream != segment.stream);
-        segment.release();
-        let applied = segment.applied();
-        self.set_aside(segment.lane, segment.stream, segment.dir(), applied, error);
+    /// Moves a segment that cannot be read out of the way; it is never deleted. What can be read of
+    /// state facts, and what is `in_force`, is logged again before: it must not end with its
+    /// segment. Blocks.
+    ///
+    /// # Errors
+    /// When it cannot be logged; then the segment stays where it is.
+    pub fn quarantine(
+        &self,
+        segment: &Segment,
+        error: &SegmentError,
+        in_force: InForce<'_>,
+    ) -> Result<(), SegmentError> {
+        if segment.lane == Lane::State {
+            let mut facts = segment.remains();
+            facts.extend(in_force().into_iter().map(Fact::State));
+            self.salvage(&facts)?;
+        }
+        self.put_aside(segment, error);
+        Ok(())
     }
 
-    /// Moves a segment's directory out of the way, and reports what is missing with it.
+    /// As [`Journal::quarantine`], of what holds no state, or whose state is logged again.
+    pub(super) fn put_aside(&self, segment: &Segment, error: &SegmentError) {
+        segment.release();
+        let (applied, end) = (segment.applied(), segment.end());
+        if self.set_aside(segment.lane, segment.stream, segment.dir(), end, applied, error) {
+            self.shared.streams().retain(|known| known.stream != segment.stream);
+        } else {
+            // Nobody reads it before the next start, and it stays on the list.
+            segment.strand();
+        }
+    }
+
+    /// Moves a segment's directory out of the way, and reports what is missing with it. Whether it
+    /// could be moved.
     pub(super) fn set_aside(
         &self,
         lane: Lane,
         stream: Uuid,
         dir: &Path,
+        known: Option<End>,
         applied: Applied,
         error: &SegmentError,
-    ) {
+    ) -> bool {
         let quarantine = self.quarantine_dir();
         let name = free_name(&quarantine, &format!("{}-{stream}", lane.as_str()));
         let to = quarantine.join(&name);
-        let end = End::read(dir).ok().flatten();
+        let end = known.or_else(|| End::read(dir).ok().flatten());
         let report = Report {
             name,
             lane: lane.as_str().into(),
@@ -144,6 +174,7 @@ impl Journal {
             missing: not_counted(end, applied, error),
         };
         let moved = disk::make_private_dir(&quarantine).and_then(|()| fs::rename(dir, &to));
+        let away = moved.is_ok();
         let moved = moved.and_then(|()| disk::sync_dir(&quarantine));
         let moved = moved.and_then(|()| write_report(&quarantine, &report)).err();
         self.metrics.journal.quarantined.get_or_create(&LaneLabel::of(lane)).inc();
@@ -155,6 +186,7 @@ impl Journal {
             failed = moved.map(tracing::field::display),
             "segment is damaged and was set aside; its unsettled facts are not counted"
         );
+        away
     }
 
     /// What was set aside, the newest last.

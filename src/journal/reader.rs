@@ -1,4 +1,5 @@
-//! Reading the frames of a segment that an earlier process wrote.
+//! Reading the frames of a segment that nobody writes any more: an earlier process did, or this
+//! one.
 //!
 //! Damaged files can make sled panic (also on threads of its own), abort, allocate or run without
 //! end. So a gateway has them read by a child: the same program, started as
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::segment::{SLED_CACHE_BYTES, SegmentError};
-use crate::disk::{self, guarded};
+use crate::disk::{self, StoreError, guarded};
 use child::Child;
 
 pub use child::{Children, ReaderError};
@@ -37,7 +38,7 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How many crashes one reading outlives.
 const CRASHES_MAX: u32 = 1;
 
-/// How segments of earlier processes are read.
+/// How closed segments are read.
 #[derive(Clone, Debug)]
 pub enum Reader {
     /// By this process: damage may take it down. For tests.
@@ -59,6 +60,10 @@ impl Reader {
 
     /// Opens the segment in `dir` to read the frames after `after` up to `to`.
     pub(super) fn open(&self, dir: &Path, after: u64, to: u64) -> Result<Frames, SegmentError> {
+        // It was synced before the segment took anything; sled would make an empty one.
+        if !dir.join("db").exists() {
+            return Err(StoreError::Sled("the file `db` is missing".into()).into());
+        }
         match self {
             Self::InProcess => Ok(Frames::Db(disk::open_sled(dir, SLED_CACHE_BYTES)?)),
             Self::Child(children) => {
@@ -76,11 +81,25 @@ impl Reader {
         }
     }
 
+    /// When that is dropped, there is nothing to read for now.
+    pub(super) fn until_done(&self) -> Rest<'_> {
+        Rest(self)
+    }
+
     /// There is nothing to read for now.
     pub(super) fn rest(&self) {
         if let Self::Child(children) = self {
             children.rest();
         }
+    }
+}
+
+/// Lets the process that reads go, however the reading ends.
+pub(super) struct Rest<'a>(&'a Reader);
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.0.rest();
     }
 }
 

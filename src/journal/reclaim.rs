@@ -62,6 +62,7 @@ impl Journal {
                     segment.lane,
                     segment.stream,
                     segment.dir(),
+                    segment.end(),
                     segment.applied(),
                     &SegmentError::Missing(segment.missing()),
                 );

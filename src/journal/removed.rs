@@ -8,6 +8,7 @@
 //! only serves to report what a ledger that moves back has lost.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use bincode::{Decode, Encode};
 use uuid::Uuid;
@@ -36,7 +37,11 @@ impl Journal {
         let path = self.dir.join(FILE);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return (Vec::new(), true),
+            // It is made before anything can have been removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let attached = self.shared.merging.attached.load(Ordering::Acquire);
+                return (Vec::new(), !attached);
+            }
             Err(error) => {
                 tracing::warn!(%error, path = %path.display(), "what was removed is forgotten");
                 return (Vec::new(), false);
@@ -53,6 +58,14 @@ impl Journal {
         let here: Vec<_> = Lane::ALL.into_iter().flat_map(|lane| self.segments(lane)).collect();
         removed.retain(|removed| here.iter().all(|segment| segment.stream != removed.stream));
         (removed, whole)
+    }
+
+    /// Nothing was removed yet: what is remembered is whole from here on.
+    pub(super) fn begin_to_remember(&self) {
+        let made = if self.dir.join(FILE).exists() { Ok(()) } else { self.remember([].iter()) };
+        if let Err(error) = made {
+            tracing::warn!(%error, "what is removed will be reported as a lower bound");
+        }
     }
 
     /// Replaces what is remembered. Blocks.

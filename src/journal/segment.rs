@@ -6,10 +6,10 @@
 
 mod end;
 mod error;
+mod looked;
 mod read;
 mod traces;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,9 +26,11 @@ use crate::disk;
 use crate::model::Timestamp;
 use crate::model::fact::Lane;
 
+use looked::Looked;
+
 pub use end::End;
 pub use error::SegmentError;
-pub(super) use read::{EachChunk, Found, look_through};
+pub(super) use read::{EachChunk, Found, look_through, remains};
 pub use read::{Missing, Page};
 
 /// sled's own cache per segment. Chunks are written and read once, so little is enough.
@@ -42,11 +44,11 @@ pub struct Segment {
     /// Its stream id: random, and tells its age.
     pub stream: Uuid,
     dir: PathBuf,
-    /// How its frames are read; what this process wrote itself, it reads itself.
+    /// How its frames are read, once nobody writes it.
     reader: Reader,
     /// What reads it at the moment.
     frames: Mutex<Option<Frames>>,
-    missing: Mutex<Missing>,
+    looked: Mutex<Looked>,
     durable_seq: AtomicU64,
     applied_seq: AtomicU64,
     facts: AtomicU64,
@@ -85,7 +87,7 @@ impl Segment {
             dir,
             reader,
             frames: Mutex::new(None),
-            missing: Mutex::new(Missing::NONE),
+            looked: Mutex::new(Looked::new()),
             durable_seq: AtomicU64::new(0),
             applied_seq: AtomicU64::new(0),
             facts: AtomicU64::new(0),
@@ -102,9 +104,15 @@ impl Segment {
         }
     }
 
-    /// A segment that this process writes through `db`.
-    pub(super) fn own(lane: Lane, stream: Uuid, dir: PathBuf, db: sled::Db) -> Self {
-        let segment = Self::new(lane, stream, dir, true, Reader::InProcess);
+    /// A segment that this process writes through `db`, and reads over it until it is closed.
+    pub(super) fn own(
+        lane: Lane,
+        stream: Uuid,
+        dir: PathBuf,
+        db: sled::Db,
+        reader: Reader,
+    ) -> Self {
+        let segment = Self::new(lane, stream, dir, true, reader);
         *lock(&segment.frames) = Some(Frames::Db(db));
         segment
     }
@@ -119,19 +127,18 @@ impl Segment {
     /// Closes it at what is published. A tail beyond is never read.
     pub(super) fn close(&self) -> Result<(), SegmentError> {
         let facts = self.facts.load(Ordering::Relaxed);
-        End { last_seq: self.durable_seq(), facts, sealed: true }.write(&self.dir)?;
+        let end = End { last_seq: self.durable_seq(), facts, sealed: true };
+        end.write(&self.dir, sources::Sum::of(&self.sources()))?;
+        lock(&self.looked).end = Some(end);
         self.sealed.store(true, Ordering::Release);
         *lock(&self.frames) = None;
         self.closed.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Removes what a kill or a power cut left of a segment that was only being made. (A merged one
-    /// names its sources first.)
-    pub(super) fn was_never_made(dir: &Path) -> io::Result<bool> {
-        disk::remove_half_made(dir, |name| {
-            name.starts_with(disk::NEW) || name.starts_with("sources")
-        })
+    /// Removes what a kill or a power cut left of a segment that was only being made.
+    pub(super) fn was_never_made(dir: &Path) -> Result<bool, SegmentError> {
+        disk::remove_half_made(dir).map_err(SegmentError::of_reading(dir))
     }
 
     /// A segment that an earlier process wrote: made safe to open, believed only once synced.
@@ -141,8 +148,8 @@ impl Segment {
         dir: PathBuf,
         reader: Reader,
     ) -> Result<Self, SegmentError> {
-        disk::remove_half_snapshots(&dir)?;
-        disk::secure(&dir)?;
+        let synced = disk::remove_half_snapshots(&dir).and_then(|()| disk::secure(&dir));
+        synced.map_err(SegmentError::of_reading(&dir))?;
         let segment = Self::new(lane, stream, dir, false, reader);
         segment.sent.store(segment.dir.join("sent").exists(), Ordering::Relaxed);
         if let Some(sources) = sources::read(&segment.dir, stream)? {
@@ -173,7 +180,11 @@ impl Segment {
 
     /// Takes over what the ledger says.
     pub fn set_applied(&self, seq: u64) {
-        self.applied_seq.store(seq, Ordering::Release);
+        if self.applied_seq.swap(seq, Ordering::AcqRel) > seq {
+            // What could not be read and was in Postgres is in neither now: to be found anew.
+            let mut looked = lock(&self.looked);
+            looked.gaps = looked.gaps.up_to(seq);
+        }
     }
 
     /// Whoever read the chunks after `from`, up to and with `to`, found so many facts in them.
@@ -242,11 +253,13 @@ impl Segment {
         self.sent.load(Ordering::Acquire)
     }
 
-    /// Makes the `sent` mark durable, once.
+    /// Makes the `sent` mark, once.
+    ///
+    /// # Errors
+    /// When it is not durable. This process knows it all the same.
     pub fn mark_sent(&self) -> Result<(), SegmentError> {
-        if !self.sent.load(Ordering::Acquire) {
+        if !self.sent.swap(true, Ordering::AcqRel) {
             disk::make_mark(&self.dir.join("sent"))?;
-            self.sent.store(true, Ordering::Release);
         }
         Ok(())
     }

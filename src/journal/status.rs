@@ -70,6 +70,8 @@ pub struct JournalStatus {
     pub events_dropped: BTreeMap<&'static str, u64>,
     /// Counters that wait for their commit.
     pub pending: u64,
+    /// How many may: `max_pending`.
+    pub pending_max: u64,
     /// The longest that a counted request may not be on disk yet, while the disk works.
     pub worst_case_loss_seconds: f64,
 }
@@ -92,7 +94,8 @@ pub struct StreamStatus {
     /// Facts that are not known to be in Postgres.
     pub unsettled_facts: u64,
     /// `open`, `closed`, `blocked` when Postgres knows another end of it, or `restart` when a merge
-    /// of it was left half made and cannot be removed: the next start sends it.
+    /// of it was left half made and cannot be removed, or it is damaged and cannot be set aside:
+    /// the next start does so.
     pub state: &'static str,
     /// Whether a transaction may have carried some of it.
     pub sent: bool,
@@ -146,6 +149,7 @@ impl Journal {
             quarantine_bytes: crate::disk::bytes_below(&self.quarantine_dir()),
             events_dropped: self.events_dropped(),
             pending: self.pending() as u64,
+            pending_max: self.config.max_pending as u64,
             worst_case_loss_seconds: match self.config.commit {
                 Commit::BeforeReply => 0.0,
                 Commit::Interval => self.config.interval.0.as_secs_f64(),

@@ -8,7 +8,6 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::foreign::{Foreign, LogError};
-use super::inherit::patiently;
 use super::quarantine::lane_and_stream;
 use super::segment::{EachChunk, End, Found};
 use super::{Chunk, Journal, Missing, Segment};
@@ -138,7 +137,7 @@ impl Journal {
     /// copied to be read, is said in the survey.
     pub fn survey(&self, place: &Place, each: EachChunk<'_>) -> Survey {
         match place {
-            Place::Journal(segment) => survey_segment(segment, each),
+            Place::Journal(segment) => self.survey_segment(segment, each),
             Place::Aside(foreign) => self.survey_foreign(foreign, each),
         }
     }
@@ -161,42 +160,43 @@ impl Journal {
         survey.error = error;
         survey
     }
-}
 
-fn survey_segment(segment: &Segment, each: EachChunk<'_>) -> Survey {
-    let mut watch = Watch::new(Some(segment.lane));
-    let (mut found, mut after) = (Found::default(), 0);
-    let mut to = segment.durable_seq();
-    let error = loop {
-        let page = match patiently(|| segment.read(after, PAGE)) {
-            Ok(page) => page,
-            Err(error) => break Some(error.to_string()),
-        };
-        // Of an inherited one it is known after the first reading; what is written meanwhile is
-        // left to the next survey.
-        if after == 0 {
-            to = segment.durable_seq();
-        }
-        let mut flow = ControlFlow::Continue(());
-        for chunk in page.chunks.into_iter().filter(|chunk| chunk.seq <= to) {
-            watch.see(&chunk);
-            found.chunks += 1;
-            found.facts += chunk.facts.len() as u64;
-            flow = each(chunk);
-            if flow.is_break() {
-                break;
+    fn survey_segment(&self, segment: &Segment, each: EachChunk<'_>) -> Survey {
+        let mut watch = Watch::new(Some(segment.lane));
+        let (mut found, mut after) = (Found::default(), 0);
+        let mut to = segment.durable_seq();
+        let error = loop {
+            let page = match self.read_on(segment, after, PAGE) {
+                Ok(page) => page,
+                Err(error) => break Some(error.to_string()),
+            };
+            // Of an inherited one it is known after the first reading; what is written meanwhile is
+            // left to the next survey.
+            if after == 0 {
+                to = segment.durable_seq();
             }
-        }
-        after = page.reached;
-        if flow.is_break() || after >= to {
-            break None;
-        }
-    };
-    segment.release();
-    found.last_seq = to;
-    let known = if segment.is_closed() { End::read(segment.dir()).ok().flatten() } else { None };
-    let end = known.unwrap_or(End { last_seq: to, facts: found.facts, sealed: false });
-    let mut survey = watch.survey("journal", segment.stream, found, end);
-    survey.error = error;
-    survey
+            let mut flow = ControlFlow::Continue(());
+            for chunk in page.chunks.into_iter().filter(|chunk| chunk.seq <= to) {
+                watch.see(&chunk);
+                found.chunks += 1;
+                found.facts += chunk.facts.len() as u64;
+                flow = each(chunk);
+                if flow.is_break() {
+                    break;
+                }
+            }
+            after = page.reached;
+            if flow.is_break() || after >= to {
+                break None;
+            }
+        };
+        segment.release();
+        found.last_seq = to;
+        let known =
+            if segment.is_closed() { End::read(segment.dir()).ok().flatten() } else { None };
+        let end = known.unwrap_or(End { last_seq: to, facts: found.facts, sealed: false });
+        let mut survey = watch.survey("journal", segment.stream, found, end);
+        survey.error = error;
+        survey
+    }
 }

@@ -5,10 +5,12 @@ mod events;
 mod room;
 mod salvage;
 mod starts;
+mod unsound;
 
 use tempfile::TempDir;
 
 use std::fs;
+use std::path::PathBuf;
 
 use uuid::Uuid;
 
@@ -299,7 +301,7 @@ async fn of_a_segment_that_breaks_half_way_what_is_not_applied_is_missing() {
         let segment = journal.segments(Lane::Usage)[0].clone();
         segment.counted(0, 1, 1);
         segment.set_applied(applied);
-        journal.quarantine(&segment, &crate::codec::CodecError::Damaged.into());
+        journal.put_aside(&segment, &crate::codec::CodecError::Damaged.into());
         let missing = journal.quarantined()[0].missing;
         assert_eq!(missing, Missing { chunks: 4 - applied, facts, exact });
     }

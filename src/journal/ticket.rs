@@ -22,6 +22,8 @@ pub(super) struct Merging {
     pub turn: Mutex<()>,
     /// The drain waits for a segment that is being merged: the merge shall give up.
     pub give_way: AtomicBool,
+    /// What was used of quotas is about to be read.
+    pub quotas_unread: AtomicBool,
     /// Written while a merged segment takes the place of others; read by who reads them all.
     pub swap: RwLock<()>,
     /// `sent` marks were, or are about to be made in this directory.

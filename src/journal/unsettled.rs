@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
-use super::inherit::patiently;
 use super::{Journal, Segment, SegmentError};
+use crate::disk;
 use crate::model::fact::{Fact, Lane, QuotaFact, UsageFact};
 
 impl Journal {
@@ -27,7 +28,7 @@ impl Journal {
                 None => segment.applied_seq(),
             };
             loop {
-                let page = patiently(|| held.0.read(after, PAGE))?;
+                let page = self.read_on(held.0, after, PAGE)?;
                 for fact in page.chunks.into_iter().flat_map(|chunk| chunk.facts) {
                     if let Fact::Usage(fact) = fact {
                         each(fact);
@@ -43,22 +44,35 @@ impl Journal {
         Ok(())
     }
 
-    /// Every quota fact on disk that an earlier process wrote, with its place. Blocks.
+    /// From now on nothing of the quota lane is merged before [`Journal::inherited_quotas`] has
+    /// read it.
+    pub fn quotas_will_be_read(&self) {
+        self.shared.merging.quotas_unread.store(true, Ordering::Release);
+    }
+
+    /// Every quota fact on disk that an earlier process wrote, with its place. Blocks; where
+    /// another handle has a segment, until `stop` says so.
     ///
     /// # Errors
     /// When a segment cannot be read; one that is damaged is set aside, and passed over.
     pub fn inherited_quotas(
         &self,
+        stop: &dyn Fn() -> bool,
         each: &mut dyn FnMut(Uuid, u64, QuotaFact),
     ) -> Result<(), SegmentError> {
         let segments = self.segments(Lane::Quota);
         for segment in segments.iter().filter(|segment| !segment.is_own()) {
-            match self.quotas_of(segment, u64::MAX, each) {
-                Err(error) if error.is_damage() => self.quarantine(segment, &error),
+            let opened = disk::patiently(
+                || segment.examined(),
+                |error: &SegmentError| error.is_locked() && !stop(),
+            );
+            match opened.and_then(|_| self.quotas_of(segment, u64::MAX, each)) {
+                Err(error) if error.is_damage() => self.put_aside(segment, &error),
                 read => read?,
             }
         }
         self.reader.rest();
+        self.shared.merging.quotas_unread.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -75,7 +89,7 @@ impl Journal {
         const PAGE: usize = 1024;
         let (held, mut after) = (Held(segment), 0);
         loop {
-            let page = patiently(|| held.0.read(after, PAGE))?;
+            let page = self.read_on(held.0, after, PAGE)?;
             for chunk in page.chunks.into_iter().filter(|chunk| chunk.seq <= to) {
                 for fact in chunk.facts {
                     if let Fact::Quota(fact) = fact {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::chunk::{FactRef, Packer};
+use super::reader::Reader;
 use super::segment::{End, SLED_CACHE_BYTES, Segment, SegmentError};
 use crate::codec::CodecError;
 use crate::disk::{self, guarded};
@@ -33,16 +34,18 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Makes a segment below `lane_dir`, its names durable before anything is written to it.
+    /// Makes a segment below `lane_dir`, unless a merge has begun to, its names durable before
+    /// anything is written to it. `reader` reads it once it is closed.
     pub fn create(
         lane_dir: &Path,
         lane: Lane,
         stream: Uuid,
+        reader: &Reader,
         now: Duration,
     ) -> Result<Self, SegmentError> {
         disk::make_private_dir(lane_dir)?;
         let dir = lane_dir.join(stream.to_string());
-        let made = Self::create_in(dir.clone(), lane, stream, now);
+        let made = Self::create_in(dir.clone(), lane, stream, reader, now);
         if made.is_err() {
             // Attempts on a failing disk must not leave a directory each. Nothing was written to
             // it.
@@ -55,16 +58,18 @@ impl Writer {
         dir: PathBuf,
         lane: Lane,
         stream: Uuid,
+        reader: &Reader,
         now: Duration,
     ) -> Result<Self, SegmentError> {
-        disk::make_private_dir(&dir)?;
-        disk::begin_making(&dir)?;
+        if !dir.exists() {
+            disk::make_new_dir(&dir)?;
+        }
         let db = disk::open_sled(&dir, SLED_CACHE_BYTES)?;
         disk::end_making(&dir)?;
         // sled's flush is sync_file_range, which no power cut respects: our own handle does the
         // syncing.
         let data = File::options().write(true).open(dir.join("db"))?;
-        let segment = Arc::new(Segment::own(lane, stream, dir, db.clone()));
+        let segment = Arc::new(Segment::own(lane, stream, dir, db.clone(), reader.clone()));
         let packer = Packer::new(stream, 1);
         Ok(Self { segment, db, data, packer, laid_out: 0, written_bytes: 0, facts: 0, born: now })
     }
@@ -156,8 +161,9 @@ mod tests {
     fn every_chunk_is_written_once() {
         let dir = TempDir::new().expect("a directory");
         let stream = Uuid::from_u128(7);
-        let mut writer =
-            Writer::create(dir.path(), Lane::Events, stream, Duration::ZERO).expect("a disk");
+        let writer =
+            Writer::create(dir.path(), Lane::Events, stream, &Reader::InProcess, Duration::ZERO);
+        let mut writer = writer.expect("a disk");
         let audit = |n: u128| {
             Fact::Audit(AuditEntry {
                 event_id: Uuid::from_u128(n),

@@ -232,7 +232,8 @@ async fn is_all_there_is(
         let chunks = good.chunks.keys().filter(|(of, _)| of == stream).count() as u64;
         let missing = match reports.iter().find(|report| report.stream == Some(*stream)) {
             Some(report) => report.missing,
-            None => here[stream],
+            // Settled and removed: nothing was missing.
+            None => here.get(stream).copied().unwrap_or(Missing::NONE),
         };
         let both = (applied.0 + missing.chunks, applied.1 + missing.facts);
         if missing.exact {
@@ -260,8 +261,7 @@ async fn what_is_reported_as_exact_and_what_is_applied_is_all_that_was_durable()
         let reader = Reader::patient_child(Path::new(journal::PROGRAM), SILENCE);
         let gateway = Gateway::read_by(reader, data, &db.url, None, config());
         gateway.journal.examine(&|| false);
-        let here = gateway.journal.segments(Lane::Usage);
-        let here = here.iter().map(|segment| (segment.stream, segment.missing())).collect();
+        let here = here(&gateway.journal);
         // What is damaged is set aside, and the next pass goes on.
         while gateway.drainer.drain_now().await.is_err() {}
         let told = is_all_there_is(&good, &gateway, &here, &db).await;
@@ -273,6 +273,38 @@ async fn what_is_reported_as_exact_and_what_is_applied_is_all_that_was_durable()
     assert!(!all || lost.iter().any(|(facts, of)| facts == of), "none was lost whole");
     // What a drain had applied before it met the damage: about one image in thirty.
     assert!(!all || !long() || lost.iter().any(|(facts, of)| facts < of), "none in part");
+}
+
+/// What is missing in each segment that is here.
+fn here(journal: &Journal) -> HashMap<Uuid, Missing> {
+    let segments = journal.segments(Lane::Usage);
+    segments.iter().map(|segment| (segment.stream, segment.missing())).collect()
+}
+
+/// In one life: looked through and found whole, damaged, drained.
+#[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]
+#[tokio::test]
+async fn what_is_damaged_between_its_look_through_and_its_drain_is_reported_all_the_same() {
+    let (good, _db) = good::make().await;
+    let mut lost = Vec::new();
+    for seed in seeds(16) {
+        let (data, harm) = (TempDir::new().unwrap(), Harm::of(seed, good.path(), USAGE));
+        in_process::copy(&good.path().join("journal"), &data.path().join("journal"));
+        let db = Database::new().await;
+        let reader = Reader::patient_child(Path::new(journal::PROGRAM), SILENCE);
+        let gateway = Gateway::read_by(reader, data, &db.url, None, config());
+        gateway.journal.examine(&|| false);
+        assert!(here(&gateway.journal).values().all(|missing| missing.chunks == 0));
+        harm.apply(gateway.data.path());
+        // What is damaged is set aside, and the next pass goes on.
+        while gateway.drainer.drain_now().await.is_err() {}
+        let told = is_all_there_is(&good, &gateway, &here(&gateway.journal), &db).await;
+        eprintln!("GATEPOST_SEED={seed} {harm:?}: {told:?}");
+        lost.extend(told);
+        drop(gateway.shut_down().await);
+    }
+    let all = std::env::var_os("GATEPOST_SEED").is_none();
+    assert!(!all || !lost.is_empty(), "nothing was lost");
 }
 
 #[expect(clippy::print_stderr, reason = "the runner shows it where a test fails")]

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Json;
@@ -15,7 +16,8 @@ use super::STOPPING;
 use crate::journal::{Place, Survey};
 use crate::model::fact::Lane;
 
-/// What was found. `ok` is false when any stream has a problem.
+/// What was found. `ok` is false when any stream has a problem, or something is not known for a
+/// stream.
 #[derive(Serialize)]
 pub(in super::super) struct Shown {
     ok: bool,
@@ -30,6 +32,8 @@ pub(in super::super) struct Shown {
     bad: u64,
     /// Those with problems first, at most [`LIST_MAX`].
     streams: Vec<Row>,
+    /// What stands among the segments and is none, at most [`LIST_MAX`]: nothing of it was read.
+    strangers: Vec<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -59,6 +63,8 @@ pub(in super::super) async fn verify(
             Err(error) => return Err(error.into()),
         },
     };
+    let strangers = control.journal.clone();
+    let strangers = control.tasks.spawn_blocking(move || strangers.strangers());
     let (journal, stopping) = (control.journal.clone(), control.stopping.clone());
     let read = control.tasks.spawn_blocking(move || {
         let here: HashSet<Uuid> = Lane::ALL
@@ -85,16 +91,19 @@ pub(in super::super) async fn verify(
         Ok(rows)
     });
     let rows = read.await.map_err(|_| Problem::internal("the journal cannot be read"))?;
-    Ok(Json(shown(told, rows?)))
+    let strangers = strangers.await.map_err(|_| Problem::internal("the lanes cannot be read"))?;
+    Ok(Json(shown(told, rows?, strangers)))
 }
 
-fn shown(ledger: String, mut rows: Vec<Row>) -> Shown {
+fn shown(ledger: String, mut rows: Vec<Row>, mut strangers: Vec<PathBuf>) -> Shown {
     let sum = |of: fn(&Survey) -> u64| rows.iter().map(|row| of(&row.survey)).sum();
     let bad = rows.iter().filter(|row| !row.problems.is_empty()).count();
     let (read, chunks, facts) = (rows.len() as u64, sum(|s| s.chunks), sum(|s| s.facts));
     rows.sort_by_key(|row| row.problems.is_empty());
     rows.truncate(LIST_MAX);
-    Shown { ok: bad == 0, ledger, read, chunks, facts, bad: bad as u64, streams: rows }
+    let ok = bad == 0 && strangers.is_empty();
+    strangers.truncate(LIST_MAX);
+    Shown { ok, ledger, read, chunks, facts, bad: bad as u64, streams: rows, strangers }
 }
 
 /// `twin`: its facts are in the journal too, and counted there.

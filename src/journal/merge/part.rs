@@ -15,7 +15,8 @@ pub(in crate::journal) struct Part {
     claimed: AtomicBool,
     /// A merge could not read it whole.
     unfit: AtomicBool,
-    /// What was half made of it cannot be removed: only a start can tell what is to be sent.
+    /// What was half made of it cannot be removed, or it is damaged and cannot be moved: only a
+    /// start can tell what is to be sent.
     stranded: AtomicBool,
     /// What was merged into it; unset where nothing was.
     sources: OnceLock<Arc<[Source]>>,
@@ -39,10 +40,14 @@ impl Segment {
         self.part.own
     }
 
-    /// Whether nobody can know it but we: examined, never sent, and not known to Postgres.
+    /// Whether nobody can know it but we: whole, never sent, and not known to Postgres.
     pub(super) fn may_be_merged(&self) -> bool {
-        let fit = self.is_examined() && !self.part.unfit.load(Ordering::Acquire);
-        fit && !self.is_sent() && !self.is_blocked() && self.applied_seq() == 0
+        let whole = self.is_examined() && self.missing().chunks == 0;
+        let fit = whole && !self.part.unfit.load(Ordering::Acquire);
+        fit && !self.is_stranded()
+            && !self.is_sent()
+            && !self.is_blocked()
+            && self.applied_seq() == 0
     }
 
     /// It could not be read whole: it stays as it is.
@@ -53,6 +58,11 @@ impl Segment {
     /// Whether it waits for a restart: neither sent nor merged before.
     pub fn is_stranded(&self) -> bool {
         self.part.stranded.load(Ordering::Acquire)
+    }
+
+    /// It is damaged, and cannot be moved out of the way.
+    pub(in crate::journal) fn strand(&self) {
+        self.part.stranded.store(true, Ordering::Release);
     }
 
     /// The streams that were merged into it, transitively; empty where none were.
@@ -86,7 +96,7 @@ impl Claim {
     /// Never lets go, for nobody can say where what is in it is to be found before a restart.
     pub(super) fn strand(self) {
         if let Some(segment) = &self.0 {
-            segment.part.stranded.store(true, Ordering::Release);
+            segment.strand();
         }
         self.keep();
     }

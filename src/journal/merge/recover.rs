@@ -1,13 +1,11 @@
 //! What a merge left that was interrupted: looked for at the start, before anything is believed.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
 use std::path::Path;
 
 use uuid::Uuid;
 
-use super::sources::{self, Source};
+use super::sources;
 use crate::disk;
 use crate::journal::{Reader, Segment, SegmentError};
 use crate::model::fact::Lane;
@@ -15,37 +13,37 @@ use crate::model::fact::Lane;
 /// Removes merged segments without `end`, and the sources of those that have one. Sources go only
 /// after `end` is synced: where none of them is left, it is the `end` that was lost, and the
 /// segment is all that there is. A list or an end that cannot be read is left to whoever looks at
-/// the segment: it removes nothing.
-pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane) -> io::Result<()> {
+/// the segment: it removes nothing. Returns which of `streams` are counted in another one, gone or
+/// not.
+pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane, streams: &[Uuid]) -> HashSet<Uuid> {
     let mut gone = HashSet::new();
-    for entry in fs::read_dir(lane_dir).map_err(disk::at(lane_dir))? {
-        let dir = entry?.path();
-        let name = dir.file_name().and_then(|name| name.to_str()?.parse::<Uuid>().ok());
-        let Some(stream) = name else { continue };
+    for stream in streams {
+        let dir = lane_dir.join(stream.to_string());
         if !sources::exist(&dir) {
             continue;
         }
         if !dir.join("end").exists() {
             // One that was merged before may be named, and be gone for long.
-            let named = sources::read(&dir, stream).ok().flatten().unwrap_or_default();
-            let there = |source: &Source| lane_dir.join(source.stream.to_string()).exists();
-            if !named.iter().any(there) {
+            let named = sources::read(&dir, *stream).ok().flatten().unwrap_or_default();
+            if !named.iter().any(|source| streams.contains(&source.stream)) {
                 tracing::error!(%stream, "the end of a merged segment was lost: it is kept");
                 continue;
             }
             tracing::info!(%stream, "a merge was interrupted: it begins anew");
-            gone.insert(stream);
-        } else if let Ok(Some(named)) = named(lane, stream, &dir) {
+            gone.insert(*stream);
+        } else if let Ok(Some(named)) = named(lane, *stream, &dir) {
             gone.extend(named);
         }
     }
-    for stream in gone {
-        match disk::remove_dir(&lane_dir.join(stream.to_string())) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _removed_now_or_before => {}
+    for stream in streams.iter().filter(|stream| gone.contains(stream)) {
+        if let Err(error) = disk::remove_dir(&lane_dir.join(stream.to_string())) {
+            tracing::error!(
+                %error, %stream,
+                "what a merge has left cannot be removed: it is counted in another segment"
+            );
         }
     }
-    Ok(())
+    gone
 }
 
 /// The sources of a merged segment whose end is whole.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use crate::codec::{self, CodecError, Kind};
 use crate::disk;
-use crate::journal::SegmentError;
+use crate::journal::{End, SegmentError};
 
 const VERSION: u8 = 1;
 /// The files' names, the one that earlier versions wrote alone first.
@@ -39,6 +39,27 @@ pub struct Source {
     pub stream: Uuid,
     /// Everything of it up to here is in the merged one.
     pub last_seq: u64,
+}
+
+/// How many sources there are, and a check sum over them: the segment's `end` tells it, so that a
+/// merged segment without its list is not taken for another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Sum {
+    count: u64,
+    crc32: u32,
+}
+
+impl Sum {
+    /// Of a segment's sources; `None` where there are none.
+    pub fn of(sources: &[Source]) -> Option<Self> {
+        let mut crc32 = crc32fast::Hasher::new();
+        for source in sources {
+            crc32.update(source.stream.as_bytes());
+            crc32.update(&source.last_seq.to_le_bytes());
+        }
+        let sum = Self { count: sources.len() as u64, crc32: crc32.finalize() };
+        (sum.count > 0).then_some(sum)
+    }
 }
 
 #[derive(Encode, Decode)]
@@ -71,9 +92,21 @@ pub(super) fn exist(dir: &Path) -> bool {
     NAMES.iter().any(|name| dir.join(name).exists())
 }
 
-/// Reads the list in `dir`; `None` where nothing was merged. That none is whole is an error: what
-/// it does not name might be counted twice.
+/// Reads the list in `dir`, and holds it against what the segment's `end` tells of it; `None` where
+/// nothing was merged. That none is whole is an error: what it does not name might be counted
+/// twice.
 pub fn read(dir: &Path, stream: Uuid) -> Result<Option<Arc<[Source]>>, SegmentError> {
+    let sources = read_list(dir, stream)?;
+    // Whoever wants the end itself says what is to become of one that cannot be read. (Earlier
+    // versions told nothing.)
+    let told = End::read_with_sum(dir).ok().flatten().and_then(|(_, sum)| sum);
+    if told.is_some() && told != Sum::of(sources.as_deref().unwrap_or_default()) {
+        return Err(SegmentError::Sources);
+    }
+    Ok(sources)
+}
+
+fn read_list(dir: &Path, stream: Uuid) -> Result<Option<Arc<[Source]>>, SegmentError> {
     let mut first = None;
     for name in NAMES {
         match read_file(&dir.join(name), stream) {

@@ -29,6 +29,12 @@ pub enum SegmentError {
     /// Damage that was noticed by counting only.
     #[error("{} sequence numbers are missing", .0.chunks)]
     Missing(Missing),
+    /// A chunk is missing that was there when the segment was closed, or looked through.
+    #[error("something is missing in the segment that was there before")]
+    Changed,
+    /// What it was merged of is not what its `end` tells.
+    #[error("the segment's lists of sources are gone, or of another segment")]
+    Sources,
     /// It can never be sent.
     #[error("a copy of this data directory has drained a part of what was merged into it")]
     Copied,
@@ -50,6 +56,8 @@ impl SegmentError {
         match self {
             Self::Store(StoreError::Sled(_))
             | Self::Missing(_)
+            | Self::Changed
+            | Self::Sources
             | Self::Copied
             | Self::Unreadable(_) => true,
             Self::Store(StoreError::Locked | StoreError::Trouble(_)) | Self::Io(_) => false,

@@ -1,6 +1,6 @@
 //! The reading side of a segment: looked through once when it is inherited, then read in pages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -8,14 +8,15 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::looked::{Gaps, Looked};
 use super::traces::Traces;
 use super::{End, Segment, SegmentError};
 use crate::codec::CodecError;
-use crate::disk::StoreError;
 use crate::journal::chunk::Chunk;
 use crate::journal::lock;
+use crate::journal::merge::sources::Sum;
 use crate::journal::reader::{Frames, Reader};
-use crate::model::fact::Lane;
+use crate::model::fact::{Fact, Lane};
 
 /// Some chunks of a segment.
 #[derive(Clone, Debug)]
@@ -90,11 +91,6 @@ pub(in crate::journal) fn look_through(
     each: EachChunk<'_>,
 ) -> (Found, Result<Option<Frames>, SegmentError>) {
     let mut found = Found::default();
-    if !dir.join("db").exists() {
-        // It was synced before the segment took anything.
-        let gone = StoreError::Sled("the file `db` is missing".into());
-        return (found, Err(gone.into()));
-    }
     let mut frames = match reader.open(dir, 0, to) {
         Ok(frames) => frames,
         Err(error) => return (found, Err(error)),
@@ -125,6 +121,23 @@ fn go_on(on: bool) -> ControlFlow<()> {
     if on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
 
+/// Whatever can be read of the facts of a segment in `dir` up to `to`, by sled or from the bytes.
+pub(in crate::journal) fn remains(reader: &Reader, dir: &Path, stream: Uuid, to: u64) -> Vec<Fact> {
+    // The bytes first: sled may forget what it opens.
+    let traces = Traces::of(dir, stream).unwrap_or_default();
+    let mut chunks: BTreeMap<_, _> =
+        traces.chunks.into_iter().filter(|(seq, _)| *seq <= to).collect();
+    let mut keep = |chunk: Chunk| {
+        chunks.insert(chunk.seq, chunk);
+        ControlFlow::Continue(())
+    };
+    let (_found, read) = look_through(reader, dir, stream, to, &mut keep);
+    if let Err(error) = read {
+        tracing::debug!(%error, %stream, "what is left of a damaged segment is not all of it");
+    }
+    chunks.into_values().flat_map(|chunk| chunk.facts).collect()
+}
+
 impl Segment {
     /// Its `end`, as far as it is believed.
     pub(super) fn known_end(&self) -> Result<Option<End>, SegmentError> {
@@ -143,8 +156,9 @@ impl Segment {
         }
     }
 
-    /// Opens an inherited segment on first use, finds its end, and counts what is missing. Hands on
-    /// what it reads on the way, also when the reading breaks off; `each` must take all.
+    /// Opens an inherited segment on first use, or one that is not as it was, finds its end unless
+    /// that is known, and counts what is missing. Hands on what it reads on the way, also when the
+    /// reading breaks off; `each` must take all.
     fn examine(
         &self,
         frames: &mut Option<Frames>,
@@ -153,13 +167,15 @@ impl Segment {
         if self.examined.load(Ordering::Acquire) {
             return Ok(());
         }
-        let known = self.known_end()?;
+        let remembered = lock(&self.looked).end;
+        let known = if remembered.is_some() { remembered } else { self.known_end()? };
         let to = known.map_or(u64::MAX, |end| end.last_seq);
         // At most one reads it: the one before must let go first.
         *frames = None;
-        let mut readable = BTreeSet::new();
+        let (mut readable, mut beyond, applied) = (BTreeSet::new(), 0, self.applied_seq());
         let mut seen = |chunk: Chunk| {
             readable.insert(chunk.seq);
+            beyond += if chunk.seq > applied { chunk.facts.len() as u64 } else { 0 };
             each(chunk)
         };
         // sled may mend, and so forget, what it opens: the bytes are asked before. They tell how
@@ -183,23 +199,46 @@ impl Segment {
                 let last_seq = found.last_seq.max(traces.last_seq);
                 let facts = found.facts.max(traces.facts());
                 let end = End { last_seq, facts, sealed: false };
-                end.write(&self.dir)?;
+                end.write(&self.dir, Sum::of(&self.sources()))?;
                 end
             }
         };
-        let missing = found.missing(end);
-        *lock(&self.missing) = missing;
+        let gaps = Gaps::between(0, end.last_seq, readable.iter().copied());
+        let again = remembered.is_some().then_some((applied, beyond));
+        let missing = self.note(end, found, gaps, again);
         // What is in force must not end with what sled forgot: the caller logs it again.
         if self.lane == Lane::State && missing.chunks > 0 {
             return Err(SegmentError::Missing(missing));
         }
+        self.examined.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes note of what was found; returns what is missing. Where it was known before and is
+    /// looked at `again`, that is what lies beyond the number that was applied: so many facts are
+    /// readable there.
+    fn note(&self, end: End, found: Found, gaps: Gaps, again: Option<(u64, u64)>) -> Missing {
+        let mut looked = lock(&self.looked);
+        let mut facts = found.facts;
+        let (mut missing, mut lost) = (found.missing(end), gaps.clone());
+        if let Some((applied, beyond)) = again {
+            lost = looked.lost.then(applied, &gaps);
+            let counted = lock(&self.tally).at(applied);
+            facts = counted.map_or(facts, |counted| counted + beyond);
+            missing = Missing {
+                chunks: lost.count(),
+                // Where nobody knows what was applied: each chunk holds one at least.
+                facts: counted.map_or(lost.count(), |_| end.facts.saturating_sub(facts)),
+                exact: end.sealed && counted.is_some(),
+            };
+        }
         // Not beyond what can be read: a tail that is missing must not become applied, or it could
         // never be replayed, should its files be mended. And then this is not the end.
         let whole = found.readable_seq == end.last_seq;
-        let (last_seq, facts) = (found.readable_seq, found.facts);
+        let last_seq = found.readable_seq.max(again.map_or(0, |(applied, _)| applied));
         self.publish(End { last_seq, facts, sealed: end.sealed && whole });
-        self.examined.store(true, Ordering::Release);
-        Ok(())
+        *looked = Looked { end: Some(end), missing, gaps, lost };
+        missing
     }
 
     /// What the bytes tell up to `to`, beside what sled will say.
@@ -225,13 +264,40 @@ impl Segment {
         Ok(self.missing())
     }
 
+    /// Looks a closed segment through once more, for it is not as it was; returns what is missing
+    /// in it. Blocks.
+    pub(in crate::journal) fn examined_again(&self) -> Result<Missing, SegmentError> {
+        let mut frames = lock(&self.frames);
+        // What is being written is read over its writer's handle only.
+        if self.is_closed() {
+            self.examined.store(false, Ordering::Release);
+            self.examine(&mut frames, &mut |_| go_on(true))?;
+        }
+        Ok(self.missing())
+    }
+
+    /// Whatever can be read of its facts, by sled or from the bytes. Blocks.
+    pub(in crate::journal) fn remains(&self) -> Vec<Fact> {
+        self.release();
+        let to = self.end().map_or(u64::MAX, |end| end.last_seq);
+        remains(&self.reader, &self.dir, self.stream, to)
+    }
+
     /// What was found missing when it was looked through.
     pub fn missing(&self) -> Missing {
-        *lock(&self.missing)
+        lock(&self.looked).missing
+    }
+
+    /// Where it ends, if that is known.
+    pub(in crate::journal) fn end(&self) -> Option<End> {
+        lock(&self.looked).end
     }
 
     /// Up to `limit` chunks beyond `after`, and never beyond what is durable. Blocks.
-    /// A missing or unreadable chunk is passed over: its number stays missing, and is reported.
+    /// A chunk that is known to be missing or unreadable is passed over.
+    ///
+    /// # Errors
+    /// [`SegmentError::Changed`] where another one is, besides what reading can fail with.
     pub fn read(&self, after: u64, limit: usize) -> Result<Page, SegmentError> {
         let mut reading = lock(&self.frames);
         self.examine(&mut reading, &mut |_| go_on(true))?;
@@ -245,9 +311,6 @@ impl Segment {
             other => {
                 // The one before must let go first.
                 drop(other);
-                if !self.dir.join("db").exists() {
-                    return Ok(page);
-                }
                 self.reader.open(&self.dir, after, durable)?
             }
         };
@@ -270,6 +333,12 @@ impl Segment {
             *reading = Some(frames);
         }
         passed?;
-        newer.map_or(Ok(page), |error| Err(error.into()))
+        if let Some(error) = newer {
+            return Err(error.into());
+        }
+        let there = page.chunks.iter().map(|chunk| chunk.seq);
+        let missing = Gaps::between(after, page.reached, there);
+        let known = lock(&self.looked).gaps.hold(&missing);
+        if known { Ok(page) } else { Err(SegmentError::Changed) }
     }
 }

@@ -1,7 +1,5 @@
 //! Segments outside the journal: set aside more than once, and replayed in spite of failures.
 
-use std::path::PathBuf;
-
 use super::*;
 
 /// A closed segment of one counter below `data`, and a copy of it elsewhere.

@@ -2,7 +2,7 @@
 //! again.
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::*;
 use crate::clock::ManualClock;

@@ -52,3 +52,26 @@ async fn segments_that_stand_for_the_same_streams_are_not_merged_into_one() {
         assert_eq!(found, once);
     }
 }
+
+/// It would be taken for a segment that stands for itself alone.
+#[tokio::test]
+async fn a_merged_segment_whose_lists_are_gone_is_neither_replayed_nor_counted() {
+    let (data, once) = merged_twice().await;
+    let lane_dir = data.path().join("journal/usage");
+    let (left, right) = {
+        let (journal, _) = open(data.path());
+        let segments = journal.segments(Lane::Usage);
+        (segments[0].stream.to_string(), segments[1].stream.to_string())
+    };
+    for name in ["sources", "sources-copy"] {
+        fs::remove_file(lane_dir.join(&right).join(name)).expect("there");
+    }
+    let kept = TempDir::new().expect("temporary directory");
+    let aside = kept.path().join(&right);
+    copy(&lane_dir.join(&right), &aside);
+    let (journal, _) = open(data.path());
+    assert_eq!((sums(&journal), journal.status().quarantined.len()), (once, 1));
+    assert_eq!(journal.segments(Lane::Usage)[0].stream.to_string(), left);
+    let refused = journal.prepare_replay(&aside.to_string_lossy());
+    assert!(matches!(refused, Err(LogError::Sources(_))), "{refused:?}");
+}

@@ -1,7 +1,7 @@
 //! Merging where nothing was ever sent: every lane, whoever wrote it.
 
 use super::*;
-use crate::model::fact::{AuditEntry, Revocation, RevocationKind};
+use crate::model::fact::{AuditEntry, QuotaKey, Revocation, RevocationKind};
 use crate::model::{Advance, Session};
 
 /// Everything, by a clock that is right.
@@ -129,4 +129,55 @@ fn earliest(state: Vec<StateFact>) -> BTreeMap<Arc<str>, Timestamp> {
         *at = fact.at.min(*at);
     }
     earliest
+}
+
+#[tokio::test]
+async fn quotas_are_not_merged_before_what_was_used_of_them_is_read() {
+    let data = TempDir::new().expect("temporary directory");
+    let key = QuotaKey {
+        quota: "p/q".into(),
+        scope: "acme".into(),
+        period: Timestamp(0),
+        until: Timestamp(i64::MAX),
+    };
+    let (journal, _) = open(data.path());
+    for _ in 0..6 {
+        let _unawaited = journal.use_quota(journal.reserve().expect("room"), key.clone(), 5);
+        commit(&journal).await;
+        commit(&journal).await;
+    }
+    journal.shutdown().expect("a working disk");
+    drop(journal);
+    let (journal, _) = open(data.path());
+    journal.quotas_will_be_read();
+    assert!(!merge(&journal, today()));
+    let mut used = 0;
+    journal.inherited_quotas(&|| false, &mut |_, _, fact| used += fact.used).expect("readable");
+    assert_eq!(used, 30);
+    assert!(merge(&journal, today()), "from now on");
+}
+
+#[tokio::test]
+async fn who_stops_does_not_wait_for_quotas_that_another_handle_has() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(data.path());
+    let (quota, scope) = ("p/q".into(), "acme".into());
+    let key = QuotaKey { quota, scope, period: Timestamp(0), until: Timestamp(i64::MAX) };
+    let _unawaited = journal.use_quota(journal.reserve().expect("room"), key, 5);
+    journal.shutdown().expect("a working disk");
+    let dir = journal.segments(Lane::Quota)[0].dir().to_owned();
+    drop(journal);
+    let (journal, _) = open(data.path());
+    let held = disk::open_sled(&dir, 1 << 20).expect("it opens");
+    let asked = std::cell::Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        true
+    };
+    let read = journal.inherited_quotas(&stop, &mut |_, _, _| {});
+    assert!(read.is_err_and(|error| error.is_locked()) && asked.get() == 1);
+    drop(held);
+    let mut used = 0;
+    journal.inherited_quotas(&stop, &mut |_, _, fact| used += fact.used).expect("readable");
+    assert_eq!(used, 5);
 }
