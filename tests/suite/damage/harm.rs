@@ -6,13 +6,33 @@ use std::path::{Path, PathBuf};
 use gatepost::entropy::{Entropy, SeededEntropy};
 
 /// Files of the journal, by what they are; their turn comes by seed.
-pub const JOURNAL: &[&str] =
-    &["/db", "/conf", "/snap.", "/end", "/db", "/sent", "/sources", "/attached", "/blobs", "/db"];
+pub const JOURNAL: &[&str] = &[
+    "/db",
+    "/conf",
+    "/snap.",
+    "/end",
+    "/db",
+    "/sent",
+    "/sources",
+    "/attached",
+    "/blobs",
+    "/db",
+    "/removed",
+];
 /// What sums are read from.
 pub const USAGE: &[&str] = &["/journal/usage/"];
 /// Those that only the program reads, and some of the journal.
-pub const PROGRAM: &[&str] =
-    &["/format", "/node", "/admin-token", "/lock", "cache/db", "cache/conf", "cache/"];
+pub const PROGRAM: &[&str] = &[
+    "/format",
+    "/node",
+    "/admin-token",
+    "/lock",
+    "cache/db",
+    "cache/conf",
+    "cache/",
+    "/ballast",
+    "/removed",
+];
 
 #[derive(Debug)]
 enum Kind {
@@ -22,6 +42,8 @@ enum Kind {
     Garbage,
     Gone,
     Append,
+    /// All that stands beside the file is gone as well.
+    Emptied,
 }
 
 /// One damage to one file.
@@ -67,15 +89,18 @@ impl Harm {
         all.retain(of_class);
         assert!(!all.is_empty(), "no file is {class}");
         let path = &all[number(&entropy) as usize % all.len()];
-        let kind = match number(&entropy) % 6 {
+        let kind = match number(&entropy) % 7 {
             0 => Kind::Flip(1 + number(&entropy) % 8),
             1 => Kind::Zero,
             2 => Kind::Truncate,
             3 => Kind::Garbage,
             4 => Kind::Gone,
-            _ => Kind::Append,
+            5 => Kind::Append,
+            _ => Kind::Emptied,
         };
         let dir = path.parent().unwrap().strip_prefix(good).unwrap();
+        let of_segment = dir.starts_with("journal") && dir.components().count() == 3;
+        let kind = if matches!(kind, Kind::Emptied) && !of_segment { Kind::Gone } else { kind };
         let dir = format!("/{}/", dir.to_str().unwrap());
         let file = path.file_name().unwrap().to_str().unwrap().to_owned();
         Self { dir, file, kind, at: number(&entropy), seed }
@@ -89,7 +114,12 @@ impl Harm {
 
     /// To the copy in `data`.
     pub fn apply(&self, data: &Path) {
-        let path = data.join(self.dir.trim_matches('/')).join(&self.file);
+        let dir = data.join(self.dir.trim_matches('/'));
+        if matches!(self.kind, Kind::Emptied) {
+            fs::remove_dir_all(&dir).unwrap();
+            return fs::create_dir(dir).unwrap();
+        }
+        let path = dir.join(&self.file);
         let entropy = SeededEntropy::new(!self.seed);
         let mut junk = vec![0; 512];
         entropy.fill(&mut junk);
@@ -118,6 +148,7 @@ impl Harm {
             Kind::Garbage => bytes[at..until].copy_from_slice(&junk[..until - at]),
             Kind::Gone => return fs::remove_file(path).unwrap(),
             Kind::Append => bytes.extend(junk),
+            Kind::Emptied => unreachable!("done above"),
         }
         fs::write(path, bytes).unwrap();
     }
