@@ -55,13 +55,18 @@ pub enum AuthnError {
 /// given twice is fine; two different ones are not, because proxy and gateway might pick
 /// differently.
 pub fn presented(headers: &HeaderMap) -> Result<&str, AuthnError> {
-    let bearers = headers.get_all(AUTHORIZATION).iter().filter_map(bearer);
-    let plain = headers.get_all(X_API_KEY).iter().chain(headers.get_all(APIKEY));
     let mut found: Option<&[u8]> = None;
-    for value in bearers.chain(plain.map(HeaderValue::as_bytes)) {
-        match found {
-            Some(before) if before != value => return Err(AuthnError::Ambiguous),
-            _ => found = Some(value),
+    // Once through them all: most requests have few, and three lookups would cost more.
+    for (name, value) in headers {
+        let presented = match name {
+            name if *name == AUTHORIZATION => bearer(value),
+            name if *name == X_API_KEY || *name == APIKEY => Some(value.as_bytes()),
+            _ => None,
+        };
+        match (found, presented) {
+            (Some(one), Some(another)) if one != another => return Err(AuthnError::Ambiguous),
+            (None, Some(_)) => found = presented,
+            _ => {}
         }
     }
     let found = found.ok_or(AuthnError::Missing)?;

@@ -39,6 +39,7 @@ pub struct KnownClient {
 /// A client as all its entries see it.
 #[derive(Debug)]
 pub struct ClientCell {
+    name: Name,
     scope: u128,
     known: ArcSwapOption<KnownClient>,
 }
@@ -57,13 +58,13 @@ pub struct Enforcement {
 
 impl ClientCell {
     /// A cell holding what is known of the client `name`.
-    pub fn new(name: &str, known: Option<KnownClient>) -> Self {
+    pub fn new(name: &Name, known: Option<KnownClient>) -> Self {
         // 128 bits of SHA-256: no two clients share them.
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, name.as_bytes());
         let mut scope = [0; 16];
         scope.copy_from_slice(&hash.as_ref()[..16]);
         let known = ArcSwapOption::from_pointee(known);
-        Self { scope: u128::from_be_bytes(scope), known }
+        Self { name: Arc::clone(name), scope: u128::from_be_bytes(scope), known }
     }
 
     /// Replaces what is known.
@@ -127,29 +128,32 @@ impl<T> Cells<T> {
 pub struct Entry {
     key: Key,
     revoked_at: Option<Timestamp>,
-    principal: Arc<Principal>,
+    principal: Principal,
     client: Arc<ClientCell>,
     policy: Option<Arc<PolicyCell>>,
 }
 
 impl Entry {
     pub(super) fn new(
-        key: Key,
+        mut key: Key,
         revoked_at: Option<Timestamp>,
         client: Arc<ClientCell>,
         policy: Option<Arc<PolicyCell>>,
     ) -> Self {
-        let principal = Arc::new(Principal {
+        // One text for all of a client's keys: every request reads it, and of one of each key's
+        // own the processor's cache would hold none.
+        key.client = Arc::clone(&client.name);
+        let principal = Principal {
             client: key.client.clone(),
             key_id: key.id,
-            subject: "".into(),
+            subject: Name::default(),
             scopes: key.scopes.clone(),
-        });
+        };
         Self { key, revoked_at, principal, client, policy }
     }
 
     /// Who presents it.
-    pub fn principal(&self) -> &Arc<Principal> {
+    pub fn principal(&self) -> &Principal {
         &self.principal
     }
 

@@ -79,7 +79,8 @@ pub fn names_its_host(parts: &Parts) -> Result<(), Refusal> {
     let (host, another) = (hosts.next(), hosts.next());
     let authority = parts.uri.authority().map(Authority::as_str);
     // HTTP/1 is followed byte by byte before.
-    if parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+    let http2 = parts.version == Version::HTTP_2;
+    if http2 && parts.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(Refusal::bad_request("`Content-Length` is given more than once."));
     }
     let clear = match (parts.version, host) {

@@ -4,10 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::ConnectInfo;
 use axum::http::Extensions;
-use axum::http::header::{FORWARDED, HeaderMap};
+use axum::http::header::{FORWARDED, HeaderMap, HeaderName};
 use ipnet::IpNet;
 
 use crate::proxy::{Forwarding, address, senders};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl Trusted {
             let lines = lines.map(|line| line.to_str().ok().and_then(senders));
             return self.last_stranger(peer.ip, lines.map(|line| Some(line?.into_iter().rev())));
         }
-        let lines = headers.get_all("x-forwarded-for").iter().rev();
+        let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
         self.last_stranger(peer.ip, lines.map(|line| Some(line.to_str().ok()?.rsplit(','))))
     }
 

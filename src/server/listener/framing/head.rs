@@ -1,5 +1,7 @@
 //! A request's head, line by line.
 
+use memchr::{memchr, memchr2};
+
 use super::{Fault, Found, Step};
 
 /// As much as is kept of a line that was not read at once. No field that frames needs more.
@@ -77,7 +79,7 @@ impl Head {
                 }
                 continue;
             }
-            let Some(length) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
+            let Some(length) = memchr2(b'\r', b'\n', rest) else {
                 self.keep(rest);
                 break;
             };
@@ -116,7 +118,7 @@ impl Head {
         // HTTP/2 was not agreed on, and nobody is connected anywhere.
         let foreign = line.starts_with(b"PRI ") || line.starts_with(b"CONNECT ");
         // A fragment is never sent (RFC 9112 §3.2), and what is behind it is read in many ways.
-        if foreign || self.fragment || line.contains(&b'#') {
+        if foreign || self.fragment || memchr(b'#', line).is_some() {
             Err(Fault::Request)
         } else {
             Ok(false)
@@ -125,7 +127,7 @@ impl Head {
 
     fn field(&mut self, line: &[u8]) -> Result<(), Fault> {
         // A line that begins with a blank once continued the one before it (§5.2).
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+        let Some(colon) = memchr(b':', line) else {
             return if blank(line[0]) { Err(Fault::Line) } else { Ok(()) };
         };
         let (name, value) = (&line[..colon], &line[colon + 1..]);
