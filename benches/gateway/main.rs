@@ -19,13 +19,20 @@ mod rivals;
 mod scenario;
 mod stock;
 
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 
 use choice::Choice;
 use effort::Effort;
 use report::{Report, progress};
+
+/// The helpers that the tests have too say by a panic what is wrong.
+fn unless_it_panics(work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(work));
+    outcome.unwrap_or_else(|_| Err(anyhow!("it panicked, and said above why")))
+}
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -47,7 +54,7 @@ fn main() -> Result<()> {
         progress::enter(scenario.name, at + 1, all);
         report.begin(scenario.name, scenario.about);
         let began = Instant::now();
-        let outcome = (scenario.run)(effort, &mut report);
+        let outcome = unless_it_panics(|| (scenario.run)(effort, &mut report));
         report.end(began.elapsed(), outcome);
         // After each, so that a run that is broken off leaves what it has.
         report.write(&choice.out)?;

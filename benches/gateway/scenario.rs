@@ -86,7 +86,7 @@ pub const ALL: &[Scenario] = &[
     by_name(
         "long_outage",
         long_outage::run,
-        "50,000,000 requests on 10,000 counters, and settling",
+        "50,000,000 counts on 10,000 counters by the log alone, and settling",
     ),
     by_name("journal_interval", journal_speed::interval, "the log alone, nobody waits"),
     by_name("journal_before_reply", journal_speed::before_reply, "the log alone, everybody waits"),

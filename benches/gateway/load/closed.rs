@@ -25,6 +25,10 @@ pub struct Closed {
 #[derive(Default)]
 pub struct Outcome {
     pub per_second: f64,
+    /// Answered within the span.
+    answered: u64,
+    /// Of all that was sent within it: what was still in flight at its end is waited for, or a
+    /// stall there would not be seen.
     pub latency: Latency,
     /// Answers that were not hoped for.
     pub refused: u64,
@@ -43,6 +47,7 @@ impl Outcome {
 
     fn add(&mut self, other: &Self) {
         self.latency.add(&other.latency);
+        self.answered += other.answered;
         self.refused += other.refused;
         self.refusal = self.refusal.take().or_else(|| other.refusal.clone());
     }
@@ -74,8 +79,8 @@ impl Closed {
         for part in parts {
             all.add(&part?);
         }
-        ensure!(all.latency.count() > 0, "nothing was answered: {:?}", all.refusal);
-        all.per_second = all.latency.count() as f64 / self.span.as_secs_f64();
+        ensure!(all.answered > 0, "nothing was answered: {:?}", all.refusal);
+        all.per_second = all.answered as f64 / self.span.as_secs_f64();
         Ok(all)
     }
 
@@ -117,7 +122,8 @@ async fn ask_until(
         if !hoped {
             seen.refused += 1;
             seen.refusal.get_or_insert_with(|| caller.last_answer());
-        } else if sent >= begin && now < end {
+        } else if sent >= begin {
+            seen.answered += u64::from(now < end);
             seen.latency.record(now - sent);
         }
         sent = now;

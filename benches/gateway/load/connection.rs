@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
+use memchr::{memchr, memchr_iter, memmem};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -53,6 +54,13 @@ impl Connection {
         self.answer().await
     }
 
+    /// The same, where nothing but 200 with so many bytes will do.
+    pub async fn get(&mut self, request: &[u8], bytes: usize) -> Result<()> {
+        let answer = self.ask(request).await?;
+        ensure!(answer.status == 200 && answer.bytes == bytes, "refused: {}", self.text());
+        Ok(())
+    }
+
     /// Reads one answer.
     pub async fn answer(&mut self) -> Result<Answer> {
         self.filled = 0;
@@ -62,7 +70,7 @@ impl Connection {
             // The end may lie across two reads.
             let from = before.saturating_sub(3);
             let seen = &self.buffer[from..self.filled];
-            if let Some(end) = seen.windows(4).position(|at| at == b"\r\n\r\n") {
+            if let Some(end) = memmem::find(seen, b"\r\n\r\n") {
                 break from + end + 4;
             }
         };
@@ -132,9 +140,10 @@ enum Framing {
 
 /// How a body's end is told. (Lines are compared where they stand: a head is read for each answer.)
 fn framing(head: &[u8]) -> Result<Framing> {
-    let mut length = 0;
-    for line in head.split(|byte| *byte == b'\n') {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+    let (mut length, mut from) = (0, 0);
+    for end in memchr_iter(b'\n', head) {
+        let line = &head[std::mem::replace(&mut from, end + 1)..end];
+        let Some(colon) = memchr(b':', line) else { continue };
         let (name, value) = (&line[..colon], &line[colon + 1..]);
         if name.eq_ignore_ascii_case(b"content-length") {
             length = std::str::from_utf8(value)?.trim().parse()?;

@@ -49,16 +49,21 @@ pub struct Timeline {
 impl Timeline {
     /// All that was due from one moment to another, in seconds from the start.
     pub fn between(&self, from: f64, to: f64) -> Slice {
-        let slice = self.slice.as_secs_f64();
         let mut all = Slice::default();
-        for (at, one) in self.slices.iter().enumerate() {
-            let (begins, ends) = (at as f64 * slice, (at + 1) as f64 * slice);
-            if begins >= from - 1e-9 && ends <= to + 1e-9 {
-                all.latency.add(&one.latency);
-                all.failed += one.failed;
-            }
+        for one in self.within(from, to) {
+            all.latency.add(&one.latency);
+            all.failed += one.failed;
         }
         all
+    }
+
+    /// The slices that lie between.
+    pub fn within(&self, from: f64, to: f64) -> impl Iterator<Item = &Slice> {
+        let slice = self.slice.as_secs_f64();
+        let lies = move |at: usize| {
+            at as f64 * slice >= from - 1e-9 && (at + 1) as f64 * slice <= to + 1e-9
+        };
+        self.slices.iter().enumerate().filter(move |(at, _)| lies(*at)).map(|(_, one)| one)
     }
 
     fn of(&mut self, due: Instant, begin: Instant) -> &mut Slice {

@@ -9,15 +9,17 @@ use anyhow::{Context, Result};
 use super::program::Program;
 use crate::stock::keys::Keys;
 
-/// Forwards everything to `upstream`; checks nothing and counts nothing.
-pub fn before(upstream: SocketAddr) -> Result<Program> {
+/// Forwards everything to `upstream`, with `proxy_buffering` or without; checks nothing and counts
+/// nothing.
+pub fn before(upstream: SocketAddr, buffering: bool) -> Result<Program> {
+    let buffering = if buffering { "on" } else { "off" };
     let inner = move |_: &Path, address: SocketAddr| {
         format!(
             "upstream bench {{ server {upstream}; keepalive 128;\n\
              keepalive_requests 1000000000; }}\n\
              map $http_upgrade $hop {{ default upgrade; '' ''; }}\n\
-             server {{ listen {address} backlog=4096; location / {{ proxy_pass http://bench;\n\
-             proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;\n\
+             server {{ listen {address} backlog=4096 reuseport; location / {{\n\
+             proxy_pass http://bench; proxy_buffering {buffering}; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;\n\
              proxy_set_header Connection $hop; }} }}\n"
         )
     };
@@ -45,7 +47,7 @@ pub fn with_lua(keys: &Keys) -> Result<Program> {
                  number = number + 1\n\
                end\n\
              }}\n\
-             server {{ listen {address} backlog=4096; location = /authz/forward-auth {{\n\
+             server {{ listen {address} backlog=4096 reuseport; location = /authz/forward-auth {{\n\
                content_by_lua_block {{\n\
                  local header = ngx.var.http_authorization\n\
                  local key = header and header:sub(8)\n\

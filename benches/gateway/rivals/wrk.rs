@@ -20,7 +20,8 @@ pub fn run(address: SocketAddr, key: &[u8], connections: usize, span: Duration) 
         .arg(format!("http://{address}/authz/forward-auth"))
         .output()?;
     let text = String::from_utf8(output.stdout)?;
-    ensure!(!text.contains("Non-2xx"), "wrk was refused: {text}");
+    let failed = ["Non-2xx", "Socket errors"].iter().any(|word| text.contains(word));
+    ensure!(!failed, "wrk was refused, or not answered: {text}");
     let line = text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:"));
     Ok(line.with_context(|| format!("wrk says no rate: {text}"))?.trim().parse()?)
 }

@@ -1,6 +1,5 @@
 //! Those who take turns.
 
-use std::any::Any;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -16,29 +15,47 @@ use crate::rivals::own::Own;
 use crate::rivals::program::Program;
 use crate::stock::keys;
 
+/// Whose processor time counts: asked anew each time, for workers may come after their master.
+trait Process {
+    fn pids(&self) -> Vec<u32>;
+}
+
+impl Process for Own {
+    fn pids(&self) -> Vec<u32> {
+        vec![self.pid()]
+    }
+}
+
+impl Process for Gateway {
+    fn pids(&self) -> Vec<u32> {
+        vec![self.pid()]
+    }
+}
+
+impl Process for Program {
+    fn pids(&self) -> Vec<u32> {
+        self.pids()
+    }
+}
+
 /// One who takes part, for as long as this is held.
 pub struct Contestant {
     pub name: &'static str,
     pub address: SocketAddr,
-    /// Whose processor time counts.
-    pub pids: Vec<u32>,
-    _process: Box<dyn Any>,
+    process: Box<dyn Process>,
 }
 
 impl Contestant {
     pub fn own(name: &'static str, own: Own) -> Self {
-        let (address, pids) = (own.address, vec![own.pid()]);
-        Self { name, address, pids, _process: Box::new(own) }
+        Self { name, address: own.address, process: Box::new(own) }
     }
 
     pub fn gateway(name: &'static str, gateway: Gateway) -> Self {
-        let (address, pids) = (gateway.address, vec![gateway.pid()]);
-        Self { name, address, pids, _process: Box::new(gateway) }
+        Self { name, address: gateway.address, process: Box::new(gateway) }
     }
 
     fn program(name: &'static str, program: Program) -> Self {
-        let (address, pids) = (program.address, program.pids());
-        Self { name, address, pids, _process: Box::new(program) }
+        Self { name, address: program.address, process: Box::new(program) }
     }
 }
 
@@ -84,7 +101,7 @@ impl Field {
             }
             for at in order {
                 let one = &self.0[at];
-                let outcome = closed.measured(&load(one), &one.pids)?.whole()?;
+                let outcome = closed.measured(&load(one), &one.process.pids())?.whole()?;
                 turns[at].push(&outcome);
                 let (rate, p99) = (outcome.per_second, outcome.latency.at(99.0));
                 progress(&format!(

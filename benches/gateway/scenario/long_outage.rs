@@ -1,4 +1,5 @@
-//! A long outage: Postgres is away while much is counted, then it comes back.
+//! A long outage: Postgres is away while much is counted, then it comes back. The log and the drain
+//! alone, in this process: no sockets, for they would take hours of it.
 
 use std::time::{Duration, Instant};
 
@@ -104,14 +105,14 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
         seen.until(&parts, |journal| segments(journal) <= SEGMENTS_LEFT).await?;
 
         let mut tell = |name: &str, unit: &str, value: f64, most: f64| {
-            let figure = format!("outage of {} requests: {name}", effort.outage_requests);
+            let figure = format!("outage of {} counts: {name}", effort.outage_requests);
             report.once(&figure, unit, value, Goal::at_most(most));
         };
         tell("journal on disk, at most", "MiB", most(&seen.journal), 200.0);
         tell("growth in memory, at most", "MiB", most(&seen.memory), 150.0);
         tell("settled after its return", "s", settled, 10.0);
         tell("left of the journal", "segments", segments(&parts.journal) as f64, 2.0);
-        report.note(format!("{applied} requests issued, as many in Postgres"));
+        report.note(format!("{applied} counts issued, as many in Postgres"));
         report.chart(drawn(seen, back));
         parts.end().await
     })

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::field::{Contestant, Field, embedded, rates};
 use crate::effort::Effort;
@@ -26,6 +26,7 @@ const MIB: usize = 1 << 20;
 const KEYS: usize = 10_000;
 const GATEPOST: &str = "gatepost";
 const NGINX: &str = "nginx, plain";
+const UNBUFFERED: &str = "nginx, unbuffered";
 
 const PARSERS: &str = "a second HTTP parser, the upstream client's pool and headers: a small \
     proxied request takes nearly three times the instructions of forward-auth";
@@ -43,25 +44,28 @@ pub fn before(data: &Path, upstream: SocketAddr) -> Result<Gateway> {
 pub fn small(effort: Effort, report: &mut Report) -> Result<()> {
     let goal = Goal::at_least(0.90).and_then(|goal| goal.bound_by(PARSERS));
     let load = |address, keys| Keyed::download(address, 64, keys);
-    in_turns("small requests, 64 connections", 64, load, goal, effort, report)
+    in_turns("small requests, 64 connections", 64, &[NGINX], load, goal, effort, report)
 }
 
 /// 1 MiB each: what is measured is the moving of bytes.
 pub fn large(effort: Effort, report: &mut Report) -> Result<()> {
     let load = |address, keys| Keyed::download(address, MIB, keys);
     let goal = Goal::at_least(0.90);
-    in_turns("1 MiB answers, 16 connections", 16, load, goal, effort, report)
+    // By default nginx writes to a file what its client takes too slowly.
+    let rivals = &[NGINX, UNBUFFERED];
+    in_turns("1 MiB answers, 16 connections", 16, rivals, load, goal, effort, report)
 }
 
 /// Short messages there and back on WebSockets: after its beginning a tunnel only moves bytes.
 pub fn websocket(effort: Effort, report: &mut Report) -> Result<()> {
     let goal = Goal::at_least(0.90);
-    in_turns("WebSocket echo, 64 connections", 64, Socket::new, goal, effort, report)
+    in_turns("WebSocket echo, 64 connections", 64, &[NGINX], Socket::new, goal, effort, report)
 }
 
 fn in_turns<L: Load>(
     figure: &str,
     connections: usize,
+    rivals: &[&'static str],
     load: impl Fn(SocketAddr, Keys) -> L,
     goal: Option<Goal>,
     effort: Effort,
@@ -70,16 +74,20 @@ fn in_turns<L: Load>(
     let upstream = Own::upstream()?;
     let (dir, keys) = (tempfile::tempdir()?, keys::texts(KEYS));
     let mut field = Field::default();
-    field.program(NGINX, nginx::before(upstream.address), report)?;
+    for rival in rivals {
+        let buffering = *rival != UNBUFFERED;
+        field.program(rival, nginx::before(upstream.address, buffering), report)?;
+    }
     let gateway = before(&dir.path().join("data"), upstream.address)?;
     field.add(Contestant::gateway(GATEPOST, gateway));
     field.program("HAProxy, plain", haproxy::before(upstream.address), report)?;
     let load = |one: &Contestant| load(one.address, keys.clone());
     let turns = field.turns(effort.rounds, effort.closed(connections), load)?;
     report.contest(figure, "/s", &turns);
-    if let Some(rounds) = rates(&turns, GATEPOST, NGINX) {
-        let figure = format!("{figure}, against nginx as a plain proxy");
-        report.ratio(&figure, "/s", NGINX, &rounds, goal);
+    for rival in rivals {
+        if let Some(rounds) = rates(&turns, GATEPOST, rival) {
+            report.ratio(&format!("{figure}, against {rival}"), "/s", rival, &rounds, goal);
+        }
     }
     Ok(())
 }
@@ -97,7 +105,7 @@ pub fn idle(effort: Effort, report: &mut Report) -> Result<()> {
         let mut held = Vec::with_capacity(effort.idle);
         for _ in 0..effort.idle {
             let mut connection = Connection::small(gateway.address).await?;
-            connection.ask(&request("GET", 64, &key, 0)).await?;
+            connection.get(&request("GET", 64, &key, 0), 64).await?;
             held.push(connection);
         }
         Ok::<_, anyhow::Error>(held)
@@ -118,7 +126,7 @@ pub fn slow(effort: Effort, report: &mut Report) -> Result<()> {
     let load = Keyed::download(gateway.address, 64, keys::texts(KEYS));
     let mut rounds = Rounds::default();
     for _ in 0..effort.rounds {
-        let alone = effort.closed(8).run(&load)?;
+        let alone = effort.closed(8).run(&load)?.whole()?;
         let crowd = runtime.block_on(async {
             let mut crowd = Vec::with_capacity(effort.slow);
             for _ in 0..effort.slow {
@@ -128,7 +136,7 @@ pub fn slow(effort: Effort, report: &mut Report) -> Result<()> {
             }
             Ok::<_, anyhow::Error>(crowd)
         })?;
-        let beside = effort.closed(8).run(&load)?;
+        let beside = effort.closed(8).run(&load)?.whole()?;
         drop(crowd);
         rounds.push(beside.latency.at(99.0), alone.latency.at(99.0));
     }
@@ -145,19 +153,21 @@ pub fn body(effort: Effort, report: &mut Report) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (key, bytes) = (keys::texts(1)[0], usize::try_from(effort.body_mib)? * MIB);
     let mut connection = runtime.block_on(Connection::open(gateway.address))?;
-    runtime.block_on(connection.ask(&request("GET", 64, &key, 0)))?;
+    runtime.block_on(connection.get(&request("GET", 64, &key, 0), 64))?;
     for (way, up) in [("down", false), ("up", true)] {
         let (before, began) = (gateway.resident_mib()?, Instant::now());
         runtime.block_on(async {
             if !up {
-                return connection.ask(&request("GET", bytes, &key, 0)).await;
+                return connection.get(&request("GET", bytes, &key, 0), bytes).await;
             }
             connection.send(&request("PUT", 0, &key, bytes)).await?;
             let piece = vec![0; 64 << 10];
             for at in (0..bytes).step_by(piece.len()) {
                 connection.send(&piece[..piece.len().min(bytes - at)]).await?;
             }
-            connection.answer().await
+            let answer = connection.answer().await?;
+            ensure!(answer.status == 200, "refused: {}", connection.text());
+            Ok(())
         })?;
         let speed = effort.body_mib as f64 / began.elapsed().as_secs_f64();
         report.once(&format!("one body on its way {way}"), "MiB/s", speed, None);
