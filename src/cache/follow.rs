@@ -270,7 +270,7 @@ impl Follower for Cache {
     }
 
     fn apply(&self, changes: Vec<Change>) -> Result<(), FollowError> {
-        // In steps, so that the fills of misses need not wait for a whole page: callers wait for them.
+        // In steps, so that fills need not wait for a whole page: callers wait for them.
         const STEP: usize = 50;
         changes.chunks(STEP).try_for_each(|step| self.apply_step(step))
     }

@@ -19,8 +19,8 @@ pub fn before(upstream: SocketAddr, buffering: bool) -> Result<Program> {
              keepalive_requests 1000000000; }}\n\
              map $http_upgrade $hop {{ default upgrade; '' ''; }}\n\
              server {{ listen {address} backlog=4096 reuseport; location / {{\n\
-             proxy_pass http://bench; proxy_buffering {buffering}; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;\n\
-             proxy_set_header Connection $hop; }} }}\n"
+             proxy_pass http://bench; proxy_buffering {buffering}; proxy_http_version 1.1;\n\
+             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $hop; }} }}\n"
         )
     };
     start("", inner)
