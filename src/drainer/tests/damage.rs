@@ -172,8 +172,8 @@ async fn revocations_outlive_the_segment_that_a_drain_cannot_read() {
             appended.durable().await.expect("a working disk");
         }
         // (Born in one moment, they stand in any order.)
-        let mut segments = journal.segments(Lane::State).into_iter();
-        let segment = segments.find(|segment| segment.is_closed()).expect("more than one");
+        let closed = journal.segments(Lane::State).into_iter().find(|segment| segment.is_closed());
+        let segment = closed.expect("more than one");
         harm(segment.dir(), segment.stream, how);
 
         let drain = || gather(&journal, Lane::State, ALL, &|| revoked.clone());
