@@ -197,7 +197,7 @@ const KILLS: u32 = 2;
 const LOST: Lost = Lost { unanswered: 2, unsent: 1 };
 
 /// How long it waits for a COMMIT to be lost, and how often it looks.
-const LOST_MAX: Duration = Duration::from_secs(30);
+const LOST_MAX: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 struct Stage<'a> {

@@ -22,7 +22,7 @@ use super::Error;
 use super::keeper::Keeper;
 
 /// Only whatever hangs takes longer to start, to catch up or to drain.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Whoever asks and hears nothing for so long counts as refused.
@@ -35,7 +35,8 @@ const BODY_MAX: usize = 1 << 20;
 const LINES_MAX: usize = 20;
 
 /// A request is on disk before it is answered, so that what is answered can be compared to the last
-/// one. Deadlines are short, so that an outage of seconds is one. The upstream is never asked.
+/// one. Deadlines are short, so that an outage of seconds is one, but long enough for a server that
+/// is far away, or a machine with other things to do. The upstream is never asked.
 const SETTINGS: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -46,9 +47,9 @@ listen = "127.0.0.1:0"
 commit = "before_reply"
 [drain]
 interval = "100ms"
-deadline = "2s"
+deadline = "4s"
 [postgres]
-connect_timeout = "500ms"
+connect_timeout = "2s"
 poll_interval = "500ms"
 [[upstreams]]
 name = "nobody"
