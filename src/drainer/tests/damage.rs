@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::disk::{self, StoreError};
 use crate::entropy::{Entropy, SeededEntropy, SharedEntropy};
 use crate::journal::{Missing, Segment};
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
@@ -204,4 +205,34 @@ async fn a_segment_that_cannot_be_marked_is_sent_all_the_same() {
     fs::create_dir(segment.dir().join("sent")).expect("writable");
     assert_eq!(requests(&usage(&journal, ALL)), ISSUED);
     assert!(segment.is_sent(), "and not merged");
+}
+
+#[tokio::test]
+async fn what_sled_loses_in_silence_is_missing_as_far_as_postgres_does_not_have_it() {
+    const EACH: u64 = KEYS as u64;
+    let data = TempDir::new().expect("temporary directory");
+    let journal = backlog(&data).await;
+    let segment = journal.segments(Lane::Usage)[0].clone();
+    let first = usage(&journal, Bounds { rows: 1, ..ALL });
+    let (before, of_it) = (requests(&first), segment.facts());
+    applied(&first);
+    segment.release();
+    let from = segment.applied_seq();
+    {
+        let open = || disk::open_sled(segment.dir(), 1 << 20);
+        let db = disk::patiently(open, |error| matches!(error, StoreError::Locked));
+        let db = db.expect("it opens");
+        for seq in [from - 3, from + 9] {
+            db.remove(seq.to_be_bytes()).expect("there").expect("a chunk");
+        }
+        db.flush().expect("writable");
+    }
+    let counted = before + drained(&journal, ALL);
+    let missing = Missing { chunks: 1, facts: EACH, exact: true };
+    assert_eq!((counted, segment.missing()), (ISSUED - EACH, missing));
+    // A ledger that moved back asks for the other one as well.
+    segment.set_applied(0);
+    let again = drained(&journal, ALL);
+    let missing = Missing { chunks: 2, facts: 2 * EACH, exact: true };
+    assert_eq!((again, segment.missing()), (of_it - 2 * EACH, missing));
 }
