@@ -40,11 +40,15 @@ impl Journal {
                 let path = stranger.display();
                 tracing::error!(%path, "this is no segment, and nothing of it is counted");
             }
-            let counted = merge::finish(&lane_dir, lane, &streams);
+            let mut merges = merge::finish(&lane_dir, lane, &streams);
             disk::sync_dir(&lane_dir).map_err(self.io())?;
-            for stream in streams.into_iter().filter(|stream| !counted.contains(stream)) {
+            for stream in streams {
+                if merges.counted.contains(&stream) {
+                    continue;
+                }
                 let dir = lane_dir.join(stream.to_string());
-                let inherited = match Segment::was_never_made(&dir) {
+                let known = merges.unreadable.remove(&stream).map_or(Ok(false), Err);
+                let inherited = match known.and_then(|_| Segment::was_never_made(&dir)) {
                     Ok(true) => continue,
                     Ok(false) => Segment::inherit(lane, stream, dir.clone(), self.reader.clone()),
                     Err(error) => Err(error),

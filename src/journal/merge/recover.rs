@@ -1,6 +1,6 @@
 //! What a merge left that was interrupted: looked for at the start, before anything is believed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use uuid::Uuid;
@@ -10,13 +10,21 @@ use crate::disk;
 use crate::journal::{Reader, Segment, SegmentError};
 use crate::model::fact::Lane;
 
+/// What a start knows of merges.
+pub(in crate::journal) struct Finished {
+    /// Streams that are counted in another one, gone or not.
+    pub counted: HashSet<Uuid>,
+    /// Merged segments that could not be read. Their sources stay: if these were read the next
+    /// moment, both would be counted.
+    pub unreadable: HashMap<Uuid, SegmentError>,
+}
+
 /// Removes merged segments without `end`, and the sources of those that have one. Sources go only
 /// after `end` is synced: where none of them is left, it is the `end` that was lost, and the
 /// segment is all that there is. A list or an end that cannot be read is left to whoever looks at
-/// the segment: it removes nothing. Returns which of `streams` are counted in another one, gone or
-/// not.
-pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane, streams: &[Uuid]) -> HashSet<Uuid> {
-    let mut gone = HashSet::new();
+/// the segment: it removes nothing.
+pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane, streams: &[Uuid]) -> Finished {
+    let (mut gone, mut unreadable) = (HashSet::new(), HashMap::new());
     for stream in streams {
         let dir = lane_dir.join(stream.to_string());
         if !sources::exist(&dir) {
@@ -31,8 +39,11 @@ pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane, streams: &[Uuid]) 
             }
             tracing::info!(%stream, "a merge was interrupted: it begins anew");
             gone.insert(*stream);
-        } else if let Ok(Some(named)) = named(lane, *stream, &dir) {
-            gone.extend(named);
+            continue;
+        }
+        match named(lane, *stream, &dir) {
+            Ok(named) => gone.extend(named.into_iter().flatten()),
+            Err(error) => drop(unreadable.insert(*stream, error)),
         }
     }
     for stream in streams.iter().filter(|stream| gone.contains(stream)) {
@@ -43,7 +54,7 @@ pub(in crate::journal) fn finish(lane_dir: &Path, lane: Lane, streams: &[Uuid]) 
             );
         }
     }
-    gone
+    Finished { counted: gone, unreadable }
 }
 
 /// The sources of a merged segment whose end is whole.
