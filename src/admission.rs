@@ -45,6 +45,7 @@ pub use quotas::{Bases, QuotaStanding, Quotas, Used};
 
 /// When a caller that met a stale cache should ask again.
 const STALE_RETRY: Duration = Duration::from_secs(5);
+const UNAVAILABLE: Denial = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
 
 /// What is known of an identified caller at the moment of the request.
 #[derive(Clone, Debug)]
@@ -94,12 +95,19 @@ pub struct Ask<'a> {
     pub cost: u32,
     /// Where it comes from; `None` when that cannot be said.
     pub ip: Option<IpAddr>,
+    /// Whether it runs here until its answer ends, and so takes a place among what does.
+    pub runs: bool,
 }
 
 impl<'a> Ask<'a> {
-    /// An ordinary request.
+    /// An ordinary request that is only decided here.
     pub fn request(target: &'a Target, ip: Option<IpAddr>) -> Self {
-        Self { target, scopes: &[], cost: 1, ip }
+        Self { target, scopes: &[], cost: 1, ip, runs: false }
+    }
+
+    /// One that is forwarded too.
+    pub fn forwarded(target: &'a Target, ip: Option<IpAddr>) -> Self {
+        Self { runs: true, ..Self::request(target, ip) }
     }
 }
 
@@ -217,15 +225,16 @@ impl Admission {
     ) -> Result<Cleared<'a>, Denial> {
         let _at = now;
         provably_denied(&caller)?;
-        let unavailable = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
-        let Some(rules) = caller.rules.take() else { return Err(unavailable) };
-        let undecided = caller.stale;
-        if undecided {
-            self.undecidable(&rules, unavailable)?;
-        }
-        within_scopes(caller.principal, ask.scopes)?;
+        let Some(rules) = caller.rules.take() else { return Err(UNAVAILABLE) };
         let observed = self.observes(&caller, &rules);
-        let would = by_policy(&caller, &ask, &rules).err();
+        let decided = if caller.stale { fails_open(&rules) } else { Ok(()) };
+        let undecided = caller.stale && decided.is_ok();
+        let would = match decided {
+            Err(denial) if !observed => return Err(denial),
+            decided => decided,
+        };
+        within_scopes(caller.principal, ask.scopes)?;
+        let would = would.and_then(|()| by_policy(&caller, &ask, &rules)).err();
         match would {
             Some(denial) if !observed => Err(denial),
             would => Ok(Cleared { caller, ask, rules, observed, would, undecided }),
@@ -248,16 +257,6 @@ impl Admission {
         caller.mode.or(rules.mode).unwrap_or(self.config.mode) == Mode::Observe
     }
 
-    /// Fail-open is explicit and counted.
-    fn undecidable(&self, rules: &Rules, denial: Denial) -> Result<(), Denial> {
-        if rules.on_undecidable == OnUndecidable::Allow {
-            self.metrics.admission.failed_open.inc();
-            Ok(())
-        } else {
-            Err(denial)
-        }
-    }
-
     /// Takes from every limit, or from none: then it says which one denies.
     ///
     /// # Errors
@@ -273,14 +272,16 @@ impl Admission {
         let mut permit = Permit::new(principal, target, now, rules.commit);
         permit.failed_open = undecided;
         permit.would = would;
-        if permit.would.is_some() {
-            return Ok(permit);
+        if permit.would.is_none() {
+            match self.take(&caller, &ask, rules, now, monotonic, &mut permit) {
+                Err(denial) if !observed => return Err(denial),
+                Err(denial) => permit.would = Some(denial),
+                Ok(()) => {}
+            }
         }
-        let taken = self.take(&caller, &ask, rules, now, monotonic, &mut permit);
-        match taken {
-            Err(denial) if !observed => return Err(denial),
-            Err(denial) => permit.would = Some(denial),
-            Ok(()) => {}
+        // Explicit, and counted once, however much nobody could say.
+        if permit.failed_open {
+            self.metrics.admission.failed_open.inc();
         }
         if let Some(denial) = &permit.would {
             permit.report = permit.report.take().or_else(|| denial.report().cloned().map(Box::new));
@@ -297,6 +298,11 @@ impl Admission {
         self.metrics.admission.buckets.set(gauge(self.limiter.len()));
         self.metrics.admission.quotas.set(gauge(self.quotas.len()));
     }
+}
+
+/// What nobody can decide is denied, unless its policy says otherwise.
+fn fails_open(rules: &Rules) -> Result<(), Denial> {
+    if rules.on_undecidable == OnUndecidable::Allow { Ok(()) } else { Err(UNAVAILABLE) }
 }
 
 fn provably_denied(caller: &Presented<'_>) -> Result<(), Denial> {

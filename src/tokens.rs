@@ -42,5 +42,5 @@ pub use keys::{KeyInfo, Keys, KeysError};
 pub use keyset::{KeySet, KeySetError, KeySetFull};
 pub use recovery::{RECOVERY_MAX, Recovery};
 pub use refresh::REFRESH_MAX;
-pub use rotation::Asked;
+pub use rotation::{Asked, narrowed};
 pub use service::{Issued, NewSession, Parts, Tokens};

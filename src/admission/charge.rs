@@ -1,14 +1,14 @@
-//! Taking from the limits: concurrency, then rates and quotas together; and nothing of any where
-//! one of them denies.
+//! Taking from the limits: rates, then a place and quotas under the locks of the rates; and nothing
+//! of any where one of them denies. Of several that deny, the last to have enough is told.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::permit::Standing;
 use super::quotas::{Asked, Refusal, Slot};
-use super::rate::{Bucket, Charge, Level, LimitId, Rate, TakeError};
+use super::rate::{Bucket, Charge, Level, LimitId, Rate, TakeError, later};
 use super::{
-    Admission, Ask, Denial, Left, Limited, Permit, Presented, QuotaUse, Report, STALE_RETRY,
+    Admission, Ask, Denial, Left, Limited, Permit, Presented, QuotaUse, Report, Running, fails_open,
 };
 use crate::model::Timestamp;
 use crate::model::fact::QuotaKey;
@@ -21,12 +21,31 @@ struct Moment {
     monotonic: Duration,
 }
 
-/// Why no quota was reserved.
-enum Unreserved {
-    /// The one in this place has too little left.
-    Exceeded(usize),
-    /// Nobody can say what is left of one, and its policy does not fail open.
-    Undecidable(Denial),
+/// A quota that has too little left, and when it will have enough; `None`: never.
+struct Short {
+    place: usize,
+    retry_after: Option<Duration>,
+}
+
+/// What a request has of the limits besides its charges.
+#[derive(Default)]
+struct Taken {
+    uses: Vec<QuotaUse>,
+    running: Option<Running>,
+    /// Nobody could say, and its policy fails open.
+    failed_open: bool,
+}
+
+/// Why nothing was taken.
+enum Untaken {
+    Exceeded(Short),
+    Denied(Denial),
+}
+
+impl From<Denial> for Untaken {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
 }
 
 impl Admission {
@@ -39,50 +58,51 @@ impl Admission {
         monotonic: Duration,
         permit: &mut Permit<'_>,
     ) -> Result<(), Denial> {
-        let running = rules.concurrency.as_ref().map(|rule| {
-            self.running.enter(rule.id, caller.scope(rule.per), rule.limit).ok_or(rule.limit)
-        });
-        let running = running.transpose().map_err(Denial::ConcurrencyExceeded)?;
-        if rules.has_limits() {
-            let now = if rules.quotas.is_empty() {
-                now
-            } else {
-                self.calendar.now(now, monotonic, &self.metrics)
-            };
-            let mut report = Box::new(Report::new(rules));
-            permit.uses = self.take_all(caller, ask, Moment { now, monotonic }, &mut report)?;
-            permit.report = Some(report);
+        if !rules.has_limits() {
+            let ((), running) = self.enter(caller, ask, &rules, || Ok::<_, Denial>(()))?;
+            permit.running = running;
+            return Ok(());
         }
-        permit.running = running;
+        let now = if rules.quotas.is_empty() {
+            now
+        } else {
+            self.calendar.now(now, monotonic, &self.metrics)
+        };
+        let mut report = Box::new(Report::new(rules));
+        let taken = self.take_all(caller, ask, Moment { now, monotonic }, &mut report)?;
+        permit.uses = taken.uses;
+        permit.running = taken.running;
+        permit.failed_open |= taken.failed_open;
+        permit.report = Some(report);
         Ok(())
     }
 
-    /// Takes from every rate and quota, or from none. Quotas are reserved while all rates would let
-    /// it pass and are locked: so nothing is lent to a request that a rate refuses, which others
-    /// would be refused for meanwhile.
+    /// Takes from every limit, or from none. A place is entered and quotas are reserved while all
+    /// rates would let it pass and are locked: so nothing is lent to a request that another limit
+    /// refuses, which others would be refused for meanwhile.
     fn take_all(
         &self,
         caller: &Presented<'_>,
         ask: &Ask<'_>,
         at: Moment,
         report: &mut Report,
-    ) -> Result<Vec<QuotaUse>, Denial> {
+    ) -> Result<Taken, Denial> {
         let (rules, standing) = report.parts();
         let (charges, count) = charges(caller, rules);
         let mut levels = [Level::default(); LIMITS_MAX];
         let (charges, levels) = (&charges[..count], &mut levels[..count]);
-        let mut reserved = Ok(Vec::new());
-        let mut reserve = || {
-            reserved = self.reserve(caller, ask, at, rules, standing);
-            reserved.is_ok()
+        let mut taken = Ok(Taken::default());
+        let mut others = || {
+            taken = self.take_others(caller, ask, at, rules, standing);
+            taken.is_ok()
         };
-        match self.limiter.take(charges, ask.cost, at.monotonic, levels, &mut reserve) {
+        match self.limiter.take(charges, ask.cost, at.monotonic, levels, &mut others) {
             Ok(()) | Err(TakeError::Otherwise) => standing.put_rates(levels),
             Err(TakeError::Refused { at: place, retry_after }) => {
                 standing.put_rates(levels);
-                // What a quota says too lasts longer.
-                if let Some(place) = self.look_at_quotas(caller, ask, at, rules, standing) {
-                    return Err(exceeded(place, ask, report));
+                let short = self.look_at_quotas(caller, ask, at, rules, standing);
+                if let Some(short) = short.filter(|short| !later(retry_after, short.retry_after)) {
+                    return Err(exceeded(&short, report));
                 }
                 let name = rules.rates[place].name.clone();
                 let limited = Limited { name, retry_after, report: report.clone() };
@@ -90,18 +110,64 @@ impl Admission {
             }
             Err(TakeError::Full) => {
                 self.metrics.admission.buckets_full.inc();
-                let denial = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
-                self.undecidable(rules, denial)?;
-                reserved = self.reserve(caller, ask, at, rules, standing);
+                fails_open(rules)?;
+                taken = self.take_others(caller, ask, at, rules, standing);
+                taken = taken.map(|taken| Taken { failed_open: true, ..taken });
             }
         }
-        match reserved {
-            Ok(uses) => Ok(uses),
-            Err(Unreserved::Undecidable(denial)) => Err(denial),
-            Err(Unreserved::Exceeded(place)) => {
-                let short = self.look_at_quotas(caller, ask, at, rules, standing);
-                Err(exceeded(short.unwrap_or(place), ask, report))
-            }
+        let untaken = match taken {
+            Ok(taken) => return Ok(taken),
+            Err(untaken) => untaken,
+        };
+        // A quota that refuses too lasts longer than the wait for a place, and denies for certain
+        // what could not be decided.
+        let short = self.look_at_quotas(caller, ask, at, rules, standing);
+        match (short, untaken) {
+            (Some(short), _) | (None, Untaken::Exceeded(short)) => Err(exceeded(&short, report)),
+            (None, Untaken::Denied(denial)) => Err(denial),
+        }
+    }
+
+    /// Enters a place and reserves every quota, or nothing of them. (All quotas are looked at
+    /// before any is reserved. What one lends to a request that another refuses, it lends only
+    /// where the other's last was reserved between the look and this, and for as long.)
+    fn take_others(
+        &self,
+        caller: &Presented<'_>,
+        ask: &Ask<'_>,
+        at: Moment,
+        rules: &Rules,
+        standing: &mut Standing,
+    ) -> Result<Taken, Untaken> {
+        if rules.quotas.len() > 1
+            && let Some(short) = self.look_at_quotas(caller, ask, at, rules, standing)
+        {
+            return Err(Untaken::Exceeded(short));
+        }
+        let reserve = || self.reserve(caller, ask, at, rules, standing);
+        let (taken, running) = self.enter(caller, ask, rules, reserve)?;
+        Ok(Taken { running, ..taken })
+    }
+
+    /// Takes a place among what runs, if one is free and `also` agrees. What does not run until
+    /// its answer ends only sees whether one is free.
+    fn enter<T, E: From<Denial>>(
+        &self,
+        caller: &Presented<'_>,
+        ask: &Ask<'_>,
+        rules: &Rules,
+        also: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(T, Option<Running>), E> {
+        let Some(rule) = &rules.concurrency else { return Ok((also()?, None)) };
+        let (scope, limit) = (caller.scope(rule.per), rule.limit);
+        let crowded = Denial::ConcurrencyExceeded(limit);
+        if ask.runs {
+            let entered = self.running.enter(rule.id, scope, limit, also).ok_or(crowded)?;
+            entered.map(|(taken, running)| (taken, Some(running)))
+        } else if self.running.count(rule.id, scope) < limit {
+            Ok((also()?, None))
+        } else {
+            Err(crowded.into())
         }
     }
 
@@ -113,47 +179,42 @@ impl Admission {
         at: Moment,
         rules: &Rules,
         standing: &mut Standing,
-    ) -> Result<Vec<QuotaUse>, Unreserved> {
-        let mut uses = Vec::with_capacity(rules.quotas.len());
+    ) -> Result<Taken, Untaken> {
+        let mut taken = Taken { uses: Vec::with_capacity(rules.quotas.len()), ..Taken::default() };
         let Moment { now, monotonic } = at;
-        for Counted { place, rule, slot, until } in counted(caller, rules, now) {
+        for quota in counted(caller, rules, now) {
+            let Counted { place, rule, slot, until } = quota;
             let asked = Asked { rule, until, cost: u64::from(ask.cost), now, monotonic };
             let scope_name = || caller.scope_name(rule.per);
-            let refusal = match self.quotas.reserve(slot, &asked, &scope_name) {
+            let untaken = match self.quotas.reserve(slot, &asked, &scope_name) {
                 Ok((used, remaining)) => {
                     let reset = until.since(now);
                     standing.put_quota(rules, place, Left { remaining, reset });
-                    uses.push(used);
+                    taken.uses.push(used);
                     continue;
                 }
-                Err(refusal) => refusal,
+                Err(Refusal::Exceeded) => Untaken::Exceeded(quota.short(ask, now)),
+                Err(refusal @ (Refusal::Full | Refusal::Unknown)) => {
+                    if matches!(refusal, Refusal::Full) {
+                        self.metrics.admission.quotas_full.inc();
+                    }
+                    match fails_open(rules) {
+                        Ok(()) => {
+                            taken.failed_open = true;
+                            continue;
+                        }
+                        Err(denial) => denial.into(),
+                    }
+                }
             };
-            let unreserved = match self.passes_all_the_same(rules, place, refusal) {
-                Ok(()) => continue,
-                Err(unreserved) => unreserved,
-            };
-            self.quotas.give_back(&uses);
-            return Err(unreserved);
+            self.quotas.give_back(&taken.uses);
+            return Err(untaken);
         }
-        Ok(uses)
+        Ok(taken)
     }
 
-    fn passes_all_the_same(
-        &self,
-        rules: &Rules,
-        place: usize,
-        refusal: Refusal,
-    ) -> Result<(), Unreserved> {
-        match refusal {
-            Refusal::Exceeded => return Err(Unreserved::Exceeded(place)),
-            Refusal::Full => drop(self.metrics.admission.quotas_full.inc()),
-            Refusal::Unknown => {}
-        }
-        let denial = Denial::PolicyUnavailable { retry_after: STALE_RETRY };
-        self.undecidable(rules, denial).map_err(Unreserved::Undecidable)
-    }
-
-    /// How all quotas stand, and the first that has too little left. Takes nothing.
+    /// How all quotas stand, and of those that have too little left the one that is the last to
+    /// have enough. Takes nothing.
     fn look_at_quotas(
         &self,
         caller: &Presented<'_>,
@@ -161,18 +222,21 @@ impl Admission {
         at: Moment,
         rules: &Rules,
         standing: &mut Standing,
-    ) -> Option<usize> {
-        let mut short = None;
+    ) -> Option<Short> {
+        let mut last = None::<Short>;
         for quota in counted(caller, rules, at.now) {
             let Some(used) = self.quotas.look(&quota.slot, &|| quota.key(caller)) else { continue };
             let Counted { place, rule, until, .. } = quota;
             let remaining = rule.limit.saturating_sub(used.own.saturating_add(used.others));
             standing.put_quota(rules, place, Left { remaining, reset: until.since(at.now) });
             if remaining < u64::from(ask.cost) {
-                short = short.or(Some(place));
+                let short = quota.short(ask, at.now);
+                if last.as_ref().is_none_or(|last| later(short.retry_after, last.retry_after)) {
+                    last = Some(short);
+                }
             }
         }
-        short
+        last
     }
 
     pub(super) fn peek_rates(
@@ -201,6 +265,12 @@ pub(super) struct Counted<'a> {
 }
 
 impl Counted<'_> {
+    /// It has too little left. What costs more than a whole period has never fits.
+    fn short(&self, ask: &Ask<'_>, now: Timestamp) -> Short {
+        let fits = u64::from(ask.cost) <= self.rule.limit;
+        Short { place: self.place, retry_after: fits.then(|| self.until.since(now)) }
+    }
+
     /// What Postgres calls it.
     pub fn key(&self, caller: &Presented<'_>) -> QuotaKey {
         let (quota, scope) = (self.rule.stored.clone(), caller.scope_name(self.rule.per));
@@ -221,16 +291,9 @@ pub(super) fn counted<'a>(
     })
 }
 
-/// What costs more than a whole period has never fits.
-fn exceeded(place: usize, ask: &Ask<'_>, report: &mut Report) -> Denial {
-    let (rules, standing) = report.parts();
-    let rule = &rules.quotas[place];
-    let reset = standing.quota(rules, place).map(|left| left.reset);
-    let limited = Limited {
-        name: rule.name.clone(),
-        retry_after: reset.filter(|_| u64::from(ask.cost) <= rule.limit),
-        report: report.clone(),
-    };
+fn exceeded(short: &Short, report: &mut Report) -> Denial {
+    let name = report.rules().quotas[short.place].name.clone();
+    let limited = Limited { name, retry_after: short.retry_after, report: report.clone() };
     Denial::QuotaExceeded(Box::new(limited))
 }
 

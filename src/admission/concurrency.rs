@@ -36,15 +36,24 @@ impl Concurrency {
         self.shards[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more, if fewer than `limit` run.
-    pub fn enter(self: &Arc<Self>, id: u32, scope: u128, limit: u32) -> Option<Running> {
+    /// One more, if fewer than `limit` run. `also` is asked only then, under the lock: nobody
+    /// enters unless it agrees.
+    pub fn enter<T, E>(
+        self: &Arc<Self>,
+        id: u32,
+        scope: u128,
+        limit: u32,
+        also: impl FnOnce() -> Result<T, E>,
+    ) -> Option<Result<(T, Running), E>> {
         let place = (id, scope);
-        match self.shard(place).entry(place) {
-            Entry::Occupied(running) if *running.get() >= limit => return None,
-            Entry::Occupied(mut running) => *running.get_mut() += 1,
-            Entry::Vacant(first) => drop(first.insert(1)),
+        let mut shard = self.shard(place);
+        if shard.get(&place).is_some_and(|running| *running >= limit) {
+            return None;
         }
-        Some(Running { of: Arc::clone(self), place })
+        Some(also().map(|also| {
+            *shard.entry(place).or_default() += 1;
+            (also, Running { of: Arc::clone(self), place })
+        }))
     }
 
     /// How many run.
@@ -74,12 +83,16 @@ mod tests {
     #[test]
     fn never_more_than_the_limit_run_and_who_leaves_makes_room() {
         let all = Arc::<Concurrency>::default();
+        let enter = |id, scope| {
+            let entered = all.enter(id, scope, 3, || Ok::<_, ()>(()))?;
+            entered.ok().map(|((), running)| running)
+        };
         let (now, most) = (AtomicU32::new(0), AtomicU32::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..2_000 {
-                        let Some(running) = all.enter(1, 7, 3) else { continue };
+                        let Some(running) = enter(1, 7) else { continue };
                         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                         std::thread::yield_now();
                         now.fetch_sub(1, Ordering::SeqCst);
@@ -91,10 +104,12 @@ mod tests {
         assert_eq!(most.into_inner(), 3);
         assert_eq!(all.count(1, 7), 0);
         assert!(all.shards.iter().all(|shard| shard.lock().expect("no panic").is_empty()));
-        let held: Vec<_> = (0..3).map(|_| all.enter(1, 7, 3).expect("room")).collect();
-        assert!(all.enter(1, 7, 3).is_none());
-        assert!(all.enter(1, 8, 3).is_some() && all.enter(2, 7, 3).is_some(), "of its own");
+        let held: Vec<_> = (0..3).map(|_| enter(1, 7).expect("room")).collect();
+        assert!(enter(1, 7).is_none());
+        assert!(enter(1, 8).is_some() && enter(2, 7).is_some(), "of its own");
         drop(held);
-        assert!(all.enter(1, 7, 3).is_some());
+        assert!(enter(1, 7).is_some());
+        assert!(matches!(all.enter(1, 7, 3, || Err::<(), _>("no")), Some(Err("no"))));
+        assert_eq!(all.count(1, 7), 0, "nobody enters against others");
     }
 }

@@ -39,10 +39,6 @@ impl Standing {
     pub fn put_quota(&mut self, rules: &Rules, place: usize, left: Left) {
         self.0[rules.rates.len() + place] = Some(left);
     }
-
-    pub fn quota(&self, rules: &Rules, place: usize) -> Option<Left> {
-        self.0[rules.rates.len() + place]
-    }
 }
 
 impl Report {

@@ -98,7 +98,7 @@ pub(super) fn is_due(swept: &AtomicU64, now: Duration) -> bool {
 }
 
 /// Whether one answer to "when" is later than another; `None`, which is never, is the latest.
-fn later(one: Option<Duration>, other: Option<Duration>) -> bool {
+pub(super) fn later(one: Option<Duration>, other: Option<Duration>) -> bool {
     match (one, other) {
         (_, None) => false,
         (None, _) => true,

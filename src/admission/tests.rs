@@ -1,5 +1,6 @@
 //! Decisions: what denies, what is undecidable, what is taken and what is given back.
 
+mod several;
 mod standing;
 
 use std::sync::Mutex;
@@ -125,6 +126,14 @@ fn what_is_stale_or_has_an_unknown_policy_is_undecidable() {
     let open = Presented { stale: true, ..open };
     let permit = decide(&admission, open, ask, Duration::ZERO).expect("it fails open");
     assert!(permit.failed_open());
+    assert_eq!(admission.metrics.admission.failed_open.get(), 1);
+    // Once for a request, however much nobody can say of it.
+    let admission = Admission::new(Config::default(), NOON, AT, Arc::new(Metrics::new()));
+    let quota = |name| format!(r#"{{"name":"{name}","limit":2,"period":"day"}}"#);
+    let spec = r#"{"on_undecidable":"allow","quotas":["#.to_owned();
+    let open = rules(&format!("{spec}{},{}]}}", quota("a"), quota("b")));
+    let open = Presented { stale: true, ..presented(&principal, &open) };
+    assert!(decide(&admission, open, ask, Duration::ZERO).expect("it fails open").failed_open());
     assert_eq!(admission.metrics.admission.failed_open.get(), 1);
 }
 
@@ -260,26 +269,6 @@ fn quotas_are_exact_across_threads_and_denied_requests_are_not_charged() {
 }
 
 #[test]
-fn cost_weighs_on_rates_and_quotas() {
-    let (admission, principal, target) = (admission(), principal(&[]), orders());
-    let policy = rules(
-        r#"{"rate_limits":[{"name":"r","limit":10,"window":"1s"}],
-            "quotas":[{"name":"q","limit":20,"period":"year","per":"key"}]}"#,
-    );
-    let heavy = |cost, after| {
-        let ask = Ask { cost, ..Ask::request(&target, None) };
-        decide(&admission, presented(&principal, &policy), ask, Duration::from_secs(after))
-    };
-    assert_eq!(heavy(7, 0).expect("fits").uses()[0].used, 7);
-    assert!(matches!(heavy(7, 0), Err(Denial::RateLimited(_))));
-    assert!(heavy(3, 0).is_ok());
-    assert!(heavy(10, 10).is_ok(), "20 of 20");
-    assert!(matches!(heavy(1, 20), Err(Denial::QuotaExceeded(_))));
-    let Err(Denial::QuotaExceeded(never)) = heavy(11, 30) else { panic!("it is used up") };
-    assert_eq!(&*never.name, "q");
-}
-
-#[test]
 fn what_nobody_can_say_of_a_quota_is_undecidable() {
     let (principal, target) = (principal(&[]), orders());
     let admission = Admission::new(Config::default(), NOON, AT, Arc::new(Metrics::new()));
@@ -321,6 +310,16 @@ fn observing_decides_the_same_and_lets_pass() {
     );
     let right = Denial::MissingRight("orders.write".into());
     assert_eq!(permit.expect("it passes").would_deny(), Some(&right));
+    // Also what is too old to decide by; scopes that are asked for deny all the same.
+    let stale = Presented { stale: true, ..presented(&principal, &observe) };
+    assert!(admission.explain(&stale, &ask, NOON, AT).1);
+    let asked = ["x".into()];
+    let narrow = Principal { scopes: vec!["orders.read".into()], ..principal.clone() };
+    let scoped = Presented { principal: &narrow, ..stale.clone() };
+    let refused = admission.check(scoped, Ask { scopes: &asked, ..ask }, NOON).map(drop);
+    assert_eq!(refused, Err(Denial::InsufficientScope));
+    let permit = decide(&admission, stale, ask, Duration::ZERO).expect("it passes");
+    assert_eq!((permit.would_deny(), permit.failed_open()), (Some(&UNAVAILABLE), false));
 }
 
 #[test]
@@ -352,7 +351,7 @@ fn a_place_is_held_until_the_request_is_over() {
     let (admission, principal, target) = (admission(), principal(&[]), orders());
     let policy = rules(r#"{"concurrency":{"limit":2,"per":"key"}}"#);
     let enter = || {
-        let ask = Ask::request(&target, None);
+        let ask = Ask::forwarded(&target, None);
         decide(&admission, presented(&principal, &policy), ask, Duration::ZERO)
     };
     let mut first = enter().expect("room");

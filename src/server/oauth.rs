@@ -27,7 +27,7 @@ use super::problem::{Code, NO_STORE, Refusal};
 use super::story::Telling;
 use crate::admission::Ask;
 use crate::model::{Name, are_scopes};
-use crate::tokens::{Asked, Holder, Issued};
+use crate::tokens::{Asked, Holder, Issued, narrowed};
 use client::Presented;
 use form::Form;
 
@@ -156,12 +156,19 @@ async fn token(
         "client_credentials" => {
             let caller = presented.identify(edge, ip, story).await?;
             let caller = caller.ok_or(Code::InvalidClient)?;
+            let principal = caller.principal();
+            let scopes = match narrowed(&principal.scopes, scopes.as_deref()) {
+                Ok(scopes) => scopes,
+                // Before anything is taken, but a key that is over hears so first.
+                Err(error) => {
+                    edge.may_ask(&caller, edge.access(), ip)?;
+                    return Err(error.into());
+                }
+            };
             // It is a use of the key, and counted as one.
             let (permit, room) = edge.admit(&caller, Ask::request(edge.access(), ip)).await?;
-            let principal = permit.principal();
-            let (id, asked, until) = (principal.key_id, scopes.as_deref(), caller.ends_at());
-            let exchanged =
-                edge.tokens.exchange(id, &principal.client, &principal.scopes, asked, until)?;
+            let (id, until) = (principal.key_id, caller.ends_at());
+            let exchanged = edge.tokens.exchange(id, &principal.client, scopes, until);
             edge.meter.allowed(room, &permit).settled().await?;
             let mut response = issued(&exchanged, true);
             limits::tell(response.headers_mut(), edge.admission.limit_headers(), &permit);

@@ -200,7 +200,7 @@ impl Question {
 
     fn ask<'a>(&'a self, target: &'a Target) -> Ask<'a> {
         let cost = self.cost.map_or(1, NonZeroU32::get);
-        Ask { target, scopes: &self.scopes, cost, ip: self.ip }
+        Ask { scopes: &self.scopes, cost, ..Ask::request(target, self.ip) }
     }
 
     fn target(&self) -> Target {

@@ -135,7 +135,10 @@ impl Tokens {
 
 /// The scopes that are asked for, if each was granted; all that were granted if none is asked for:
 /// an empty list would narrow nothing.
-pub(super) fn narrowed<'a>(
+///
+/// # Errors
+/// When one was not granted.
+pub fn narrowed<'a>(
     granted: &'a [Name],
     asked: Option<&'a [Name]>,
 ) -> Result<&'a [Name], TokenError> {

@@ -14,7 +14,6 @@ use super::generation::Verdict;
 use super::grace::{Grace, Moment};
 use super::keys::Keys;
 use super::recovery::Recovery;
-use super::rotation::narrowed;
 use super::{Bearer, Config, TokenError};
 use crate::cache::{Cache, HeldSession};
 use crate::clock::SharedClock;
@@ -208,23 +207,19 @@ impl Tokens {
         }
     }
 
-    /// An access token for the key `id` of `client` (RFC 6749 §4.4). `granted` are the key's
-    /// scopes, `until` is when it will be over.
-    ///
-    /// # Errors
-    /// When a scope is asked for that the key does not have.
+    /// An access token for the key `id` of `client` (RFC 6749 §4.4). `scopes` are what
+    /// [`super::narrowed`] leaves of the key's, `until` is when it will be over. (It cannot fail:
+    /// the use of the key is admitted by then.)
     pub fn exchange(
         &self,
         id: Uuid,
         client: &Name,
-        granted: &[Name],
-        asked: Option<&[Name]>,
+        scopes: &[Name],
         until: Option<Timestamp>,
-    ) -> Result<Issued, TokenError> {
-        let scopes = narrowed(granted, asked)?.to_vec();
-        let of = Holder::Key(id);
+    ) -> Issued {
+        let (of, scopes) = (Holder::Key(id), scopes.to_vec());
         let grant = Grant { subject: client.clone(), client: client.clone(), scopes, of };
-        Ok(self.access(&grant, until))
+        self.access(&grant, until)
     }
 
     pub(super) fn note(&self, action: &'static str, session: &Session) {

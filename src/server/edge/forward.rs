@@ -41,7 +41,7 @@ impl Edge {
         let (mut permit, room) = match &caller {
             Some(caller) => {
                 story.note(|story| story.identified(caller));
-                let (permit, room) = self.admit(caller, Ask::request(&hit.target, ip)).await?;
+                let (permit, room) = self.admit(caller, Ask::forwarded(&hit.target, ip)).await?;
                 (permit, Some(room))
             }
             None => (self.admission.open(&self.nobody, &hit.target, self.clock.now()), None),

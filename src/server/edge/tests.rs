@@ -34,13 +34,15 @@ use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use super::*;
+use crate::admission::{Bases, Used};
 use crate::cache::{Declared, Source};
 use crate::clock::SystemClock;
 use crate::entropy::SystemEntropy;
 use crate::journal::Journal;
 use crate::model::api_key::{ApiKey, SEED_BYTES};
+use crate::model::fact::QuotaKey;
 use crate::model::units::{Size, Span};
-use crate::model::{Client as Owner, Key, Timestamp};
+use crate::model::{Client as Owner, Key, Policy, Timestamp};
 use crate::proxy::UpstreamConfig;
 use crate::server::{Footing, RouteConfig, RouteTable, serve};
 
@@ -96,7 +98,12 @@ fn declared() -> Declared {
             stored(6, "acme", &["tokens.introspect"]),
             stored(7, "acme", &[]),
             stored(8, "my web/app", &[]),
+            Key { policy: Some("counted".into()), ..stored(10, "acme", &["orders.read"]) },
         ],
+        policies: vec![Policy {
+            name: "counted".into(),
+            spec: r#"{"quotas":[{"name":"yearly","limit":2,"period":"year","per":"key"}]}"#.into(),
+        }],
         ..Declared::default()
     }
 }
@@ -116,6 +123,15 @@ fn journal(
     )
     .expect("a journal");
     journal
+}
+
+/// No quota was used before.
+struct Unused;
+
+impl Bases for Unused {
+    fn used(&self, _: &QuotaKey) -> Option<Used> {
+        Some(Used::default())
+    }
 }
 
 impl Gateway {
@@ -150,7 +166,7 @@ impl Gateway {
         let told = Arc::clone(&lines);
         let (now, monotonic) = (clock.now(), clock.monotonic());
         let admission = Admission::new(Default::default(), now, monotonic, Arc::clone(&metrics));
-        let admission = Arc::new(admission);
+        admission.quotas().based_on(Arc::new(Unused));
         let table = RouteTable::build(upstreams, routes, config.echo).expect("routes");
         let stop = CancellationToken::new();
         let parts = ServerParts {
@@ -158,7 +174,7 @@ impl Gateway {
             config: config.clone(),
             tokens: Arc::clone(&tokens),
             cache: Arc::clone(&cache),
-            admission: Arc::clone(&admission),
+            admission: Arc::new(admission),
             admin_token: "s3cret".into(),
             meter: Arc::new(Meter::new(journal.clone(), Arc::clone(&clock))),
             clock,

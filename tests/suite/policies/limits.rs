@@ -165,6 +165,39 @@ async fn a_place_is_held_for_the_whole_answer_and_free_when_the_client_leaves() 
     until("a place is free", || async { open(&gateway, &key).await.1 == "HTTP/1.1 200" }).await;
 }
 
+/// Their answers wait for the disk meanwhile, all at once.
+#[tokio::test]
+async fn what_is_only_asked_holds_no_place_and_sees_whether_one_is_free() {
+    let upstream = endless().await;
+    let mut gateway = Gateway::new(
+        None,
+        &format!(
+            "[[upstreams]]\nname = \"drip\"\ntargets = [\"{upstream}\"]\n[[routes]]\npath = \
+            \"/drip\"\n\
+             upstream = \"drip\"\n[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
+             commit = \"before_reply\"\nconcurrency = {{ limit = 1, per = \"key\" }}\n"
+        ),
+    );
+    gateway.start().await;
+    let key = gateway.create_key("acme").await;
+    let http = gateway.http();
+    let exchange = format!("grant_type=client_credentials&client_secret={}", key.key);
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let ask = async |at: usize| match at % 3 {
+        0 => http.authorize(&key.key).await.unwrap(),
+        1 => http.ask(Method::POST, "/oauth/token", &form, &exchange).await.unwrap(),
+        _ => verify(&gateway, json!({ "key": key.key })).await,
+    };
+    for answer in futures_util::future::join_all((0..120).map(ask)).await {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        assert!(!answer.body.contains("concurrency_exceeded"), "{}", answer.body);
+    }
+    let (_running, status) = open(&gateway, &key).await;
+    assert_eq!(status, "HTTP/1.1 200");
+    let refused = (429, "concurrency_exceeded".to_owned());
+    assert_eq!(gateway.http().verdict(&key.key).await, refused);
+}
+
 #[tokio::test]
 async fn addresses_are_taken_from_trusted_proxies_only() {
     let settings = |trusted: &str| {
