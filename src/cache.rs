@@ -34,7 +34,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-use parking_lot::FairMutex;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -82,7 +81,7 @@ pub struct Cache {
     cells: Mutex<Cells<ClientCell>>,
     policies: Policies,
     store: Store,
-    writing: FairMutex<Writing>,
+    writing: Mutex<Writing>,
     flights: Arc<Flights<Digest, Arc<Entry>>>,
     sessions: Sessions,
     freshness: Freshness,
@@ -144,7 +143,7 @@ impl Cache {
             overlay: RwLock::default(),
             cells: Mutex::default(),
             policies: Policies::default(),
-            writing: FairMutex::default(),
+            writing: Mutex::default(),
             flights: Arc::default(),
             sessions: Sessions::new(config.hot_sessions),
             freshness: Freshness::resume(left, clock.now(), clock.monotonic()),

@@ -2,10 +2,9 @@
 //! both make what they wrote visible in one step under the overlay's lock.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, PoisonError};
 
-use parking_lot::FairMutexGuard;
 use uuid::Uuid;
 
 use super::overlay::Overlay;
@@ -54,10 +53,8 @@ impl From<StoreError> for FollowError {
 }
 
 impl Cache {
-    /// In turn: the feed takes it again as soon as it lets go, and no other lock would ever let a
-    /// fill in between.
-    pub(super) fn writing(&self) -> FairMutexGuard<'_, Writing> {
-        self.writing.lock()
+    pub(super) fn writing(&self) -> MutexGuard<'_, Writing> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in what a miss found. `None`: the feed has passed its snapshot, read again.
@@ -270,8 +267,8 @@ impl Follower for Cache {
     }
 
     fn apply(&self, changes: Vec<Change>) -> Result<(), FollowError> {
-        // In steps, so that fills need not wait for a whole page: callers wait for them.
-        const STEP: usize = 50;
+        // In steps, so that the fills of misses need not wait for a whole page.
+        const STEP: usize = 500;
         changes.chunks(STEP).try_for_each(|step| self.apply_step(step))
     }
 

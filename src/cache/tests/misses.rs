@@ -91,24 +91,6 @@ async fn a_fill_that_is_held_costs_a_caller_the_deadline_and_no_more() {
 }
 
 #[tokio::test]
-async fn fills_and_the_feed_take_turns() {
-    let bench = Bench::new();
-    let cache = bench.cache.clone();
-    let changes = (0..5_000).map(|number| fed(&format!("other {number}"), 1)).collect();
-    let feed = std::thread::spawn(move || cache.apply(changes));
-    let lookup = found(1, key_row("k", 1)).expect("a lookup");
-    let mut fills = 0;
-    while !feed.is_finished() {
-        let entry = bench.cache.fill(key("k").digest, lookup.clone());
-        assert!(entry.is_some_and(|entry| entry.is_some()), "it is taken in");
-        fills += 1;
-    }
-    feed.join().expect("no panic").expect("a working disk");
-    // Where the feed lets nobody in between its steps, there are one or two.
-    assert!(fills >= 20, "{fills} fills beside a hundred steps of the feed");
-}
-
-#[tokio::test]
 async fn callers_that_leave_do_not_lift_the_bound() {
     let bench = Bench::with(Config { max_waiting: 1, ..patient() }, Declared::default());
     let left = bench.find("a");
