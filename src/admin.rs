@@ -40,6 +40,9 @@ pub use token::{TOKEN_FILE, read_or_make_token, read_token};
 /// The largest request body.
 const BODY_MAX_BYTES: usize = 64 << 10;
 
+/// The largest file of policies: room for as many as one may have.
+const POLICIES_MAX_BYTES: usize = 1 << 20;
+
 /// The longest list in one answer.
 pub const LIST_MAX: usize = 1000;
 
@@ -53,7 +56,10 @@ pub fn router(control: Arc<Control>) -> Router {
         .route("/clients/{name}/enable", post(clients::enable))
         .route("/clients/{name}/mode", post(clients::set_mode))
         .route("/policies", get(policies::list))
-        .route("/policies/apply", post(policies::apply))
+        .route(
+            "/policies/apply",
+            post(policies::apply).layer(DefaultBodyLimit::max(POLICIES_MAX_BYTES)),
+        )
         .route("/policies/{name}", get(policies::show))
         .route("/keys", post(keys::create).get(keys::list))
         .route("/keys/{id}", get(keys::show))

@@ -10,7 +10,8 @@ use uuid::Uuid;
 use super::Problem;
 use crate::model::{NAME_MAX, Name, is_name};
 
-/// A JSON body of at most [`super::BODY_MAX_BYTES`]; an empty one is `{}`.
+/// A JSON body of at most [`super::BODY_MAX_BYTES`], or [`super::POLICIES_MAX_BYTES`] of policies;
+/// an empty one is `{}`.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -19,7 +20,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let detail = format!("the body is larger than {} bytes", super::BODY_MAX_BYTES);
+                let detail =
+                    "the body is larger than 64 KiB (a file of policies: 1 MiB)".to_owned();
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
             } else {
                 Problem::bad_request(rejection.body_text())

@@ -298,6 +298,11 @@ async fn bad_requests_are_told_what_is_wrong() {
     }
     let huge = json!({"name": "x".repeat(BODY_MAX_BYTES)});
     assert_eq!(plane.post("/clients", huge).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    let file = |bytes| json!({"policies": [{"name": "x".repeat(bytes)}]});
+    for (bytes, taken) in [(POLICIES_MAX_BYTES - 100, true), (POLICIES_MAX_BYTES, false)] {
+        let (status, problem) = plane.post("/policies/apply", file(bytes)).await;
+        assert_eq!(status != StatusCode::PAYLOAD_TOO_LARGE, taken, "{bytes}: {problem}");
+    }
     assert_eq!(plane.get("/usage?period=week").await.0, StatusCode::BAD_REQUEST);
     assert_eq!(plane.get("/nothing").await.0, StatusCode::NOT_FOUND);
     let (status, problem) = plane.get("/log/drain").await;

@@ -5,6 +5,7 @@
 //! none. A policy that nobody knows, or can read, leaves its callers undecidable; only `default`
 //! says nothing, and so restricts nothing, where nobody wrote one.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::entry::{Cells, PolicyCell};
@@ -66,6 +67,22 @@ impl Cache {
         let key = || self.declared.keys.iter().chain(overlay.keys()).find(of_key);
         let client = client.map(|client| format!("client {}", client.name));
         client.or_else(|| Some(format!("key {}", key()?.id)))
+    }
+
+    /// Policies that clients or keys have and that nobody knows: who has one is undecidable. Blocks
+    /// on disk, until `stop`.
+    pub fn missing_policies(&self, stop: &dyn Fn() -> bool) -> BTreeSet<Name> {
+        let (of_client, of_key) = (|of: &Client| of.policy.clone(), |of: &Key| of.policy.clone());
+        let overlay = self.overlay();
+        let clients = self.declared.clients.iter().chain(overlay.clients()).filter_map(of_client);
+        let keys = self.declared.keys.iter().chain(overlay.keys()).filter_map(of_key);
+        let mut names: BTreeSet<_> = clients.chain(keys).collect();
+        drop(overlay);
+        let clients = self.store.clients().map(|row| Some(of_client(&row.ok()?.client)));
+        let keys = self.store.keys().map(|row| Some(of_key(&row.ok()?.key)));
+        names.extend(clients.chain(keys).take_while(|_| !stop()).flatten().flatten());
+        names.retain(|name| **name != *DEFAULT_POLICY && matches!(self.policy(name), Ok(None)));
+        names
     }
 
     /// What the policy `name` says; `None`: nobody knows it, or can read it.

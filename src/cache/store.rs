@@ -128,6 +128,14 @@ impl Store {
         read(Kind::Row, guarded(|| self.keys.get(digest.0))?)
     }
 
+    /// All keys by digest.
+    pub fn keys(&self) -> impl Iterator<Item = Result<KeyRow, StoreError>> {
+        self.keys.iter().filter_map(|entry| match entry {
+            Ok((_, frame)) => read(Kind::Row, Some(frame)).transpose(),
+            Err(error) => Some(Err(StoreError::Sled(error.to_string()))),
+        })
+    }
+
     /// The digest of a key id.
     pub fn digest(&self, id: Uuid) -> Result<Option<Digest>, StoreError> {
         let bytes = guarded(|| self.ids.get(id.as_bytes()))?;

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::calendar;
 use super::parts::{Parts, record};
 use super::quotas::open_book;
+use crate::cache::Cache;
 use crate::journal::{MergeError, Scope};
 use crate::postgres;
 use crate::steward::Steward;
@@ -22,6 +23,8 @@ impl Parts {
         let closing = self.closing.clone();
         journal.quotas_will_be_read();
         self.tasks.spawn_blocking(move || open_book(&book, &journal, &|| closing.is_cancelled()));
+        let (cache, closing) = (self.cache.clone(), self.closing.clone());
+        self.tasks.spawn_blocking(move || tell_missing_policies(&cache, &closing));
         self.end_overlaps();
         self.tidy_limits();
         self.tend_sessions();
@@ -188,6 +191,21 @@ impl Parts {
                 Err(error) => tracing::error!(%error, "the journal's segments are not merged"),
             }
         }
+    }
+}
+
+/// Whoever took a policy out of the configuration may not know who has it.
+fn tell_missing_policies(cache: &Cache, closing: &CancellationToken) {
+    const TOLD_MAX: usize = 20;
+    let missing = cache.missing_policies(&|| closing.is_cancelled());
+    let names: Vec<_> = missing.iter().take(TOLD_MAX).map(|name| &**name).collect();
+    if !names.is_empty() {
+        tracing::warn!(
+            policies = names.join(", "),
+            count = missing.len(),
+            "keys or clients have policies that nobody knows: they are refused with 503 \
+             api_key_policy_unavailable; declare these, or apply them"
+        );
     }
 }
 

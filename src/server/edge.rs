@@ -192,11 +192,12 @@ impl Edge {
         &self,
         endpoint: Endpoint,
         id: HeaderValue,
-        outcome: Result<Response, Refusal>,
+        mut outcome: Result<Response, Refusal>,
         mut story: Telling,
     ) -> Response {
         let code = outcome.as_ref().err().map(|refusal| refusal.code().as_str());
         let report = outcome.as_ref().err().and_then(|refusal| refusal.report().cloned());
+        let told = outcome.as_mut().err().and_then(|refusal| refusal.told.take());
         let mut response = match outcome {
             Ok(response) => {
                 self.passed[endpoint as usize].inc();
@@ -223,6 +224,7 @@ impl Edge {
         if let Some(report) = report {
             limits::report_in(response.headers_mut(), self.admission.limit_headers(), &report);
         }
+        response.headers_mut().extend(told.map(|told| *told).unwrap_or_default());
         response.headers_mut().insert(X_REQUEST_ID, id);
         let (_, word) = Endpoint::ALL[endpoint as usize];
         story.note(|story| story.answered(word, code, &response));

@@ -48,7 +48,10 @@ pub(super) fn report_in(headers: &mut HeaderMap, how: LimitHeaders, report: &Rep
                 itoa::Buffer::new().format(whole_seconds(left.reset)).as_bytes(),
             );
         }
-        put(headers, RATELIMIT, HeaderValue::try_from(text));
+        // (Nobody may be able to say how any of them stands.)
+        if !text.is_empty() {
+            put(headers, RATELIMIT, HeaderValue::try_from(text));
+        }
     }
     if matches!(how, LimitHeaders::Legacy | LimitHeaders::Both)
         && let Some((_, limit, left)) = report.limits().min_by_key(|(_, _, left)| left.remaining)

@@ -280,6 +280,8 @@ pub struct Refusal {
     limit: Option<Name>,
     /// How the limits stand, where one of them refuses.
     report: Option<Box<Report>>,
+    /// What its permit says of limits, where it had been let through.
+    pub(super) told: Option<Box<HeaderMap>>,
 }
 
 #[derive(Serialize)]

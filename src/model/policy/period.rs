@@ -38,6 +38,10 @@ impl Period {
     pub fn new(unit: PeriodUnit, timezone: &str) -> Result<Self, PeriodError> {
         let unknown = |_| PeriodError(timezone.chars().take(64).collect());
         let zone = TimeZone::get(timezone).map_err(unknown)?;
+        // They are in the database, and say that nobody has said which.
+        if zone.is_unknown() || timezone.eq_ignore_ascii_case("Factory") {
+            return Err(PeriodError(timezone.into()));
+        }
         let nothing = (Timestamp::NEG_INFINITY, Timestamp::NEG_INFINITY);
         Ok(Self { unit, zone, last: ArcSwap::from_pointee(nothing) })
     }
@@ -175,6 +179,14 @@ mod tests {
             let expected = (start.to_owned(), next.to_owned());
             assert_eq!(around(unit, zone, now), expected, "{unit:?} {zone} {now}");
         }
+    }
+
+    #[test]
+    fn what_stands_for_no_zone_is_none() {
+        for zone in ["Etc/Unknown", "etc/unknown", "Factory", "factory", "Nowhere", ""] {
+            assert!(Period::new(PeriodUnit::Day, zone).is_err(), "{zone}");
+        }
+        assert!(Period::new(PeriodUnit::Day, "Etc/UTC").is_ok());
     }
 
     #[test]

@@ -43,7 +43,9 @@ impl Right {
         if let Some(character) = text.chars().find(odd) {
             return Err(RightError::Character { text: text.into(), character });
         }
-        let whole = |part: &str| part == "*" || !(part.is_empty() || part.contains('*'));
+        let named =
+            |part: &str| !part.contains('*') && part.split('.').all(|name| !name.is_empty());
+        let whole = |part: &str| part == "*" || named(part);
         let split = text.rsplit_once('.');
         let fits = |(table, operation): (&str, &str)| whole(table) && whole(operation);
         if text == "*" || split.is_some_and(fits) {
@@ -170,6 +172,9 @@ mod tests {
             "orders;read.x",
             "\"orders\".read",
             "*.*.*x",
+            "orders..read",
+            "..read",
+            ".orders.read",
         ] {
             assert!(Right::parse(text).is_err(), "{text:?}");
         }

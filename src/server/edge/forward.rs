@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
+use axum::http::HeaderMap;
 use axum::http::header::HeaderValue;
 use axum::response::Response;
 
@@ -68,17 +69,17 @@ impl Edge {
         // The admission is committed while the upstream works; only the reply waits for both.
         let both = async { tokio::join!(forwarded, receipt.settled()) };
         let Some((answer, settled)) = deadline::within(&mut deadline, both).await else {
-            let refusal = Refusal::from(Code::TotalTimeout);
+            let refusal = self.permitted(Code::TotalTimeout.into(), &permit);
             record.tally().answered(refusal.status());
             return Err(refusal);
         };
         if let Err(error) = settled {
             // The upstream has answered, but the client never hears of it.
             record.tally().broke_off();
-            return Err(error.into());
+            return Err(self.permitted(error.into(), &permit));
         }
         let mut answer = answer.map_err(|error| {
-            let refusal = Refusal::from(error);
+            let refusal = self.permitted(error.into(), &permit);
             record.tally().answered(refusal.status());
             story.note(|story| story.bytes_in = record.tally().bytes_in());
             refusal
@@ -96,6 +97,14 @@ impl Edge {
         let host = host.and_then(|host| HeaderValue::from_str(host).ok());
         let additions = Arc::clone(&route.request_headers);
         Origin { peer, secure, trusted, host, additions, forwarding: self.config.forwarded }
+    }
+
+    /// A refusal of what was let through, and nothing came of it.
+    fn permitted(&self, mut refusal: Refusal, permit: &Permit<'_>) -> Refusal {
+        let mut told = HeaderMap::new();
+        limits::tell(&mut told, self.admission.limit_headers(), permit);
+        refusal.told = Some(Box::new(told));
+        refusal
     }
 
     /// What the gateway and the route say in an upstream's answer.

@@ -10,7 +10,7 @@ use crate::usage::Unaccountable;
 
 impl From<Code> for Refusal {
     fn from(code: Code) -> Self {
-        Self { code, detail: None, retry_after: None, limit: None, report: None }
+        Self { code, detail: None, retry_after: None, limit: None, report: None, told: None }
     }
 }
 

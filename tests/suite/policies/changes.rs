@@ -58,3 +58,28 @@ async fn a_change_that_is_seen_on_one_path_is_in_force_on_all() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_policy_that_left_the_configuration_while_keys_have_it_is_told_at_the_start() {
+    let [stays, gone] = ["stays", "gone"].map(|name| format!("[[policies]]\nname = \"{name}\"\n"));
+    let client = "[[clients]]\nname = \"acme\"\n";
+    let mut gateway = Gateway::new(None, &format!("{client}{gone}{stays}"));
+    gateway.start().await;
+    let (had, has) =
+        (key_with(&gateway, "acme", "gone").await, key_with(&gateway, "acme", "stays").await);
+    assert_eq!(gateway.http().verdict(&had.key).await.0, 200);
+    gateway.terminate().await;
+    assert!(!gateway.said().contains("have policies that nobody knows"));
+    let file = gateway.dir().join("gatepost.toml");
+    let text = std::fs::read_to_string(&file).unwrap().replace(&gone, "");
+    std::fs::write(&file, text).unwrap();
+    gateway.start().await;
+    until("it is told", || async { gateway.said().contains("have policies that nobody knows") })
+        .await;
+    let said = gateway.said();
+    let told = said.lines().find(|line| line.contains("have policies that nobody knows")).unwrap();
+    assert!(told.contains("gone") && !told.contains("stays"), "{told}");
+    let refused = (503, "api_key_policy_unavailable".into());
+    assert_eq!(gateway.http().verdict(&had.key).await, refused);
+    assert_eq!(gateway.http().verdict(&has.key).await.0, 200);
+}

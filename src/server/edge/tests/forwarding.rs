@@ -56,7 +56,14 @@ async fn upstream_failures_are_told_apart_and_counted_as_failed() {
     let gone = gateway.get("/gone", &headers).await;
     assert_eq!((gone.status.as_u16(), gone.code().as_str()), (502, "upstream_unreachable"));
     assert_eq!(gateway.get("/500", &headers).await.status.as_u16(), 500);
-    assert_eq!(gateway.counted().await[":read"], [3, 0, 3, 0, 0, 0]);
+    // It was let through, and is told of its limits.
+    let counted = key(10);
+    for (path, left) in [("/slow", ";r=1;"), ("/gone", ";r=0;")] {
+        let failed = gateway.get(path, &[("x-api-key", counted.reveal())]).await;
+        let told = failed.header("ratelimit").unwrap_or_default();
+        assert!(failed.status.is_server_error() && told.contains(left), "{path}: {told}");
+    }
+    assert_eq!(gateway.counted().await[":read"], [5, 0, 5, 0, 0, 0]);
 }
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_stream_both_ways_and_are_bounded() {
