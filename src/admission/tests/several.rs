@@ -81,6 +81,8 @@ fn what_one_limit_refuses_takes_no_place_and_no_quota_from_others_meanwhile() {
         let after = Duration::from_secs(3600 * hour.load(Ordering::SeqCst));
         decide(&admission, presented(principal, &policy), ask, after).map(drop)
     };
+    assert!(ask(&greedy, 10).is_err());
+    assert!(admission.quotas().is_empty(), "all are looked at before any is reserved");
     std::thread::scope(|scope| {
         for cost in [11, 10, 10] {
             let (ask, over, greedy) = (&ask, &over, &greedy);
