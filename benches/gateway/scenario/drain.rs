@@ -53,7 +53,8 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
             let before = parts.metrics.drain.batches.get();
             let (hot_rows, _) = drain(&parts, HOT_REQUESTS, 1).await?;
             let batches = parts.metrics.drain.batches.get() - before;
-            hot.push((hot_rows / TABLES) as f64 / batches as f64);
+            ensure!(hot_rows > 0 && batches > 0, "the hot counter was not drained");
+            hot.push(hot_rows as f64 / TABLES as f64 / batches as f64);
             parts.end().await?;
             Ok::<_, anyhow::Error>(rows as f64 / seconds)
         })?;
