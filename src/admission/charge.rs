@@ -21,6 +21,15 @@ struct Moment {
     monotonic: Duration,
 }
 
+/// Who asks for what, when, and what that is held against.
+#[derive(Clone, Copy)]
+struct Claim<'a> {
+    caller: &'a Presented<'a>,
+    ask: &'a Ask<'a>,
+    at: Moment,
+    rules: &'a Rules,
+}
+
 /// A quota that has too little left, and when it will have enough; `None`: never.
 struct Short {
     place: usize,
@@ -88,19 +97,20 @@ impl Admission {
         report: &mut Report,
     ) -> Result<Taken, Denial> {
         let (rules, standing) = report.parts();
+        let claim = Claim { caller, ask, at, rules };
         let (charges, count) = charges(caller, rules);
         let mut levels = [Level::default(); LIMITS_MAX];
         let (charges, levels) = (&charges[..count], &mut levels[..count]);
         let mut taken = Ok(Taken::default());
         let mut others = || {
-            taken = self.take_others(caller, ask, at, rules, standing);
+            taken = self.take_others(claim, standing);
             taken.is_ok()
         };
         match self.limiter.take(charges, ask.cost, at.monotonic, levels, &mut others) {
             Ok(()) | Err(TakeError::Otherwise) => standing.put_rates(levels),
             Err(TakeError::Refused { at: place, retry_after }) => {
                 standing.put_rates(levels);
-                let short = self.look_at_quotas(caller, ask, at, rules, standing);
+                let short = self.look_at_quotas(claim, standing);
                 if let Some(short) = short.filter(|short| !later(retry_after, short.retry_after)) {
                     return Err(exceeded(&short, report));
                 }
@@ -111,7 +121,7 @@ impl Admission {
             Err(TakeError::Full) => {
                 self.metrics.admission.buckets_full.inc();
                 fails_open(rules)?;
-                taken = self.take_others(caller, ask, at, rules, standing);
+                taken = self.take_others(claim, standing);
                 taken = taken.map(|taken| Taken { failed_open: true, ..taken });
             }
         }
@@ -121,7 +131,7 @@ impl Admission {
         };
         // A quota that refuses too lasts longer than the wait for a place, and denies for certain
         // what could not be decided.
-        let short = self.look_at_quotas(caller, ask, at, rules, standing);
+        let short = self.look_at_quotas(claim, standing);
         match (short, untaken) {
             (Some(short), _) | (None, Untaken::Exceeded(short)) => Err(exceeded(&short, report)),
             (None, Untaken::Denied(denial)) => Err(denial),
@@ -131,20 +141,14 @@ impl Admission {
     /// Enters a place and reserves every quota, or nothing of them. (All quotas are looked at
     /// before any is reserved. What one lends to a request that another refuses, it lends only
     /// where the other's last was reserved between the look and this, and for as long.)
-    fn take_others(
-        &self,
-        caller: &Presented<'_>,
-        ask: &Ask<'_>,
-        at: Moment,
-        rules: &Rules,
-        standing: &mut Standing,
-    ) -> Result<Taken, Untaken> {
+    fn take_others(&self, claim: Claim<'_>, standing: &mut Standing) -> Result<Taken, Untaken> {
+        let Claim { caller, ask, rules, .. } = claim;
         if rules.quotas.len() > 1
-            && let Some(short) = self.look_at_quotas(caller, ask, at, rules, standing)
+            && let Some(short) = self.look_at_quotas(claim, standing)
         {
             return Err(Untaken::Exceeded(short));
         }
-        let reserve = || self.reserve(caller, ask, at, rules, standing);
+        let reserve = || self.reserve(claim, standing);
         let (taken, running) = self.enter(caller, ask, rules, reserve)?;
         Ok(Taken { running, ..taken })
     }
@@ -172,14 +176,8 @@ impl Admission {
     }
 
     /// Reserves every quota, or none.
-    fn reserve(
-        &self,
-        caller: &Presented<'_>,
-        ask: &Ask<'_>,
-        at: Moment,
-        rules: &Rules,
-        standing: &mut Standing,
-    ) -> Result<Taken, Untaken> {
+    fn reserve(&self, claim: Claim<'_>, standing: &mut Standing) -> Result<Taken, Untaken> {
+        let Claim { caller, ask, at, rules } = claim;
         let mut taken = Taken { uses: Vec::with_capacity(rules.quotas.len()), ..Taken::default() };
         let Moment { now, monotonic } = at;
         for quota in counted(caller, rules, now) {
@@ -215,14 +213,8 @@ impl Admission {
 
     /// How all quotas stand, and of those that have too little left the one that is the last to
     /// have enough. Takes nothing.
-    fn look_at_quotas(
-        &self,
-        caller: &Presented<'_>,
-        ask: &Ask<'_>,
-        at: Moment,
-        rules: &Rules,
-        standing: &mut Standing,
-    ) -> Option<Short> {
+    fn look_at_quotas(&self, claim: Claim<'_>, standing: &mut Standing) -> Option<Short> {
+        let Claim { caller, ask, at, rules } = claim;
         let mut last = None::<Short>;
         for quota in counted(caller, rules, at.now) {
             let Some(used) = self.quotas.look(&quota.slot, &|| quota.key(caller)) else { continue };

@@ -173,10 +173,10 @@ impl Parts {
     /// Reads what was used of quotas, for a command that may show it.
     pub async fn open_book(&self) {
         let (book, journal) = (self.book.clone(), self.journal.clone());
-        match tokio::task::spawn_blocking(move || book.open(&journal, &|| false)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "what was used of quotas cannot be read"),
-            Err(error) => tracing::error!(%error, "what was used of quotas cannot be read"),
+        let opened = tokio::task::spawn_blocking(move || book.open(&journal, &|| false)).await;
+        let opened = opened.map_err(|error| error.to_string());
+        if let Err(error) = opened.and_then(|opened| opened.map_err(|error| error.to_string())) {
+            tracing::error!(error, "what was used of quotas cannot be read");
         }
     }
 

@@ -121,6 +121,16 @@ fn embedded(clock: &WallClock) -> Gateway {
     gateway
 }
 
+/// A gateway that was started in the middle of March, with its keys; `None` where its clock cannot
+/// be set.
+async fn in_march() -> Option<(WallClock, Gateway, Keys)> {
+    let clock = WallClock::at(moment(MARCH))?;
+    let mut gateway = embedded(&clock);
+    gateway.start().await;
+    let keys = Keys::make(&gateway).await;
+    Some((clock, gateway, keys))
+}
+
 /// What is left of the month, by the right clock.
 fn left_of(month: &str, clock: &WallClock) -> Duration {
     moment(month).since(clock.now())
@@ -128,10 +138,7 @@ fn left_of(month: &str, clock: &WallClock) -> Duration {
 
 #[tokio::test]
 async fn a_clock_that_is_set_while_it_runs_neither_opens_nor_locks_a_limit() {
-    let Some(clock) = WallClock::at(moment(MARCH)) else { return };
-    let mut gateway = embedded(&clock);
-    gateway.start().await;
-    let mut keys = Keys::make(&gateway).await;
+    let Some((clock, gateway, mut keys)) = in_march().await else { return };
     keys.stand(&gateway, "before").await;
     for (at, jump) in JUMPS.iter().enumerate() {
         let right = clock.now();
@@ -157,10 +164,7 @@ async fn a_clock_that_is_set_while_it_runs_neither_opens_nor_locks_a_limit() {
 
 #[tokio::test]
 async fn a_start_that_finds_a_wrong_clock_neither_opens_nor_loses_a_month() {
-    let Some(clock) = WallClock::at(moment(MARCH)) else { return };
-    let mut gateway = embedded(&clock);
-    gateway.start().await;
-    let mut keys = Keys::make(&gateway).await;
+    let Some((clock, mut gateway, mut keys)) = in_march().await else { return };
     keys.stand(&gateway, "before").await;
     gateway.terminate().await;
     // (A gateway that was away for 20 days finds the next month, and is right.)
@@ -183,10 +187,7 @@ async fn a_start_that_finds_a_wrong_clock_neither_opens_nor_loses_a_month() {
 
 #[tokio::test]
 async fn a_month_ends_when_it_does_in_its_zone_and_none_is_lost() {
-    let Some(clock) = WallClock::at(moment(MARCH)) else { return };
-    let mut gateway = embedded(&clock);
-    gateway.start().await;
-    let mut keys = Keys::make(&gateway).await;
+    let Some((clock, mut gateway, mut keys)) = in_march().await else { return };
     keys.stand(&gateway, "in the middle of March").await;
     gateway.terminate().await;
     // Sixteen days later, and after the hour that was skipped.

@@ -104,16 +104,23 @@ async fn what_is_lost_between_close_and_drain_is_reported_exactly() {
     }
 }
 
+/// The first segment, of which a part is in Postgres: how many requests that is, and how many facts
+/// the whole has.
+fn begun(journal: &Journal) -> (Arc<Segment>, u64, u64) {
+    let segment = journal.segments(Lane::Usage)[0].clone();
+    let first = usage(journal, Bounds { rows: 1, ..ALL });
+    let (before, of_it) = (requests(&first), segment.facts());
+    applied(&first);
+    segment.release();
+    (segment, before, of_it)
+}
+
 #[tokio::test]
 async fn what_is_in_postgres_already_is_not_reported_as_lost() {
     for (name, how) in HARMS {
         let data = TempDir::new().expect("temporary directory");
         let journal = backlog(&data).await;
-        let segment = journal.segments(Lane::Usage)[0].clone();
-        let first = usage(&journal, Bounds { rows: 1, ..ALL });
-        let (before, of_it) = (requests(&first), segment.facts());
-        applied(&first);
-        segment.release();
+        let (segment, before, of_it) = begun(&journal);
         assert!(segment.applied_seq() > 1 && segment.applied_seq() < segment.durable_seq());
         harm(segment.dir(), segment.stream, how);
         let counted = before + drained(&journal, ALL);
@@ -212,11 +219,7 @@ async fn what_sled_loses_in_silence_is_missing_as_far_as_postgres_does_not_have_
     const EACH: u64 = KEYS as u64;
     let data = TempDir::new().expect("temporary directory");
     let journal = backlog(&data).await;
-    let segment = journal.segments(Lane::Usage)[0].clone();
-    let first = usage(&journal, Bounds { rows: 1, ..ALL });
-    let (before, of_it) = (requests(&first), segment.facts());
-    applied(&first);
-    segment.release();
+    let (segment, before, of_it) = begun(&journal);
     let from = segment.applied_seq();
     {
         let open = || disk::open_sled(segment.dir(), 1 << 20);

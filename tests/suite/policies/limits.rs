@@ -139,19 +139,24 @@ async fn endless() -> String {
     address
 }
 
-#[tokio::test]
-async fn a_place_is_held_for_the_whole_answer_and_free_when_the_client_leaves() {
+/// A gateway before it, with a client and this in the policy of all.
+async fn before_endless(policy: &str) -> Gateway {
     let upstream = endless().await;
     let mut gateway = Gateway::new(
         None,
         &format!(
-            "[[upstreams]]\nname = \"drip\"\ntargets = [\"{upstream}\"]\n[[routes]]\npath = \
-            \"/drip\"\n\
-             upstream = \"drip\"\n[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
-             concurrency = {{ limit = 2, per = \"key\" }}\n"
+            "[[upstreams]]\nname = \"drip\"\ntargets = [\"{upstream}\"]\n\
+             [[routes]]\npath = \"/drip\"\nupstream = \"drip\"\n\
+             [[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n{policy}\n"
         ),
     );
     gateway.start().await;
+    gateway
+}
+
+#[tokio::test]
+async fn a_place_is_held_for_the_whole_answer_and_free_when_the_client_leaves() {
+    let gateway = before_endless("concurrency = { limit = 2, per = \"key\" }").await;
     let (key, other) = (gateway.create_key("acme").await, gateway.create_key("acme").await);
     let (first, status) = open(&gateway, &key).await;
     assert_eq!(status, "HTTP/1.1 200");
@@ -168,17 +173,9 @@ async fn a_place_is_held_for_the_whole_answer_and_free_when_the_client_leaves() 
 /// Their answers wait for the disk meanwhile, all at once.
 #[tokio::test]
 async fn what_is_only_asked_holds_no_place_and_sees_whether_one_is_free() {
-    let upstream = endless().await;
-    let mut gateway = Gateway::new(
-        None,
-        &format!(
-            "[[upstreams]]\nname = \"drip\"\ntargets = [\"{upstream}\"]\n[[routes]]\npath = \
-            \"/drip\"\n\
-             upstream = \"drip\"\n[[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
-             commit = \"before_reply\"\nconcurrency = {{ limit = 1, per = \"key\" }}\n"
-        ),
-    );
-    gateway.start().await;
+    let gateway =
+        before_endless("commit = \"before_reply\"\nconcurrency = { limit = 1, per = \"key\" }")
+            .await;
     let key = gateway.create_key("acme").await;
     let http = gateway.http();
     let exchange = format!("grant_type=client_credentials&client_secret={}", key.key);
