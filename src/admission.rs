@@ -29,7 +29,9 @@ use uuid::Uuid;
 
 use crate::metrics::Metrics;
 use crate::model::fact::QuotaKey;
-use crate::model::policy::{Commit, Mode, OnUndecidable, Per, QuotaRule, Rules, covers, narrows};
+use crate::model::policy::{
+    Commit, Mode, OnUndecidable, Per, QuotaRule, Rules, covers, narrows, reads_like_right,
+};
 use crate::model::{KeyState, Name, Principal, SessionState, Standing, Target, Timestamp};
 use calendar::Calendar;
 use concurrency::Concurrency;
@@ -52,6 +54,8 @@ const UNAVAILABLE: Denial = Denial::PolicyUnavailable { retry_after: STALE_RETRY
 pub struct Presented<'a> {
     /// Who it is.
     pub principal: &'a Principal,
+    /// The scopes of the key or session: those of a token that was made of it are some of them.
+    pub granted: &'a [Name],
     /// Revocations included.
     pub standing: Standing,
     /// Whether its client is enabled.
@@ -324,8 +328,9 @@ fn provably_denied(caller: &Presented<'_>) -> Result<(), Denial> {
 fn within_scopes(principal: &Principal, asked: &[Name]) -> Result<(), Denial> {
     let has = &principal.scopes;
     let covered = |scope: &Name| {
+        let right = scope.rsplit_once('.').filter(|_| reads_like_right(scope));
         has.contains(scope)
-            || scope.rsplit_once('.').is_some_and(|(table, operation)| {
+            || right.is_some_and(|(table, operation)| {
                 let target = Target { table: table.into(), operation: operation.into() };
                 has.iter().any(|has| has.contains('*') && covers(has, &target))
             })
@@ -337,13 +342,18 @@ fn within_scopes(principal: &Principal, asked: &[Name]) -> Result<(), Denial> {
     }
 }
 
+/// Whether the scopes keep it from the right that it asks for.
+fn kept_by_scopes(caller: &Presented<'_>, ask: &Ask<'_>) -> bool {
+    narrows(caller.granted, &caller.principal.scopes, ask.target)
+}
+
 fn by_policy(caller: &Presented<'_>, ask: &Ask<'_>, rules: &Rules) -> Result<(), Denial> {
     // An address that nobody can tell is none that is allowed.
     if rules.networks.restrict() && !ask.ip.is_some_and(|ip| rules.networks.allow(ip)) {
         return Err(Denial::IpDenied);
     }
     let granted = rules.rights.as_ref().is_none_or(|rights| rights.allow(ask.target));
-    if granted && !narrows(&caller.principal.scopes, ask.target) {
+    if granted && !kept_by_scopes(caller, ask) {
         Ok(())
     } else {
         Err(Denial::MissingRight(ask.target.right()))

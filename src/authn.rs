@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::cache::{Cache, Enforcement, Entry, HeldSession, Undecidable};
 use crate::model::fact::RevocationKind;
-use crate::model::{Principal, SessionState, Standing, Timestamp, api_key};
+use crate::model::{Name, Principal, SessionState, Standing, Timestamp, api_key};
 use crate::tokens::{ACCESS_MAX, Bearer, Holder, Tokens};
 
 /// The longest credential that is looked at, in bytes.
@@ -129,6 +129,14 @@ impl Caller {
         match self {
             Self::Key(entry) => entry.principal(),
             Self::Session(bearer, _) | Self::Exchanged(bearer, ..) => &bearer.principal,
+        }
+    }
+
+    /// The scopes of the key or session that it is, or was made of.
+    pub fn granted(&self) -> &[Name] {
+        match self {
+            Self::Key(entry) | Self::Exchanged(_, entry, _) => &entry.principal().scopes,
+            Self::Session(_, held) => &held.session().scopes,
         }
     }
 

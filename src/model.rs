@@ -4,6 +4,7 @@
 
 pub mod api_key;
 pub mod fact;
+pub mod network;
 pub mod policy;
 mod session;
 mod timestamp;

@@ -8,7 +8,8 @@ use super::permit::Standing;
 use super::quotas::{Asked, Refusal, Slot};
 use super::rate::{Bucket, Charge, Level, LimitId, Rate, TakeError, later};
 use super::{
-    Admission, Ask, Denial, Left, Limited, Permit, Presented, QuotaUse, Report, Running, fails_open,
+    Admission, Ask, Cleared, Denial, Left, Limited, Permit, Presented, QuotaUse, Report, Running,
+    fails_open,
 };
 use crate::model::Timestamp;
 use crate::model::fact::QuotaKey;
@@ -229,6 +230,27 @@ impl Admission {
             }
         }
         last
+    }
+
+    /// How the limits of a request stand that is refused for another reason; `None`: it has none.
+    /// Takes nothing.
+    pub fn look(
+        &self,
+        cleared: &Cleared<'_>,
+        now: Timestamp,
+        monotonic: Duration,
+    ) -> Option<Box<Report>> {
+        let Cleared { caller, ask, rules, .. } = cleared;
+        if cleared.would.is_some() || !rules.has_limits() {
+            return None;
+        }
+        let at = Moment { now: self.calendar.now(now, monotonic, &self.metrics), monotonic };
+        let mut report = Box::new(Report::new(Arc::clone(rules)));
+        self.peek_rates(caller, monotonic, &mut report);
+        let (rules, standing) = report.parts();
+        let _whether_it_would_pass =
+            self.look_at_quotas(Claim { caller, ask, at, rules }, standing);
+        Some(report)
     }
 
     pub(super) fn peek_rates(

@@ -49,6 +49,7 @@ fn principal(scopes: &[&str]) -> Principal {
 fn presented<'a>(principal: &'a Principal, rules: &Arc<Rules>) -> Presented<'a> {
     Presented {
         principal,
+        granted: &principal.scopes,
         standing: Standing::Key(KeyState::Active),
         client_enabled: true,
         rules: Some(rules.clone()),

@@ -143,6 +143,9 @@ fn wrong_types_name_the_key_and_where_it_was_set() {
     assert!(error.contains("line 1"), "{error}");
     let error = refused("[[keys]]\nclient = \"a\"", &[]);
     assert_eq!(error, "gatepost.toml: keys[0].digest: missing");
+    let error = refused("[server]\ntrusted_proxies = [\"::1/128\", \"010.0.0.0/8\"]", &[]);
+    let told = "gatepost.toml: server.trusted_proxies[1]: `010.0.0.0/8` is not a network; ";
+    assert!(error.starts_with(told), "{error}");
 }
 
 #[test]
@@ -170,6 +173,7 @@ name = "a"
 [[keys]]
 client = "b"
 digest = "abc"
+scopes = ["openid", "orders..read"]
 "#;
     let error = refused(text, &[("GATEPOST__DRAIN__BATCH_ROWS", "0")]);
     for expected in [
@@ -184,10 +188,11 @@ digest = "abc"
         "clients[1].name: `a` is declared twice",
         "keys[0].client: there is no client named `b` (known: `a`, `a`)",
         "keys[0].digest: must be the SHA-256",
+        "keys[0].scopes[1]: `orders..read` is no right",
     ] {
         assert!(error.contains(expected), "{expected}\n--- not in:\n{error}");
     }
-    assert_eq!(error.lines().count(), 10, "{error}");
+    assert_eq!(error.lines().count(), 11, "{error}");
 }
 
 #[test]

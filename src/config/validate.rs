@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Config, Problem};
 use crate::journal::{Commit, OnFull};
-use crate::model::policy::{PolicySpec, mapped};
+use crate::model::network::mapped;
+use crate::model::policy::{PolicySpec, check_scope};
 use crate::model::units::Span;
 use crate::model::{
     DEFAULT_POLICY, Digest, NAME_MAX, SCOPES_BYTES_MAX, SCOPES_MAX, are_scopes, is_name,
@@ -256,6 +257,11 @@ fn declared(config: &Config, found: &mut Found) {
             "at most {SCOPES_MAX} names without whitespace, with {SCOPES_BYTES_MAX} bytes in all"
         );
         found.unless(are_scopes(&key.scopes), format!("keys[{at}].scopes"), rule);
+        for (nth, scope) in key.scopes.iter().enumerate() {
+            if let Err(error) = check_scope(scope) {
+                found.unless(false, format!("keys[{at}].scopes[{nth}]"), error.for_a_scope());
+            }
+        }
     }
 }
 

@@ -18,12 +18,12 @@ mod period;
 mod rights;
 mod rules;
 
-pub use check::{LIMITS_MAX, NETWORKS_MAX, PolicyProblem, RIGHTS_MAX, WINDOW_MAX, mapped};
+pub use check::{LIMITS_MAX, NETWORKS_MAX, PolicyProblem, RIGHTS_MAX, WINDOW_MAX};
 pub use document::{
     Commit, Concurrency, Mode, OnUndecidable, Per, PeriodUnit, PolicySpec, Quota, RateLimit,
 };
 pub use period::{Period, PeriodError};
-pub use rights::{Right, RightError, Rights, covers, narrows};
+pub use rights::{Right, RightError, Rights, check_scope, covers, narrows, reads_like_right};
 pub use rules::{ConcurrencyRule, LimitIds, Networks, QuotaRule, RateRule, Rules};
 
 #[cfg(test)]

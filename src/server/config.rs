@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::TlsConfig;
 use super::story::AccessLines;
+use crate::model::network::networks;
 use crate::model::units::{Size, Span};
 use crate::proxy::{Forwarding, Limits};
 
@@ -23,6 +24,7 @@ pub struct Config {
     #[schemars(with = "String")]
     pub listen: SocketAddr,
     /// Networks whose `X-Forwarded-*` and `X-Original-*` count, and who may call `/v1/keys/verify`.
+    #[serde(deserialize_with = "networks")]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
     /// Where trusted proxies say who asks, and upstreams are told: `X-Forwarded-*`, `Forwarded`

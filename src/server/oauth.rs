@@ -169,7 +169,7 @@ async fn token(
             let (permit, room) = edge.admit(&caller, Ask::request(edge.access(), ip)).await?;
             let (id, until) = (principal.key_id, caller.ends_at());
             let exchanged = edge.tokens.exchange(id, &principal.client, scopes, until);
-            edge.meter.allowed(room, &permit).settled().await?;
+            edge.settled(edge.meter.allowed(room, &permit), &permit).await?;
             let mut response = issued(&exchanged, true);
             limits::tell(response.headers_mut(), edge.admission.limit_headers(), &permit);
             Ok(response)

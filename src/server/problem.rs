@@ -278,7 +278,7 @@ pub struct Refusal {
     retry_after: Option<Duration>,
     /// The limit that refuses.
     limit: Option<Name>,
-    /// How the limits stand, where one of them refuses.
+    /// How the limits stand, where that is known and nothing was let through.
     report: Option<Box<Report>>,
     /// What its permit says of limits, where it had been let through.
     pub(super) told: Option<Box<HeaderMap>>,
@@ -313,6 +313,11 @@ impl Refusal {
         Self { detail, retry_after, limit: Some(name), report, ..self }
     }
 
+    /// Says how the limits stand, of which none refuses.
+    pub(super) fn with_report(self, report: Option<Box<Report>>) -> Self {
+        Self { report, ..self }
+    }
+
     /// The limit that refuses.
     pub fn limit(&self) -> Option<&str> {
         self.limit.as_deref()
@@ -326,7 +331,7 @@ impl Refusal {
         Some((after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))
     }
 
-    /// How the limits stand, where one of them refuses.
+    /// How the limits stand, where that is known and nothing was let through.
     pub fn report(&self) -> Option<&Report> {
         self.report.as_deref()
     }

@@ -119,7 +119,7 @@ pub(super) async fn answer(
     let how = edge.admission.limit_headers();
     match edge.admit(&caller, ask).await {
         Ok((permit, room)) => {
-            edge.meter.allowed(room, &permit).settled().await?;
+            edge.settled(edge.meter.allowed(room, &permit), &permit).await?;
             let mut response = Json(Answer::about(principal, true, "ok")).into_response();
             limits::tell(response.headers_mut(), how, &permit);
             Ok(response)

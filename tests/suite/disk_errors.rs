@@ -10,9 +10,13 @@ use serde_json::Value;
 use crate::support::gateway::{Gateway, Made, until};
 use crate::support::shim::Shim;
 
+/// A limit that every answer tells of.
+const LIMITED: &str = "[[policies]]\nname = \"default\"\nrate_limits = [{ name = \"r\", limit = \
+                       1000000, window = \"1s\" }]\n";
+
 /// An embedded gateway behind the shim that `set` makes of the plain one.
 fn gateway(settings: &str, set: impl Fn(Shim) -> Shim) -> Option<Gateway> {
-    let mut gateway = Gateway::new(None, &format!("[journal]\n{settings}"));
+    let mut gateway = Gateway::new(None, &format!("[journal]\n{settings}{LIMITED}"));
     gateway.shim = Some(set(Shim::below(gateway.dir())?));
     Some(gateway)
 }
@@ -32,6 +36,7 @@ impl Gateway {
         let answer = self.http().authorize(&key.key).await.expect("an answer");
         assert!([200, 503].contains(&answer.status), "{answer:?}");
         assert!(answer.status == 200 || answer.code() == "accounting_unavailable", "{answer:?}");
+        assert!(answer.status == 200 || answer.header("ratelimit").is_some(), "{answer:?}");
         answer.status == 200
     }
 

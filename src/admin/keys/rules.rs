@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::{Control, Problem};
 use crate::model::api_key::{ApiKey, SEED_BYTES};
+use crate::model::policy::check_scope;
 use crate::model::units::Span;
 use crate::model::{Key, NAME_MAX, Name, SCOPES_BYTES_MAX, SCOPES_MAX, Timestamp, are_scopes};
 
@@ -15,13 +16,18 @@ const DRAWS_MAX: usize = 8;
 pub(super) const DEFAULT_ENV: &str = "live";
 
 pub(in crate::admin) fn scopes(texts: &[String]) -> Result<Vec<Name>, Problem> {
-    if are_scopes(texts) {
-        return Ok(texts.iter().map(|text| text.as_str().into()).collect());
+    if !are_scopes(texts) {
+        return Err(Problem::bad_request(format!(
+            "`scopes`: at most {SCOPES_MAX} names of 1 to {NAME_MAX} bytes, without whitespace and \
+             control characters, with {SCOPES_BYTES_MAX} bytes in all"
+        )));
     }
-    Err(Problem::bad_request(format!(
-        "`scopes`: at most {SCOPES_MAX} names of 1 to {NAME_MAX} bytes, without whitespace and \
-         control characters, with {SCOPES_BYTES_MAX} bytes in all"
-    )))
+    for (at, text) in texts.iter().enumerate() {
+        check_scope(text).map_err(|error| {
+            Problem::bad_request(format!("`scopes[{at}]`: {}", error.for_a_scope()))
+        })?;
+    }
+    Ok(texts.iter().map(|text| text.as_str().into()).collect())
 }
 
 pub(super) fn bounded(span: Span, field: &str) -> Result<Duration, Problem> {

@@ -2,12 +2,10 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
-
 use super::{Period, PolicySpec, Right};
+use crate::model::network::mapped;
 use crate::model::units::Span;
 
 /// Rate limits and quotas of one policy: each request is held against all of them.
@@ -142,15 +140,6 @@ fn limits(spec: &PolicySpec, found: &mut Found) {
             found.unless(false, format!("quotas[{at}].timezone"), error.to_string());
         }
     }
-}
-
-/// The network that one in IPv6 stands for, where that is in IPv4: addresses are compared as what
-/// they map.
-pub fn mapped(network: &IpNet) -> Option<IpNet> {
-    let IpAddr::V4(plain) = network.network().to_canonical() else { return None };
-    let IpNet::V6(network) = network else { return None };
-    let length = network.prefix_len().checked_sub(96)?;
-    Ipv4Net::new(plain, length).ok().map(IpNet::V4)
 }
 
 fn networks(spec: &PolicySpec, found: &mut Found) {

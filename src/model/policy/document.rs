@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::model::network::networks;
 use crate::model::units::Span;
 
 /// When an answer may leave.
@@ -162,11 +163,11 @@ pub struct PolicySpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
     /// Networks that requests may come from; empty: any.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "networks", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub ip_allow: Vec<IpNet>,
     /// Networks that they may not come from, whatever `ip_allow` says.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "networks", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub ip_deny: Vec<IpNet>,
     /// How long what is known is good while Postgres cannot be reached; `cache.max_stale` when not

@@ -1,8 +1,9 @@
 //! Rights: `<table>.<operation>`, with `*` for any table or operation; `*` alone is everything.
 //!
-//! The scopes of a key that read like rights narrow it to them where a table is known. A request
-//! that no route names a table for asks for `gateway.access`; a table of that name is covered by
-//! `*` alone.
+//! The scopes of a key that read like rights narrow it to them where a table is known: `*`, and
+//! all with a dot but URLs, for nobody can tell `openid.profile` from `orders.read`. A request that
+//! no route names a table for asks for `gateway.access`; a table of that name is covered by `*`
+//! alone.
 
 use super::super::{Name, Target};
 
@@ -66,6 +67,13 @@ impl Right {
     }
 }
 
+impl RightError {
+    /// What is said where it was given as a scope.
+    pub fn for_a_scope(&self) -> String {
+        format!("{self} (a scope with a dot is taken for a right, unless it is a URL)")
+    }
+}
+
 /// The rights of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rights(Vec<Right>);
@@ -107,14 +115,31 @@ fn fits(table: &str, operation: &str, target: &Target) -> bool {
     (table == "*" || named) && (operation == "*" || *operation == *target.operation)
 }
 
-/// Whether a key's scopes keep it from what is asked for: where a table is known, and some of them
-/// read like rights, and none of those covers it.
-pub fn narrows(scopes: &[Name], target: &Target) -> bool {
-    let mut rights =
-        scopes.iter().filter(|scope| ***scope == *"*" || scope.contains('.')).peekable();
-    !target.table.is_empty()
-        && rights.peek().is_some()
-        && !rights.any(|right| covers(right, target))
+/// Whether a scope is taken for a right.
+pub fn reads_like_right(scope: &str) -> bool {
+    scope == "*" || (scope.contains('.') && !scope.contains("://"))
+}
+
+/// Whether a scope can be given: one that is taken for a right and is none would cover nothing.
+///
+/// # Errors
+/// What is wrong with the right.
+pub fn check_scope(scope: &str) -> Result<(), RightError> {
+    if reads_like_right(scope) { Right::parse(scope).map(drop) } else { Ok(()) }
+}
+
+/// Whether scopes keep their owner from what is asked for: where a table is known, and some of them
+/// read like rights, and none of those covers it. `granted` are those of the key or session that a
+/// token was made of: its own may leave rights out, but never all of them to be rid of their bound.
+/// (A token without any has what was granted.)
+pub fn narrows(granted: &[Name], scopes: &[Name], target: &Target) -> bool {
+    if target.table.is_empty() {
+        return false;
+    }
+    let right = |scope: &&Name| reads_like_right(scope);
+    let own = if scopes.is_empty() { granted } else { scopes };
+    granted.iter().chain(scopes).any(|scope| right(&scope))
+        && !own.iter().filter(right).any(|right| covers(right, target))
 }
 
 #[cfg(test)]
@@ -187,12 +212,53 @@ mod tests {
     fn scopes_that_read_like_rights_narrow_where_a_table_is_known() {
         let scopes =
             |texts: &[&str]| -> Vec<Name> { texts.iter().map(|text| (*text).into()).collect() };
+        let narrows = |texts: &[&str], target: &Target| {
+            let scopes = scopes(texts);
+            super::narrows(&scopes, &scopes, target)
+        };
         let read = target("orders", "read");
         assert!(!narrows(&[], &read));
-        assert!(!narrows(&scopes(&["openid", "email"]), &read), "they are no rights");
-        assert!(!narrows(&scopes(&["orders.read"]), &read));
-        assert!(!narrows(&scopes(&["openid", "*.read"]), &read));
-        assert!(narrows(&scopes(&["openid", "orders.write"]), &read));
-        assert!(!narrows(&scopes(&["orders.write"]), &Target::access()), "no table is known");
+        assert!(!narrows(&["openid", "email"], &read), "they are no rights");
+        assert!(!narrows(&["https://example.com/auth/drive.readonly"], &read), "nor is a URL");
+        assert!(!narrows(&["orders.read"], &read));
+        assert!(!narrows(&["openid", "*.read"], &read));
+        assert!(narrows(&["openid", "orders.write"], &read));
+        assert!(narrows(&["https://example.com/", "orders.write"], &read));
+        assert!(narrows(&["openid.profile"], &read), "it may be a table's");
+        assert!(narrows(&["orders..read"], &read), "what is no right opens nothing");
+        assert!(!narrows(&["orders.write"], &Target::access()), "no table is known");
+        let url = target("https://x", "y/z");
+        assert!(narrows(&["https://x.y/z", "orders.read"], &url), "a URL covers nothing either");
+    }
+
+    #[test]
+    fn a_token_has_no_more_than_what_it_was_made_of() {
+        let scopes =
+            |texts: &[&str]| -> Vec<Name> { texts.iter().map(|text| (*text).into()).collect() };
+        for (granted, own, table, narrowed) in [
+            (&["openid", "orders.read"][..], &["openid"][..], "orders", true),
+            (&["openid", "orders.read"], &["openid"], "", false),
+            (&["orders.read", "bills.read"], &["bills.read"], "orders", true),
+            (&["orders.read", "bills.read"], &["bills.read"], "bills", false),
+            (&["orders.read"], &[], "orders", false),
+            (&["orders.read"], &[], "bills", true),
+            (&["openid", "email"], &["openid"], "orders", false),
+            (&[], &["orders.read"], "bills", true),
+            (&[], &[], "orders", false),
+        ] {
+            let target = target(table, "read");
+            let told = narrows(&scopes(granted), &scopes(own), &target);
+            assert_eq!(told, narrowed, "{own:?} of {granted:?} on `{table}`");
+        }
+    }
+
+    #[test]
+    fn a_scope_that_is_taken_for_a_right_must_be_one() {
+        for text in ["openid", "read:orders", "*", "orders.read", "https://x.y/z", "api://a/.b"] {
+            assert_eq!(check_scope(text), Ok(()), "{text}");
+        }
+        for text in ["orders..read", "orders.", ".default", "o*.read", "a.b;c", "user@x.org"] {
+            assert!(check_scope(text).is_err(), "{text}");
+        }
     }
 }

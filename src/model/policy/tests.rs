@@ -92,13 +92,6 @@ fn each_fault_is_told_with_its_field() {
             "quotas[0].timezone: there is no time zone `Mars`",
         ),
         (r#"{"concurrency":{"limit":0}}"#, "concurrency.limit: must"),
-        (r#"{"ip_allow":["10.0.0.0/33"]}"#, "ip_allow[0]: "),
-        (
-            r#"{"ip_deny":["10.0.0.0/8","::ffff:10.9.0.0/112"]}"#,
-            "ip_deny[1]: ::ffff:10.9.0.0/112 maps IPv4 addresses, and would match none; write \
-             10.9.0.0/16",
-        ),
-        (r#"{"ip_deny":["10.0.0.1/8"]}"#, "ip_deny[0]: 10.0.0.1/8 has bits behind its prefix"),
         (
             r#"{"rights":["orders.read","or ders.read"]}"#,
             "rights[1]: `or ders.read` is no right: ' '",
@@ -106,6 +99,27 @@ fn each_fault_is_told_with_its_field() {
         (r#"{"max_stale":"0s"}"#, "max_stale: must"),
         (r#"{"on_undecidable":"maybe"}"#, "on_undecidable: unknown variant"),
         (r#"{"mode":"audit"}"#, "mode: unknown variant"),
+    ] {
+        let problems = compile("p", spec, &mut LimitIds::default()).expect_err(spec);
+        assert!(problems[0].starts_with(told), "{spec}: {problems:?}");
+    }
+}
+
+#[test]
+fn each_network_that_means_two_things_is_told_with_its_place() {
+    for (spec, told) in [
+        (r#"{"ip_allow":["10.0.0.0/33"]}"#, "ip_allow[0]: "),
+        (
+            r#"{"ip_allow":["10.0.0.0/8","010.0.0.0/8"]}"#,
+            "ip_allow[1]: `010.0.0.0/8` is not a network; write it like \"10.0.0.0/8\"",
+        ),
+        (r#"{"ip_deny":["10.0.0.0/08"]}"#, "ip_deny[0]: `10.0.0.0/08` is not a network"),
+        (
+            r#"{"ip_deny":["10.0.0.0/8","::ffff:10.9.0.0/112"]}"#,
+            "ip_deny[1]: ::ffff:10.9.0.0/112 maps IPv4 addresses, and would match none; write \
+             10.9.0.0/16",
+        ),
+        (r#"{"ip_deny":["10.0.0.1/8"]}"#, "ip_deny[0]: 10.0.0.1/8 has bits behind its prefix"),
     ] {
         let problems = compile("p", spec, &mut LimitIds::default()).expect_err(spec);
         assert!(problems[0].starts_with(told), "{spec}: {problems:?}");

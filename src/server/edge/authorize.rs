@@ -21,6 +21,7 @@ use crate::server::peers::Peer;
 use crate::server::problem::Refusal;
 use crate::server::routes::Access;
 use crate::server::story::Telling;
+use crate::usage::Receipt;
 
 impl Edge {
     /// Answers a proxy that asks whether it may let a request through.
@@ -44,8 +45,25 @@ impl Edge {
         story.note(|story| story.identified(&caller));
         let ask = Ask::request(target, ip);
         let (permit, room) = self.admit(&caller, ask).await?;
-        self.meter.allowed(room, &permit).settled().await?;
+        self.settled(self.meter.allowed(room, &permit), &permit).await?;
         Ok(self.may_pass(endpoint, &permit))
+    }
+
+    /// Waits until what was admitted is as safe as its answer needs it.
+    pub(in crate::server) async fn settled(
+        &self,
+        receipt: Receipt<'_>,
+        permit: &Permit<'_>,
+    ) -> Result<(), Refusal> {
+        receipt.settled().await.map_err(|error| self.permitted(error.into(), permit))
+    }
+
+    /// A refusal of what was let through, and nothing came of it.
+    pub(super) fn permitted(&self, mut refusal: Refusal, permit: &Permit<'_>) -> Refusal {
+        let mut told = HeaderMap::new();
+        limits::tell(&mut told, self.admission.limit_headers(), permit);
+        refusal.told = Some(Box::new(told));
+        refusal
     }
 
     /// Yes, in the words of who asks, and who it is.
@@ -150,7 +168,10 @@ impl Edge {
         let denial = match self.admission.check(self.presented(caller, now), ask, now) {
             Ok(cleared) => {
                 // Before anything is taken: what cannot be counted does not happen.
-                let room = self.meter.reserve(cleared.commit())?;
+                let room = self.meter.reserve(cleared.commit()).map_err(|error| {
+                    let report = self.admission.look(&cleared, now, self.clock.monotonic());
+                    Refusal::from(error).with_report(report)
+                })?;
                 if cleared.asks_quotas() && !self.admission.quotas().is_based() {
                     // The quota lane is being read: a moment after the start.
                     let based = self.admission.quotas().based();
@@ -219,6 +240,7 @@ impl Edge {
         let max_stale = rules.as_ref().and_then(|rules| rules.max_stale);
         Presented {
             principal: caller.principal(),
+            granted: caller.granted(),
             standing: caller.standing(&self.tokens, now),
             client_enabled: caller.client_enabled(),
             stale: self.cache.is_older_than(max_stale.unwrap_or(self.cache.max_stale())),

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::HeaderMap;
 use axum::http::header::HeaderValue;
 use axum::response::Response;
 
@@ -97,14 +96,6 @@ impl Edge {
         let host = host.and_then(|host| HeaderValue::from_str(host).ok());
         let additions = Arc::clone(&route.request_headers);
         Origin { peer, secure, trusted, host, additions, forwarding: self.config.forwarded }
-    }
-
-    /// A refusal of what was let through, and nothing came of it.
-    fn permitted(&self, mut refusal: Refusal, permit: &Permit<'_>) -> Refusal {
-        let mut told = HeaderMap::new();
-        limits::tell(&mut told, self.admission.limit_headers(), permit);
-        refusal.told = Some(Box::new(told));
-        refusal
     }
 
     /// What the gateway and the route say in an upstream's answer.

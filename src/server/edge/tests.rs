@@ -83,7 +83,7 @@ fn stored(seed: u8, client: &str, scopes: &[&str]) -> Key {
 }
 
 /// Key 1 is good, 2 is disabled, 3 has expired, 4 belongs to a disabled client, 5 may verify, 6 may
-/// introspect, 7 has no scopes, 8 is another client's.
+/// introspect, 7 has no scopes, 8 is another client's, 11 has a scope that is no right, too.
 fn declared() -> Declared {
     let owner = |name: &str, enabled| Owner { name: name.into(), policy: None, enabled };
     Declared {
@@ -98,6 +98,7 @@ fn declared() -> Declared {
             stored(6, "acme", &["tokens.introspect"]),
             stored(7, "acme", &[]),
             stored(8, "my web/app", &[]),
+            stored(11, "acme", &["openid", "orders.read"]),
             Key { policy: Some("counted".into()), ..stored(10, "acme", &["orders.read"]) },
         ],
         policies: vec![Policy {

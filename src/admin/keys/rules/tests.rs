@@ -39,4 +39,6 @@ fn scopes_are_few_and_short_names() {
         assert_eq!(scopes(&refused).expect_err("refused").status, StatusCode::BAD_REQUEST);
     }
     assert_eq!(scopes(&["read".into(), "write".into()]).expect("accepted").len(), 2);
+    let refused = scopes(&["openid".into(), "orders..read".into()]).expect_err("no right");
+    assert!(refused.detail.starts_with("`scopes[1]`: `orders..read` is no right"), "{refused:?}");
 }

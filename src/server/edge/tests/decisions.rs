@@ -136,3 +136,23 @@ async fn health_follows_the_phase() {
     assert_eq!(gateway.get("/livez", &[]).await.status.as_u16(), 200);
     assert_eq!(gateway.get("/readyz", &[]).await.status.as_u16(), 503);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_counted_takes_nothing_and_tells_the_limits_as_they_stand() {
+    let gateway = Gateway::start(echo(), &[], &orders());
+    gateway.journal.shutdown().expect("a working disk");
+    let counted = key(10);
+    let credential = [("x-api-key", counted.reveal())];
+    let body = format!(r#"{{"key":"{}"}}"#, counted.reveal());
+    for path in ["/authz/forward-auth", "/authz/auth-request", "/v1/keys/verify", "/rest/v1/orders"]
+    {
+        let answer = match path {
+            "/v1/keys/verify" => gateway.ask("POST", path, &[], &body).await,
+            _ => gateway.get(path, &credential).await,
+        };
+        assert_eq!(answer.code(), "accounting_unavailable", "{path}");
+        let told = answer.header("ratelimit").unwrap_or_default();
+        assert!(told.starts_with("\"yearly\";r=2;t="), "{path}: {told}");
+        assert_eq!(answer.header("ratelimit-policy"), Some("\"yearly\";q=2"), "{path}");
+    }
+}

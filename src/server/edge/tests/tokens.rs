@@ -2,6 +2,7 @@
 
 mod forged;
 mod metadata;
+mod narrowed;
 mod undecided;
 
 use base64::Engine;
