@@ -132,6 +132,11 @@ pub struct Key {
 }
 
 impl Key {
+    /// Whether it has come to its end by `now`: no switch brings it back.
+    pub fn is_over(&self, revoked_at: Option<Timestamp>, now: Timestamp) -> bool {
+        [revoked_at, self.expires_at].into_iter().flatten().any(|end| end <= now)
+    }
+
     /// What the key's own fields, and its revocation if there is one, say at `now`. Deny wins.
     pub fn state(&self, revoked_at: Option<Timestamp>, now: Timestamp) -> KeyState {
         if revoked_at.is_some_and(|at| at <= now) {

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::extract::{Body, Named, Params, name};
-use super::{Control, LIST_MAX, Problem};
+use super::{Control, LIST_MAX, Problem, policies};
 use crate::model::fact::StateFact;
 use crate::model::policy::Mode;
 use crate::model::{Client, Name};
@@ -54,8 +54,8 @@ pub(super) async fn create(
     Body(new): Body<New>,
 ) -> Result<(StatusCode, Json<Shown>), Problem> {
     let name_ = name(&new.name, "name")?;
-    let policy = new.policy.map(|text| name(&text, "policy")).transpose()?;
     let turn = control.turn().await;
+    let policy = policies::given(&control, new.policy).await?;
     if control.cache.client(&name_).is_some() {
         let detail = format!("there is a client `{name_}` already");
         return Err(Problem::conflict("client_exists", detail));

@@ -13,8 +13,8 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::extract::{Body, Id, Params, name};
-use super::{Control, LIST_MAX, Problem, clients};
+use super::extract::{Body, Id, Params};
+use super::{Control, LIST_MAX, Problem, clients, policies};
 use crate::cache::KeyView;
 use crate::model::api_key::ApiKey;
 use crate::model::fact::{Revocation, RevocationKind, StateFact};
@@ -117,7 +117,6 @@ pub(super) async fn create(
     State(control): State<Arc<Control>>,
     Body(new): Body<New>,
 ) -> Result<(StatusCode, Json<Created>), Problem> {
-    let policy = new.policy.map(|text| name(&text, "policy")).transpose()?;
     let scopes = scopes(&new.scopes)?;
     let life = new.expires_in.map(|span| bounded(span, "expires_in")).transpose()?;
     if life == Some(Duration::ZERO) {
@@ -125,6 +124,7 @@ pub(super) async fn create(
     }
     let secret = draw(&control, new.env.as_deref().unwrap_or(DEFAULT_ENV))?;
     let turn = control.turn().await;
+    let policy = policies::given(&control, new.policy).await?;
     let client = clients::find(&control, &new.client)?.name;
     let expires_at = life.map(|life| control.clock.now().plus(life));
     let key = make(&control, &secret, client, policy, scopes, expires_at);

@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::directory::DirectoryError;
-use super::extract::{Body, Named};
+use super::extract::{Body, Named, name};
 use super::{Control, PolicyChange, Problem};
 use crate::cache::PolicyView;
-use crate::model::is_name;
 use crate::model::policy::PolicySpec;
+use crate::model::{DEFAULT_POLICY, Name, is_name};
 
 /// Policies in one file.
 const POLICIES_MAX: usize = 256;
@@ -142,6 +142,34 @@ pub(super) async fn apply(
         }
     }
     Ok(Json(Outcome { changes, applied: !asked.dry_run }))
+}
+
+/// The policy that a new client or key shall have: one that this gateway or Postgres knows, or
+/// its requests could be neither let through nor refused.
+pub(super) async fn given(
+    control: &Control,
+    text: Option<String>,
+) -> Result<Option<Name>, Problem> {
+    let Some(text) = text else { return Ok(None) };
+    let named = name(&text, "policy")?;
+    let unreadable = |_| Problem::internal("the cache cannot be read; see the log");
+    let here = control.cache.policy(&named).map_err(unreadable)?.is_some();
+    if here || *named == *DEFAULT_POLICY {
+        return Ok(Some(named));
+    }
+    let Some(directory) = &control.directory else {
+        let detail = format!("there is no policy `{named}`; {OTHERWISE}");
+        return Err(Problem::missing(detail));
+    };
+    // It may have been applied a moment ago, and not have come here yet.
+    let otherwise = format!("whether it has the policy `{named}`, this gateway does not know");
+    let stored = directory.policies().await;
+    let stored = stored.map_err(|error| Problem::from_directory(error, &otherwise))?;
+    if stored.iter().any(|(stored, _)| **stored == *named) {
+        return Ok(Some(named));
+    }
+    let hint = "`gatepost policy list` shows them, `gatepost policy apply` makes one";
+    Err(Problem::missing(format!("there is no policy `{named}`; {hint}")))
 }
 
 /// The documents by name, or everything that is wrong with them.

@@ -1,5 +1,6 @@
 //! The control plane through its router, over a real journal and a real cache.
 
+mod policies;
 mod sessions;
 
 use std::collections::HashMap;
@@ -183,10 +184,10 @@ impl Plane {
 
 #[tokio::test]
 async fn a_client_is_made_once() {
-    let plane = Plane::embedded();
-    let (status, made) = plane.post("/clients", json!({"name": "acme", "policy": "gold"})).await;
-    assert_eq!(status, StatusCode::CREATED);
-    let shown = json!({"name": "acme", "policy": "gold", "enabled": true, "mode": null});
+    let plane = Plane::attached();
+    let (status, made) = plane.post("/clients", json!({"name": "acme", "policy": "old"})).await;
+    assert_eq!(status, StatusCode::CREATED, "Postgres has it");
+    let shown = json!({"name": "acme", "policy": "old", "enabled": true, "mode": null});
     assert_eq!(made, shown);
     assert_eq!(plane.get("/clients/acme").await, (StatusCode::OK, made.clone()));
     assert_eq!(plane.get("/clients").await.1, json!([made]));

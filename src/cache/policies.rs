@@ -7,9 +7,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use super::entry::{Cells, PolicyCell};
-use super::source::PolicyRow;
+use super::overlay::Overlay;
+use super::source::{KeyRow, PolicyRow};
 use super::{Cache, Stored};
 use crate::disk::StoreError;
 use crate::model::policy::{LimitIds, OnUndecidable, PolicyProblem, Rules};
@@ -56,33 +58,56 @@ impl Cache {
         all
     }
 
-    /// A client or key that has the policy `name` and that Postgres may not know: it is declared,
-    /// or has not drained yet.
+    /// A client, or key that is not over, that has the policy `name` and that Postgres may not
+    /// know: it is declared, or has not drained yet.
     pub fn has_policy_here(&self, name: &str) -> Option<String> {
         let overlay = self.overlay();
         let of_client =
             |client: &&Client| *client.policy.as_deref().unwrap_or(DEFAULT_POLICY) == *name;
         let client = self.declared.clients.iter().chain(overlay.clients()).find(of_client);
-        let of_key = |key: &&Key| key.policy.as_deref() == Some(name);
+        let of_key =
+            |key: &&Key| key.policy.as_deref() == Some(name) && !self.is_over(&overlay, key);
         let key = || self.declared.keys.iter().chain(overlay.keys()).find(of_key);
         let client = client.map(|client| format!("client {}", client.name));
         client.or_else(|| Some(format!("key {}", key()?.id)))
     }
 
     /// Policies that clients or keys have and that nobody knows: who has one is undecidable. Blocks
-    /// on disk, until `stop`.
+    /// on disk, until `stop`. It reads all keys, and rests as it goes: it is in no hurry.
     pub fn missing_policies(&self, stop: &dyn Fn() -> bool) -> BTreeSet<Name> {
+        const STEP: usize = 1000;
+        const REST: Duration = Duration::from_millis(10);
         let (of_client, of_key) = (|of: &Client| of.policy.clone(), |of: &Key| of.policy.clone());
         let overlay = self.overlay();
         let clients = self.declared.clients.iter().chain(overlay.clients()).filter_map(of_client);
-        let keys = self.declared.keys.iter().chain(overlay.keys()).filter_map(of_key);
+        let keys = self.declared.keys.iter().chain(overlay.keys());
+        let keys = keys.filter(|key| !self.is_over(&overlay, key)).filter_map(of_key);
         let mut names: BTreeSet<_> = clients.chain(keys).collect();
         drop(overlay);
-        let clients = self.store.clients().map(|row| Some(of_client(&row.ok()?.client)));
-        let keys = self.store.keys().map(|row| Some(of_key(&row.ok()?.key)));
-        names.extend(clients.chain(keys).take_while(|_| !stop()).flatten().flatten());
+        let clients = self.store.clients().filter_map(|row| of_client(&row.ok()?.client));
+        names.extend(clients.take_while(|_| !stop()));
+        for (at, row) in self.store.keys().enumerate() {
+            if at % STEP == STEP - 1 {
+                std::thread::sleep(REST);
+            }
+            if stop() {
+                break;
+            }
+            let Ok(KeyRow { key, .. }) = row else { continue };
+            let new = key.policy.as_ref().filter(|policy| !names.contains(*policy));
+            if let Some(policy) = new
+                && !self.is_over(&self.overlay(), &key)
+            {
+                names.insert(policy.clone());
+            }
+        }
         names.retain(|name| **name != *DEFAULT_POLICY && matches!(self.policy(name), Ok(None)));
         names
+    }
+
+    /// Whether a key is refused for its own sake, whatever its policy says.
+    fn is_over(&self, overlay: &Overlay, key: &Key) -> bool {
+        key.is_over(self.or_count(self.key_revoked_at(overlay, key.id)), self.clock.now())
     }
 
     /// What the policy `name` says; `None`: nobody knows it, or can read it.

@@ -56,3 +56,38 @@ async fn a_fill_that_brings_what_cannot_be_read_is_undecidable() {
     assert!(entry.enforcement().rules.is_none());
     assert!(!is_decidable(&bench));
 }
+
+#[tokio::test]
+async fn a_policy_is_missed_and_kept_by_who_may_still_come_with_it() {
+    let bench = Bench::new();
+    let with = |text: &str, policy: &str| Key { policy: Some(policy.into()), ..key(text) };
+    let stored = |key: Key| Change::Key(KeyRow { key, revision: 1 });
+    let over = |text: &str| Key { expires_at: Some(START), ..with(text, "expired") };
+    bench.feed(
+        1,
+        vec![
+            Change::Policy(row("known", "{}", 1)),
+            stored(with("a", "known")),
+            stored(with("b", "missed")),
+            stored(with("c", "revoked")),
+            stored(over("d")),
+            stored(Key { enabled: false, ..with("e", "disabled") }),
+            Change::Revocation(revocation("c", AT_ONCE)),
+        ],
+    );
+    for fact in [
+        StateFact::KeyCreated(with("f", "pinned")),
+        StateFact::KeyCreated(with("g", "pinned_and_revoked")),
+        StateFact::KeyCreated(Key { expires_at: Some(START), ..with("h", "pinned_and_expired") }),
+        revoked("g"),
+    ] {
+        bench.cache.pin(&fact);
+    }
+    let missing = bench.cache.missing_policies(&|| false);
+    let missing: Vec<_> = missing.iter().map(|name| &**name).collect();
+    assert_eq!(missing, ["disabled", "missed", "pinned"]);
+    let here = |name| bench.cache.has_policy_here(name);
+    assert_eq!(here("pinned"), Some(format!("key {}", id("f"))));
+    assert_eq!([here("pinned_and_revoked"), here("pinned_and_expired")], [None, None]);
+    assert!(bench.cache.missing_policies(&|| true).len() < 3, "it ends when it is told to");
+}

@@ -133,3 +133,46 @@ async fn what_is_used_here_only_is_not_removed_either() {
     apply(&gateway, &kept, &["--prune"]).await.json();
     assert_eq!(db.number("SELECT count(*) FROM gatepost.policies").await, 2);
 }
+
+#[tokio::test]
+async fn keys_that_are_over_keep_no_policy_and_a_name_in_use_stays() {
+    let db = Database::new().await;
+    let gateway = ready(&db, "").await;
+    let [a, b] = ["a", "b"].map(|name| format!("[[policies]]\nname = \"{name}\"\n"));
+    apply(&gateway, &format!("{a}{b}"), &[]).await.json();
+    // At once: whether it has come by the feed or not.
+    let [one, two] = [key_with(&gateway, "acme", "b").await, key_with(&gateway, "acme", "b").await];
+    for asked in [&["key", "create", "--client", "acme"][..], &["client", "create", "other"]] {
+        let refused = gateway.run(&[asked, &["--policy", "nowhere"]].concat()).await;
+        let told = refused.stderr.contains("there is no policy `nowhere`");
+        assert!(refused.code == Some(1) && told, "{refused:?}");
+    }
+    gateway.drain().await;
+    let refused = async |sql: &'static str| {
+        let error = sqlx::query(sql).execute(&mut db.connect().await).await.unwrap_err();
+        assert!(error.to_string().contains("policy b is in use by key"), "{error}");
+    };
+    let rename = "UPDATE gatepost.policies SET name = 'c' WHERE name = 'b'";
+    refused(rename).await;
+    gateway.revoke(&one).await;
+    gateway.drain().await;
+    refused(rename).await;
+    refused("DELETE FROM gatepost.policies WHERE name = 'b'").await;
+    let expired = "UPDATE gatepost.api_keys SET expires_at = now() - interval '1 hour' \
+                   WHERE NOT EXISTS (SELECT FROM gatepost.revocations WHERE id = api_keys.id::text)";
+    db.execute(expired).await;
+    until("both are over", || async {
+        let of = async |key: &Made| gateway.http().verdict(&key.key).await.1;
+        (of(&one).await, of(&two).await) == ("key_revoked".into(), "key_expired".into())
+    })
+    .await;
+    db.execute(rename).await;
+    apply(&gateway, &a, &["--prune"]).await.json();
+    assert_eq!(db.number("SELECT count(*) FROM gatepost.policies").await, 1);
+    // What they are refused for stays what it was.
+    until("it is gone here", || async {
+        gateway.run(&["policy", "list"]).await.json().as_array().unwrap().len() == 1
+    })
+    .await;
+    assert_eq!(gateway.http().verdict(&one.key).await, (401, "key_revoked".into()));
+}
