@@ -159,7 +159,7 @@ async fn keys_that_are_over_keep_no_policy_and_a_name_in_use_stays() {
     refused(rename).await;
     refused("DELETE FROM gatepost.policies WHERE name = 'b'").await;
     let expired = "UPDATE gatepost.api_keys SET expires_at = now() - interval '1 hour' \
-                   WHERE NOT EXISTS (SELECT FROM gatepost.revocations WHERE id = api_keys.id::text)";
+                   WHERE id::text NOT IN (SELECT id FROM gatepost.revocations)";
     db.execute(expired).await;
     until("both are over", || async {
         let of = async |key: &Made| gateway.http().verdict(&key.key).await.1;
