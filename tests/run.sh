@@ -71,7 +71,8 @@ needs() {
   # For the OAuth client of another language.
   python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3 python3-venv)
   # For the shim between the gateway and its disk.
-  [ "$(uname)" != Linux ] || command -v cc >/dev/null || missing+=(gcc libc6-dev)
+  [ "$(uname)" != Linux ] || cc -E -x c - <<<"#include <stdlib.h>" >/dev/null 2>&1 ||
+    missing+=(gcc libc6-dev)
   [ ${#missing[@]} = 0 ] || install "${missing[@]}"
   find_initdb
   find_program nginx

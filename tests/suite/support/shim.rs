@@ -16,11 +16,10 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// Between a process and what stands below `root`. `None`, with the reason said, where there is
-    /// no such shim.
+    /// Between a process and what stands below `root`; `None` where [`compiled`] says so.
     pub fn below(root: &Path) -> Option<Self> {
-        static LIBRARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-        let library = skipped(LIBRARY.get_or_init(|| compiled("disk")))?;
+        static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let library = LIBRARY.get_or_init(|| compiled("disk")).as_ref()?;
         let own = TempDir::with_prefix("gp-shim-").expect("a directory");
         let control = own.path().to_owned();
         let shim = Self { env: Vec::new(), own };
@@ -115,18 +114,13 @@ impl Shim {
     }
 }
 
-/// What was compiled, or why it was not, said.
-pub fn skipped(library: &'static Result<PathBuf, String>) -> Option<&'static PathBuf> {
-    if let Err(why) = library {
-        std::io::stderr().write_all(format!("skipped: {why}\n").as_bytes()).expect("stderr");
-    }
-    library.as_ref().ok()
-}
-
-/// Compiles one of `tests/shim`.
-pub fn compiled(name: &str) -> Result<PathBuf, String> {
+/// Compiles one of `tests/shim`. `None`, with that said, on a system that these are not for; where
+/// only the compiler is missing, the test fails.
+pub fn compiled(name: &str) -> Option<PathBuf> {
     if !cfg!(target_os = "linux") {
-        return Err(format!("the shim `{name}` is for Linux"));
+        let skipped = format!("skipped: the shim `{name}` is for Linux\n");
+        std::io::stderr().write_all(skipped.as_bytes()).expect("stderr");
+        return None;
     }
     let here = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (made, library) =
@@ -134,8 +128,11 @@ pub fn compiled(name: &str) -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/shim/{name}.c"));
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]).arg(&made);
-    let done = cc.arg(source).output().map_err(|_| "no C compiler (`cc`)".to_owned())?;
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let missing = "a C compiler (`cc`) is not installed, or its headers are not: run \
+                   tests/run.sh, or install the packages `gcc` and `libc6-dev`";
+    let done = cc.arg(source).output().expect(missing);
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}\nIf a header is not found: {missing}");
     std::fs::rename(made, &library).expect("one directory");
-    Ok(library)
+    Some(library)
 }

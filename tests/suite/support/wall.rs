@@ -10,7 +10,7 @@ use gatepost::model::Timestamp;
 use tempfile::NamedTempFile;
 
 use super::gateway::Gateway;
-use super::shim::{compiled, skipped};
+use super::shim::compiled;
 
 /// See the module.
 pub struct WallClock {
@@ -20,11 +20,10 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// One that stands at `now`, and goes on from there. `None`, with the reason said, where there
-    /// is no such shim.
+    /// One that stands at `now`, and goes on from there; `None` where [`compiled`] says so.
     pub fn at(now: Timestamp) -> Option<Self> {
-        static LIBRARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-        let library = skipped(LIBRARY.get_or_init(|| compiled("clock")))?;
+        static LIBRARY: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let library = LIBRARY.get_or_init(|| compiled("clock")).as_ref()?;
         let offset = NamedTempFile::with_prefix("gp-clock-").expect("a file");
         let clock = Self { real: SystemClock::new(), offset, library };
         clock.set(now);
