@@ -114,14 +114,14 @@ pub(super) async fn show(
     let unreadable = || Problem::internal("the journal cannot be read; see `gatepost log status`");
     let unsettled = unsettled.map_err(|_| unreadable())?.map_err(|_| unreadable())?;
     let settled = settled.map(|settled| settled.rows);
+    let known = settled.is_some();
     let mut rows = rows(asked.period, from_hour.map(Timestamp::from_hour), settled, unsettled);
     // Nothing counted is an answer for a client that exists; a deleted one may have counts yet.
     if let Some(client) = client.as_ref().filter(|_| rows.is_empty()) {
         clients::find(&control, client)?;
-        let known = control.directory.is_none().then(Vec::new);
         let nothing = BTreeMap::from([(client.clone(), Counts::ZERO)]);
         let from = from_hour.map(Timestamp::from_hour);
-        rows.extend(self::rows(asked.period, from, known, nothing));
+        rows.extend(self::rows(asked.period, from, known.then(Vec::new), nothing));
         rows.retain(|row| !quotas(&control, &row.client, true).is_empty());
     }
     // What earlier processes used is being read for a moment after the start.
