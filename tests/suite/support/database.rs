@@ -49,11 +49,30 @@ impl Database {
         }
     }
 
+    /// From now on `public.wrote` has a row for each row that is written: its table, and the
+    /// transaction.
+    pub async fn watch(&self) {
+        self.execute(WATCH).await;
+    }
+
     /// One number.
     pub async fn number(&self, sql: &'static str) -> i64 {
         sqlx::query_scalar(sql).fetch_one(&mut self.connect().await).await.expect(sql)
     }
 }
+
+/// See [`Database::watch`].
+const WATCH: &str = "\
+    CREATE TABLE public.wrote (name text, transaction bigint); \
+    CREATE FUNCTION public.write_down() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+      INSERT INTO public.wrote VALUES (TG_ARGV[0], txid_current()); RETURN NULL; END $$; \
+    DO $$ DECLARE t text; BEGIN \
+      FOR t IN SELECT relname FROM pg_class WHERE relnamespace = 'gatepost'::regnamespace \
+        AND relkind IN ('r', 'p') AND NOT relispartition \
+      LOOP \
+        EXECUTE format('CREATE TRIGGER written AFTER INSERT OR UPDATE OR DELETE ON gatepost.%I \
+          FOR EACH ROW EXECUTE FUNCTION public.write_down(%L)', t, t); \
+      END LOOP; END $$";
 
 impl Drop for Database {
     fn drop(&mut self) {
