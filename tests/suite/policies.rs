@@ -4,6 +4,7 @@ mod applying;
 mod changes;
 mod limits;
 mod modes;
+mod places;
 
 use std::path::PathBuf;
 
@@ -248,6 +249,8 @@ async fn staleness_is_the_policys_own() {
         .await;
         assert_eq!(gateway.http().verdict(&lax.key).await.0, 200);
         assert_eq!(gateway.http().verdict(&open.key).await.0, 200, "fail-open is explicit");
+        let metrics = gateway.admin().get("/metrics").await.body;
+        assert!(metrics.contains("\ngatepost_admission_failed_open_total 1\n"), "{metrics}");
         gateway.revoke(&open).await;
         assert_eq!(
             gateway.http().verdict(&open.key).await,
@@ -258,8 +261,6 @@ async fn staleness_is_the_policys_own() {
         gateway.start().await;
     }
     assert!(gateway.said().contains("this policy fails open"));
-    let metrics = gateway.admin().get("/metrics").await.body;
-    assert!(metrics.contains("gatepost_admission_failed_open_total"), "{metrics}");
 }
 
 #[tokio::test]

@@ -22,10 +22,14 @@ async fn passes(gateway: &Gateway, path: usize, credential: &str) -> bool {
     }
 }
 
+/// Nobody waits for the next poll.
 #[tokio::test]
 async fn a_change_that_is_seen_on_one_path_is_in_force_on_all() {
     let db = Database::new().await;
-    let gateway = ready(&db, "").await;
+    let rarely = format!("[postgres]\npoll_interval = \"1h\"\n{ORDERS}");
+    let mut gateway = Gateway::new(Some(&db.url), &rarely);
+    gateway.start_ready().await;
+    gateway.create_client("acme").await;
     let text = "[[policies]]\nname = \"open\"\n[[policies]]\nname = \"shut\"\nrights = []\n\
                 [[policies]]\nname = \"own\"\n";
     enforce(&gateway, text).await;
@@ -57,6 +61,43 @@ async fn a_change_that_is_seen_on_one_path_is_in_force_on_all() {
             }
         }
     }
+}
+
+/// Nor does whoever is bound by one, whatever it says and whether there is one.
+#[tokio::test]
+async fn who_reads_a_policy_writes_nothing() {
+    let db = Database::new().await;
+    let gateway = ready(&db, "").await;
+    enforce(&gateway, "[[policies]]\nname = \"own\"\nrights = [\"orders.read\"]\n").await;
+    let keys = [gateway.create_key("acme").await, key_with(&gateway, "acme", "own").await];
+    gateway.drain().await;
+    db.watch().await;
+    for args in [
+        &["policy", "list"][..],
+        &["policy", "show", "own"],
+        &["policy", "show", "default"],
+        &["client", "show", "acme"],
+        &["key", "list", "--client", "acme"],
+        &["key", "show", &keys[0].id],
+        &["usage", "--client", "acme", "--period", "month"],
+    ] {
+        let ran = gateway.run(args).await;
+        assert!(ran.code == Some(0) || args.contains(&"default"), "{args:?}: {ran:?}");
+    }
+    let other = "[[policies]]\nname = \"own\"\n[[policies]]\nname = \"other\"\n";
+    assert_eq!(apply(&gateway, other, &["--dry-run"]).await.json()["applied"], false);
+    for key in &keys {
+        for path in 0..PATHS.len() {
+            passes(&gateway, path, &key.key).await;
+        }
+    }
+    gateway.drain().await;
+    let written = "SELECT count(*) FROM public.wrote WHERE name IN ('policies', 'clients', \
+                   'api_keys', 'revocations', 'change_counter', 'change_log', 'audit_log')";
+    assert_eq!(db.number(written).await, 0);
+    gateway.run(&["client", "mode", "acme", "observe"]).await.json();
+    gateway.drain().await;
+    assert!(db.number(written).await > 0, "who writes is seen");
 }
 
 #[tokio::test]

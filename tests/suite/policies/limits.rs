@@ -1,14 +1,11 @@
 //! Rates, places and addresses.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use axum::Router;
-use axum::body::Body;
-use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::places::endless;
 use super::*;
 
 #[tokio::test]
@@ -122,21 +119,6 @@ async fn open(gateway: &Gateway, key: &Made) -> (TcpStream, String) {
     let mut start = [0; 12];
     stream.read_exact(&mut start).await.unwrap();
     (stream, String::from_utf8_lossy(&start).into_owned())
-}
-
-/// An upstream whose answers do not end before their client leaves.
-async fn endless() -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let drip = || async {
-        let pieces = futures_util::stream::unfold((), |()| async {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            Some((Ok::<_, std::io::Error>("drip"), ()))
-        });
-        Body::from_stream(pieces.boxed())
-    };
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(drip)).await.unwrap() });
-    address
 }
 
 /// A gateway before it, with a client and this in the policy of all.
