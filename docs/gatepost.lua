@@ -9,6 +9,8 @@ local asked_with = { "authorization", "x-api-key", "apikey", "x-request-id", "tr
 local identity = {
   "x-gatepost-client", "x-gatepost-key-id", "x-gatepost-subject", "x-gatepost-scopes",
 }
+-- What `Connection` may name and does not take away: the message itself and its way, and WebSocket.
+local kept = { host = 1, ["content-length"] = 1, ["transfer-encoding"] = 1, upgrade = 1 }
 -- What a client that is refused needs to know.
 local told = {
   "content-type", "www-authenticate", "retry-after", "ratelimit", "ratelimit-policy", "x-request-id",
@@ -28,7 +30,18 @@ local function refuse(txn, status, headers, body)
   txn:done(reply)
 end
 
+-- Takes away `Connection` and what it names.
+local function end_hop(txn)
+  for _, value in pairs(txn.http:req_get_headers()["connection"] or {}) do
+    for name in value:lower():gmatch("[^,%s]+") do
+      if not kept[name] then txn.http:req_del_header(name) end
+    end
+  end
+  txn.http:req_del_header("connection")
+end
+
 core.register_action("gatepost", { "http-req" }, function(txn)
+  end_hop(txn)
   local got = txn.http:req_get_headers()
   local headers = {
     ["x-forwarded-method"] = { txn.f:method() },

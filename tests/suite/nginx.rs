@@ -1,66 +1,42 @@
 //! A real nginx asks the real gateway, by the recipe that docs/nginx.md shows.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 use std::process::Command;
 
+use super::recipes::{Front, binary, start, with_addresses};
 use super::support::database::Database;
-use super::support::house::{
-    Answer, House, Program, declared, get, key, mirror, read_head, server, until,
-};
+use super::support::house::{Answer, House, declared, get, key, mirror, read_head, server, until};
 
 const RECIPE: &str = include_str!("../../docs/nginx.conf");
 
-struct Nginx {
-    _program: Program,
-    address: SocketAddr,
-    _dir: tempfile::TempDir,
-}
-
 /// nginx with the recipe, before `backend`, asking `gatepost`.
-fn nginx(gatepost: SocketAddr, backend: SocketAddr) -> Nginx {
-    let dir = tempfile::Builder::new().prefix("gp-nginx-").tempdir().expect("a directory");
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-    let address = port.expect("a free port");
-    let mut recipe = RECIPE.to_owned();
-    for (shown, real) in
-        [("127.0.0.1:8080", gatepost), ("127.0.0.1:9000", backend), ("127.0.0.1:8000", address)]
-    {
-        assert_eq!(recipe.matches(shown).count(), 1, "{shown} stands once in the recipe");
-        recipe = recipe.replace(shown, &real.to_string());
-    }
-    let at = dir.path().display();
-    let root = rustix::process::geteuid().is_root();
-    let user = if root { "user root;\n" } else { "" };
-    let config = format!(
-        "{user}daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log stderr;\n\
-         events {{}}\nhttp {{\naccess_log off;\nclient_body_temp_path {at}/body;\n\
-         proxy_temp_path {at}/proxy;\nfastcgi_temp_path {at}/fastcgi;\n\
-         uwsgi_temp_path {at}/uwsgi;\nscgi_temp_path {at}/scgi;\n{recipe}}}\n"
-    );
-    let file = dir.path().join("nginx.conf");
-    std::fs::write(&file, config).expect("written");
-    let mut command = Command::new(binary());
-    command.arg("-p").arg(dir.path()).arg("-c").arg(&file).arg("-e").arg("stderr");
-    let mut program = Program::start(command);
-    until("nginx", || {
-        let said = program.said();
-        assert!(program.runs(), "{said}");
-        TcpStream::connect(address).ok()
-    });
-    Nginx { _program: program, address, _dir: dir }
+pub fn nginx(gatepost: SocketAddr, backend: SocketAddr) -> Front {
+    start("nginx", |dir, address| {
+        let addresses = [
+            ("127.0.0.1:8080", gatepost),
+            ("127.0.0.1:9000", backend),
+            ("127.0.0.1:8000", address),
+        ];
+        let recipe = with_addresses(RECIPE, &addresses);
+        let at = dir.display();
+        let root = rustix::process::geteuid().is_root();
+        let user = if root { "user root;\n" } else { "" };
+        let config = format!(
+            "{user}daemon off;\nmaster_process off;\npid {at}/pid;\nerror_log stderr;\n\
+             events {{}}\nhttp {{\naccess_log off;\nclient_body_temp_path {at}/body;\n\
+             proxy_temp_path {at}/proxy;\nfastcgi_temp_path {at}/fastcgi;\n\
+             uwsgi_temp_path {at}/uwsgi;\nscgi_temp_path {at}/scgi;\n{recipe}}}\n"
+        );
+        let file = dir.join("nginx.conf");
+        std::fs::write(&file, config).expect("written");
+        let mut command = Command::new(binary("nginx"));
+        command.arg("-p").arg(dir).arg("-c").arg(&file).arg("-e").arg("stderr");
+        command
+    })
 }
 
-fn binary() -> PathBuf {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let usual = ["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin", "/usr/local/bin"];
-    let places = std::env::split_paths(&path).chain(usual.map(PathBuf::from));
-    let mut found = places.map(|dir| dir.join("nginx")).filter(|file| file.is_file());
-    found.next().expect("nginx is not installed: run tests/run.sh, or install the package `nginx`")
-}
-
-fn ask(nginx: &Nginx, target: &str, key: &str, more: &[(&str, &str)]) -> Answer {
+fn ask(nginx: &Front, target: &str, key: &str, more: &[(&str, &str)]) -> Answer {
     let bearer = format!("Bearer {key}");
     let mut headers = vec![("Authorization", bearer.as_str())];
     headers.extend(more);

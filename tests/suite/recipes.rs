@@ -2,6 +2,7 @@
 //! Traefik and Envoy by requests shaped as their documents say. (nginx has a file of its own.)
 
 mod contracts;
+mod forgery;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -14,21 +15,21 @@ const HAPROXY: &str = include_str!("../../docs/haproxy.cfg");
 const LUA: &str = include_str!("../../docs/gatepost.lua");
 
 /// A proxy that asks the gateway.
-struct Front {
+pub struct Front {
     _program: Program,
-    address: SocketAddr,
+    pub address: SocketAddr,
     _dir: tempfile::TempDir,
 }
 
 /// The recipe with real addresses; each of those shown stands in it once.
-fn with_addresses(recipe: &str, addresses: &[(&str, SocketAddr)]) -> String {
+pub fn with_addresses(recipe: &str, addresses: &[(&str, SocketAddr)]) -> String {
     addresses.iter().fold(recipe.to_owned(), |recipe, (shown, real)| {
         assert_eq!(recipe.matches(shown).count(), 1, "{shown} stands once in the recipe");
         recipe.replace(shown, &real.to_string())
     })
 }
 
-fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let usual = ["/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin", "/usr/local/bin"];
     let places = std::env::split_paths(&path).chain(usual.map(PathBuf::from));
@@ -43,7 +44,7 @@ fn free_port() -> SocketAddr {
     port.expect("a free port")
 }
 
-fn start(name: &str, make: impl FnOnce(&Path, SocketAddr) -> Command) -> Front {
+pub fn start(name: &str, make: impl FnOnce(&Path, SocketAddr) -> Command) -> Front {
     let dir = tempfile::Builder::new().prefix("gp-front-").tempdir().expect("a directory");
     let address = free_port();
     let mut program = Program::start(make(dir.path(), address));
@@ -90,6 +91,8 @@ fn haproxy(gatepost: SocketAddr, backend: SocketAddr) -> Front {
 fn house() -> House {
     let routes = "[[upstreams]]\nname = \"o\"\ntargets = [\"http://127.0.0.1:9\"]\n\
                   [[routes]]\npath = \"/free/{*rest}\"\nupstream = \"o\"\naccess = \"anonymous\"\n\
+                  [[routes]]\npath = \"/hosted/{*rest}\"\nhost = \"free.example\"\n\
+                  upstream = \"o\"\naccess = \"anonymous\"\n\
                   [[routes]]\npath = \"/rest/v1/{table}\"\nupstream = \"o\"\n\
                   [[policies]]\nname = \"few\"\n\
                   rate_limits = [{ name = \"few\", limit = 1, window = \"1h\", per = \"key\" }]\n\

@@ -1,6 +1,10 @@
 //! What proxies send that the tests cannot install, by their documents: Traefik's `forwardAuth` and
 //! Envoy's `ext_authz` over HTTP. The recipes are read for what they name.
 
+use std::io::Write;
+use std::process::Stdio;
+
+use super::forgery::{CLAIMS, spellings};
 use super::*;
 
 const TRAEFIK: &str = include_str!("../../../docs/traefik.yml");
@@ -94,8 +98,6 @@ fn the_recipes_name_the_endpoint_the_identity_and_the_credentials() {
     let traefik = TRAEFIK.to_ascii_lowercase();
     assert!(traefik.contains("address: \"http://127.0.0.1:8080/authz/forward-auth\""));
     assert!(traefik.contains("trustforwardheader: false"));
-    // What it strips, in all spellings that backends may take for the gateway's own.
-    assert!(traefik.contains("authresponseheadersregex: \"(?i)^x[-_]gatepost[-_]\""));
     assert!(ENVOY.contains("headers_with_underscores_action: DROP_HEADER"));
     let envoy = ENVOY.to_ascii_lowercase();
     assert!(envoy.contains("path_prefix: /authz/ext-authz\n"));
@@ -111,4 +113,75 @@ fn the_recipes_name_the_endpoint_the_identity_and_the_credentials() {
         assert!(traefik.contains(&format!("{name}: \"\"")), "{name}");
         assert!(envoy.contains(&format!("exact: {name},")), "{name}");
     }
+}
+
+/// Which of `names` an extended regular expression matches; these mean the same in grep and in RE2.
+fn matched(expression: &str, options: &str, names: &[&str]) -> Vec<String> {
+    let mut grep = Command::new("grep");
+    grep.env("LC_ALL", "C").args([options, "--", expression]);
+    let mut grep = grep.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("grep");
+    let mut stdin = grep.stdin.take().expect("piped");
+    stdin.write_all((names.join("\n") + "\n").as_bytes()).expect("grep reads");
+    drop(stdin);
+    let told = grep.wait_with_output().expect("grep ends").stdout;
+    String::from_utf8(told).expect("text").lines().map(str::to_owned).collect()
+}
+
+fn quoted<'a>(recipe: &'a str, key: &str) -> &'a str {
+    let (_, rest) = recipe.split_once(&format!("{key}: \"")).expect("the key");
+    rest.split('"').next().expect("its end")
+}
+
+/// What the tests of the real programs forge, these two strip by an expression.
+#[test]
+fn their_expressions_take_what_is_forged_and_leave_the_rest() {
+    let forged: Vec<String> = IDENTITY.iter().flat_map(|name| spellings(name)).collect();
+    let forged: Vec<&str> = forged.iter().map(String::as_str).chain(CLAIMS).collect();
+    let rest = [
+        "host",
+        "authorization",
+        "x-api-key",
+        "apikey",
+        "cookie",
+        "content-type",
+        "connection",
+        "upgrade",
+        "sec-websocket-key",
+        "x-request-id",
+        "traceparent",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+    ];
+    let traefik = quoted(TRAEFIK, "authResponseHeadersRegex");
+    let traefik = traefik.strip_prefix("(?i)").expect("any case");
+    // These it has dropped before, and written anew.
+    let strange: Vec<&str> =
+        forged.iter().copied().filter(|name| !name.starts_with("X-Forwarded-")).collect();
+    assert_eq!(matched(traefik, "-iE", &strange), strange);
+    assert_eq!(matched(traefik, "-iE", &rest), Vec::<String>::new());
+    // All names are in small letters here, and matched whole.
+    let envoy = quoted(ENVOY, "regex");
+    let forged: Vec<String> = forged.iter().map(|name| name.to_ascii_lowercase()).collect();
+    let strange: Vec<&str> =
+        forged.iter().map(String::as_str).filter(|name| !rest.contains(name)).collect();
+    assert_eq!(matched(envoy, "-xE", &strange), strange);
+    let pseudo = [":path", ":authority", ":method", ":scheme"];
+    assert_eq!(matched(envoy, "-xE", &[&rest[..], &pseudo].concat()), Vec::<String>::new());
+}
+
+#[test]
+fn their_tunnels_are_websockets() {
+    // Traefik asks on both routers, and each says what may become of it.
+    for one in ["[\"gatepost\", \"no-tunnel\", ", "[\"gatepost\", \"only-websocket\", "] {
+        assert_eq!(TRAEFIK.matches(&format!("middlewares: {one}")).count(), 1);
+    }
+    assert_eq!(TRAEFIK.matches("rule: ").count(), 2);
+    assert!(TRAEFIK.contains("HeaderRegexp(`Upgrade`, `(?i)^websocket$`)\"\n"));
+    let sets = |name, value| {
+        let set = "headers:\n        customRequestHeaders:\n          Upgrade";
+        TRAEFIK.contains(&format!("    {name}:\n      {set}: \"{value}\"\n"))
+    };
+    assert!(sets("no-tunnel", "") && sets("only-websocket", "websocket"));
+    // Envoy grants none that is not named.
+    assert!(!ENVOY.contains("upgrade_configs"));
 }
