@@ -297,7 +297,7 @@ impl Admission {
     /// asked for again; brings gauges up to date.
     pub fn tidy(&self, now: Timestamp, monotonic: Duration) {
         self.limiter.sweep(monotonic);
-        self.quotas.sweep(self.calendar.now(now, monotonic, &self.metrics));
+        self.quotas.sweep(self.settled_now(now, monotonic));
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.metrics.admission.buckets.set(gauge(self.limiter.len()));
         self.metrics.admission.quotas.set(gauge(self.quotas.len()));

@@ -218,10 +218,12 @@ impl Journal {
     }
 
     /// As if `commit` were the general mode: an answer that must wait for the disk is never let
-    /// through uncounted.
+    /// through uncounted, and nothing is begun for it while the disk fails.
     pub fn reserve_for(&self, commit: Option<Commit>) -> Result<Room, Full> {
-        let strict = self.rejects() || commit == Some(Commit::BeforeReply);
-        if self.has_room() || !strict {
+        let waits = commit.unwrap_or(self.config.commit) == Commit::BeforeReply;
+        let strict = self.rejects() || waits;
+        let hopeless = waits && self.shared.is_hopeless();
+        if !strict || self.has_room() && !hopeless {
             return Ok(Room { strict });
         }
         self.metrics.journal.rejected.get_or_create(&LaneLabel::of(Lane::Usage)).inc();

@@ -93,8 +93,14 @@ impl Calendar {
     /// What time it is, if the clock has not been set for long: nothing that is thrown away by it
     /// can be had again.
     pub fn settled(&self, wall: Timestamp, at: Duration, metrics: &Metrics) -> Option<Timestamp> {
-        let now = self.now(wall, at, metrics);
+        self.now(wall, at, metrics);
+        self.settled_at(at)
+    }
+
+    /// The same by what the clock said last.
+    pub fn settled_at(&self, at: Duration) -> Option<Timestamp> {
         let course = self.course();
+        let now = course.expected(at);
         (course.doubt.is_none() && now.since(course.since) >= LONG).then_some(now)
     }
 

@@ -181,9 +181,16 @@ impl Admission {
         let Claim { caller, ask, at, rules } = claim;
         let mut taken = Taken { uses: Vec::with_capacity(rules.quotas.len()), ..Taken::default() };
         let Moment { now, monotonic } = at;
+        let settled_now = || self.calendar.settled_at(monotonic);
         for quota in counted(caller, rules, now) {
             let Counted { place, rule, slot, until } = quota;
-            let asked = Asked { rule, until, cost: u64::from(ask.cost), now, monotonic };
+            let asked = Asked {
+                rule,
+                until,
+                cost: u64::from(ask.cost),
+                settled_now: &settled_now,
+                monotonic,
+            };
             let scope_name = || caller.scope_name(rule.per);
             let untaken = match self.quotas.reserve(slot, &asked, &scope_name) {
                 Ok((used, remaining)) => {

@@ -52,7 +52,8 @@ pub(super) struct Asked<'a> {
     pub rule: &'a QuotaRule,
     pub until: Timestamp,
     pub cost: u64,
-    pub now: Timestamp,
+    /// What time it is, if the clock has not been set for long. Asked only where there is no room.
+    pub settled_now: &'a dyn Fn() -> Option<Timestamp>,
     /// The same by the monotonic clock.
     pub monotonic: Duration,
 }
@@ -173,7 +174,7 @@ impl Quotas {
         match self.try_reserve(slot, asked, scope) {
             // Other shards may have room. (This one's lock is not held any more.)
             Err(Refusal::Full) if is_due(&self.swept, asked.monotonic) => {
-                self.sweep(asked.now);
+                self.sweep((asked.settled_now)());
                 self.try_reserve(slot, asked, scope)
             }
             reserved => reserved,
@@ -212,7 +213,7 @@ impl Quotas {
         scope: &dyn Fn() -> Name,
     ) -> Result<(), Refusal> {
         if shard.live.len() >= shard.sweep_at {
-            self.sweep_shard(shard, asked.now);
+            self.sweep_shard(shard, (asked.settled_now)());
         }
         if self.len.load(Ordering::Relaxed) >= self.max {
             return Err(Refusal::Full);
@@ -233,19 +234,20 @@ impl Quotas {
         Ok(())
     }
 
-    /// Lets go of what can be asked for again, and of periods that are long over.
-    pub fn sweep(&self, now: Timestamp) {
+    /// Lets go of what can be asked for again, and of periods that are long over by a clock that
+    /// has not been set for long: what this process used of them can be had again from nobody.
+    pub fn sweep(&self, now: Option<Timestamp>) {
         for shard in &self.shards {
             self.sweep_shard(&mut lock(shard), now);
         }
     }
 
-    fn sweep_shard(&self, shard: &mut Shard, now: Timestamp) {
+    fn sweep_shard(&self, shard: &mut Shard, now: Option<Timestamp>) {
         let mut slots = lock(&self.slots);
         let before = shard.live.len();
         shard.live.retain(|_, live| {
             let settled = live.used.own == live.used.settled;
-            let over = live.key.until.plus(ENDED_KEPT) < now;
+            let over = now.is_some_and(|now| live.key.until.plus(ENDED_KEPT) < now);
             if settled || over {
                 slots.remove(&live.key);
             }

@@ -248,6 +248,21 @@ impl Cache {
         self.caught_up.store(self.catch_ups_begun(), Ordering::Release);
     }
 
+    /// Writes down how old the cache has become: the next start goes on from there, whatever the
+    /// clock says then. Blocks.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn note_age(&self) -> Result<(), StoreError> {
+        // No catch-up ends meanwhile.
+        let _writing = self.writing();
+        let age = self.freshness.age(self.clock.monotonic());
+        let (Some(age), Some(left)) = (age, self.store.age()?) else { return Ok(()) };
+        let age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);
+        self.store.put_age(Age { age_us, ..left })?;
+        self.store.sync()
+    }
+
     fn fresh_now(&self) -> Age {
         self.freshness.caught_up(self.clock.monotonic());
         Age { caught_up: self.clock.now(), age_us: 0 }

@@ -149,11 +149,12 @@ fn read_policies(file: &Path) -> Result<Value, Failure> {
         let hint = "a file that is applied holds [[policies]] only";
         return Err(Failure::Usage(format!("{shown}: unknown key `{other}`; {hint}")));
     }
-    let value = serde_json::to_value(&table);
-    let mut value = value.map_err(|error| Failure::Usage(format!("{shown}: {error}")))?;
-    // A file without any is a valid one: with `--prune` it removes all.
-    value["policies"] = value.get("policies").cloned().unwrap_or_else(|| json!([]));
-    Ok(value)
+    // One that lost its text must not remove everything with `--prune`.
+    if !table.contains_key("policies") {
+        let hint = "write `policies = []` to say that there are none";
+        return Err(Failure::Usage(format!("{shown}: no [[policies]]; {hint}")));
+    }
+    serde_json::to_value(&table).map_err(|error| Failure::Usage(format!("{shown}: {error}")))
 }
 
 fn log(command: &LogCommand) -> Ask {

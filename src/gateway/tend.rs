@@ -28,6 +28,7 @@ impl Parts {
         self.end_overlaps();
         self.tidy_limits();
         self.tend_sessions();
+        self.keep_age();
         self.keep_merged();
         if let Some(linked) = &self.linked {
             let steward = Steward {
@@ -121,6 +122,29 @@ impl Parts {
                 tokio::select! {
                     () = closing.cancelled() => {}
                     () = tokio::time::sleep(EVERY) => {}
+                }
+            }
+        });
+    }
+
+    /// Now and then, and at the end: how old the cache is, while nobody catches up.
+    fn keep_age(&self) {
+        const EVERY: Duration = Duration::from_secs(30);
+        let (cache, closing) = (self.cache.clone(), self.closing.clone());
+        self.tasks.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    () = tokio::time::sleep(EVERY) => {}
+                }
+                let last = closing.is_cancelled();
+                let at_work = cache.clone();
+                let noted = tokio::task::spawn_blocking(move || at_work.note_age()).await;
+                if let Ok(Err(error)) = noted {
+                    tracing::warn!(%error, "the cache's age cannot be written down");
+                }
+                if last {
+                    return;
                 }
             }
         });

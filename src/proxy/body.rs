@@ -9,6 +9,7 @@ use axum::body::Body;
 use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::DropGuard;
 
 use super::target::Taken;
 use super::wire::{Wire, idly};
@@ -133,21 +134,29 @@ pub(super) struct Busy {
     pub(super) taken: Option<Taken>,
 }
 
+/// Who drives the connection that an answer comes over.
+pub(super) enum Driver {
+    /// Whoever passes the answer on.
+    Here(Wire),
+    /// A task of its own, which is told when the answer is over.
+    Elsewhere(#[expect(dead_code, reason = "dropping it tells")] DropGuard),
+}
+
 /// Where an answer's body comes from.
 pub(super) enum Source {
-    /// From a target, over a connection that is driven here if nobody else does.
-    Target(Incoming, Option<Wire>),
+    /// From a target.
+    Target(Incoming, Option<Driver>),
     /// From the built-in echo.
     Echo(Body),
 }
 
 impl Source {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let (body, wire) = match self {
-            Self::Target(body, wire) => (Pin::new(body), wire),
+        let (body, driver) = match self {
+            Self::Target(body, driver) => (Pin::new(body), driver),
             Self::Echo(body) => return Pin::new(body).poll_frame(cx),
         };
-        body_of(body, wire, cx).map_err(axum::Error::new)
+        body_of(body, driver, cx).map_err(axum::Error::new)
     }
 
     fn is_over(&self) -> bool {
@@ -159,18 +168,21 @@ impl Source {
 
     fn take_wire(&mut self) -> Option<Wire> {
         match self {
-            Self::Target(_, wire) => wire.take(),
-            Self::Echo(_) => None,
+            Self::Target(_, driver @ Some(Driver::Here(_))) => match driver.take() {
+                Some(Driver::Here(wire)) => Some(wire),
+                _ => None,
+            },
+            _ => None,
         }
     }
 }
 
 fn body_of(
     mut body: Pin<&mut Incoming>,
-    wire: &mut Option<Wire>,
+    driver: &mut Option<Driver>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-    if let Some(driven) = wire {
+    if let Some(Driver::Here(driven)) = driver {
         // What is there is passed on before more is read.
         driven.hush();
         if let Poll::Ready(frame) = body.as_mut().poll_frame(&mut idly()) {
@@ -179,7 +191,7 @@ fn body_of(
         if driven.drive(cx).is_pending() {
             return body.poll_frame(&mut idly());
         }
-        *wire = None;
+        *driver = None;
     }
     body.poll_frame(cx)
 }

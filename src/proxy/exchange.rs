@@ -7,8 +7,9 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::HOST;
@@ -18,8 +19,9 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::TrySendError;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use super::body::{Inbound, Source};
+use super::body::{Driver, Inbound, Source};
 use super::error::{Fault, ProxyError, connecting};
 use super::target::{Taken, Target};
 use super::upstream::Pool;
@@ -112,11 +114,24 @@ impl Proxy {
             let error = match self.ask(pool, &taken, limits, request, record.tally()).await {
                 Ok((answer, wire)) => {
                     taken.answered();
-                    let alone = has_body || answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+                    let tunnel = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
                     // Where its answer ends is not certain: nothing more is read from it.
                     let wire = (!headers::is_ambiguous(answer.headers())).then_some(wire);
-                    let wire = wire.and_then(|wire| self.keep_or_drive(wire, &taken, alone));
-                    return Ok((answer.map(|body| Source::Target(body, wire)), taken));
+                    let driver = wire.and_then(|wire| match (tunnel, has_body) {
+                        (true, _) => {
+                            self.drive_apart(wire, &taken, std::future::pending());
+                            None
+                        }
+                        (_, false) => self.keep_or_drive(wire, &taken),
+                        (_, true) => {
+                            let over = CancellationToken::new();
+                            let guard = over.clone().drop_guard();
+                            let stuck = stuck(over, Arc::downgrade(record), limits.body_idle);
+                            self.drive_apart(wire, &taken, stuck);
+                            Some(Driver::Elsewhere(guard))
+                        }
+                    });
+                    return Ok((answer.map(|body| Source::Target(body, driver)), taken));
                 }
                 Err(error) => error,
             };
@@ -171,23 +186,31 @@ impl Proxy {
     }
 
     /// Once the answer has begun: what of the exchange is left for whoever passes the answer on.
-    fn keep_or_drive(&self, mut wire: Wire, taken: &Taken, alone: bool) -> Option<Wire> {
-        if wire.is_free() {
-            // The whole of a small answer came with its head.
-            taken.target().kept().put(wire);
-            return None;
+    fn keep_or_drive(&self, wire: Wire, taken: &Taken) -> Option<Driver> {
+        if !wire.is_free() {
+            return Some(Driver::Here(wire));
         }
-        if !alone {
-            return Some(wire);
-        }
-        // A body that is still being sent goes on when the answer has ended, and a tunnel has its
-        // own way. Both end with the client's side.
+        // The whole of a small answer came with its head.
+        taken.target().kept().put(wire);
+        None
+    }
+
+    /// A body that is still being sent goes on when the answer has ended, and a tunnel has its own
+    /// way. Both end with the client's side, or when it is `stuck`.
+    fn drive_apart(
+        &self,
+        mut wire: Wire,
+        taken: &Taken,
+        stuck: impl Future<Output = ()> + Send + 'static,
+    ) {
         let target = Arc::clone(taken.target());
         self.tasks.spawn(async move {
-            poll_fn(|cx| if wire.is_free() { Poll::Ready(()) } else { wire.drive(cx) }).await;
-            target.kept().put(wire);
+            let free = poll_fn(|cx| if wire.is_free() { Poll::Ready(()) } else { wire.drive(cx) });
+            tokio::select! {
+                () = free => target.kept().put(wire),
+                () = stuck => tracing::debug!("a target reads no more of a body: broken off"),
+            }
         });
-        None
     }
 
     fn blame(&self, pool: &Pool, taken: &Taken, fault: Fault) {
@@ -197,6 +220,23 @@ impl Proxy {
             let (upstream, target) = (&*pool.name, taken.target().uri());
             tracing::warn!(upstream, %target, %fault, "a target failed in a row and is left out");
         }
+    }
+}
+
+/// Ready when the answer is `over`, and nothing more of the request's body has gone to the target
+/// for `allowed`. A target that reads no more hides from us that the client has left; whatever the
+/// request holds (a place among those that run at a time) is let go of with the connection.
+async fn stuck(over: CancellationToken, record: Weak<OpenRecord>, allowed: Duration) {
+    over.cancelled().await;
+    let sent = || record.upgrade().map(|record| record.tally().bytes_in());
+    let mut before = sent();
+    loop {
+        sleep(allowed).await;
+        let now = sent();
+        if now == before {
+            return;
+        }
+        before = now;
     }
 }
 

@@ -49,7 +49,9 @@ pub(super) fn report_in(headers: &mut HeaderMap, how: LimitHeaders, report: &Rep
             );
         }
         // (Nobody may be able to say how any of them stands.)
-        if !text.is_empty() {
+        if text.is_empty() {
+            headers.remove(RATELIMIT);
+        } else {
             put(headers, RATELIMIT, HeaderValue::try_from(text));
         }
     }

@@ -3,6 +3,8 @@
 
 mod merging;
 
+use std::time::Duration;
+
 use axum::http::Method;
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -13,6 +15,9 @@ use crate::support::shim::Shim;
 /// A limit that every answer tells of.
 const LIMITED: &str = "[[policies]]\nname = \"default\"\nrate_limits = [{ name = \"r\", limit = \
                        1000000, window = \"1s\" }]\n";
+
+/// For an answer that is held up by nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An embedded gateway behind the shim that `set` makes of the plain one.
 fn gateway(settings: &str, set: impl Fn(Shim) -> Shim) -> Option<Gateway> {
@@ -105,6 +110,25 @@ async fn under_interval_requests_do_not_wait_for_a_disk_that_hangs() {
     gateway.terminate().await;
     gateway.start().await;
     assert_eq!(gateway.counted().await, 201);
+}
+
+/// No permission depends on what becomes of the disk: a denial waits a moment, and is given.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn before_reply_a_denial_does_not_wait_for_a_disk_that_hangs() {
+    let set = |shim: Shim| shim.only("/journal/usage/");
+    let Some(mut gateway) = gateway("commit = \"before_reply\"\n", set) else { return };
+    let key = started(&mut gateway).await;
+    assert!(gateway.allowed(&key).await);
+    gateway.revoke(&key).await;
+    gateway.shim().hold();
+    for _ in 0..3 {
+        let answer = tokio::time::timeout(PATIENCE, gateway.http().verdict(&key.key)).await;
+        assert_eq!(answer.expect("an answer"), (401, "key_revoked".to_owned()));
+    }
+    gateway.shim().release();
+    gateway.terminate().await;
+    gateway.start().await;
+    assert_eq!(gateway.counted().await, 4, "each is counted nevertheless");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

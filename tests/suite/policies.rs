@@ -7,8 +7,10 @@ mod modes;
 mod places;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::http::Method;
+use gatepost::clock::{Clock, SystemClock};
 use gatepost::config::development_key;
 use serde_json::{Value, json};
 
@@ -16,6 +18,7 @@ use crate::support::cluster::Cluster;
 use crate::support::database::Database;
 use crate::support::gateway::{Gateway, Made, Ran, until};
 use crate::support::http::Answer;
+use crate::support::wall::WallClock;
 
 const QUICK: &str = "[postgres]\npoll_interval = \"200ms\"\nconnect_timeout = \"500ms\"\n";
 const ORDERS: &str = "[[routes]]\npath = \"/rest/v1/{table}\"\nupstream = \"echo\"\n";
@@ -261,6 +264,33 @@ async fn staleness_is_the_policys_own() {
         gateway.start().await;
     }
     assert!(gateway.said().contains("this policy fails open"));
+}
+
+/// A board without a battery for its clock starts in the past, again and again.
+#[tokio::test]
+async fn what_was_too_old_is_too_old_after_a_restart_with_a_clock_that_is_back() {
+    let Some(clock) = WallClock::at(SystemClock::new().now()) else { return };
+    let cluster = Cluster::dedicated();
+    let db = cluster.database().await;
+    let mut gateway = Gateway::new(Some(&db.url), "");
+    clock.hang_in(&mut gateway);
+    gateway.start().await;
+    gateway.create_client("acme").await;
+    enforce(&gateway, "[[policies]]\nname = \"strict\"\nmax_stale = \"5s\"\n").await;
+    let strict = key_with(&gateway, "acme", "strict").await;
+    gateway.drain().await;
+    cluster.stop();
+    let too_old = (503, "api_key_policy_unavailable".to_owned());
+    until("it has become too old", || async {
+        gateway.http().verdict(&strict.key).await == too_old
+    })
+    .await;
+    for _ in 0..2 {
+        gateway.terminate().await;
+        clock.set(clock.now().minus(Duration::from_secs(24 * 3600)));
+        gateway.start().await;
+        assert_eq!(gateway.http().verdict(&strict.key).await, too_old);
+    }
 }
 
 #[tokio::test]

@@ -61,17 +61,20 @@ impl Instant {
 
     /// How far a bucket's TAT lies ahead of now. What was written with another rate stands for as
     /// many requests as it does now, rounded up, and is written anew: from here on it runs out at
-    /// this one.
+    /// this one. More than a full bucket it never is, however much was let through before: who
+    /// makes a limit tighter does not lock out for longer than the new one takes to come back.
     pub(super) fn ahead(&self, slot: Option<&mut Slot>) -> u128 {
         let Some(slot) = slot else { return 0 };
         let Some(whole) = slot.tat.checked_sub(self.now) else { return 0 };
         let (limit, window) = (u128::from(slot.limit), u128::from(slot.window));
         let ahead = u128::from(whole) * limit + u128::from(slot.part);
-        if (limit, window) == (self.limit, self.window) {
+        let same = (limit, window) == (self.limit, self.window);
+        if same && ahead <= self.capacity {
             return ahead;
         }
         let (whole, rest) = divide(ahead, window);
         let ahead = whole * self.window + (rest * self.window).div_ceil(window);
+        let ahead = ahead.min(self.capacity);
         *slot = self.slot(ahead);
         ahead
     }

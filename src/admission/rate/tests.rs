@@ -167,11 +167,11 @@ fn a_changed_limit_keeps_what_was_taken() {
         let _refused = limiter.peek(&with(limit, window, burst), 1, now, &mut levels);
         assert_eq!(levels[0].remaining, left, "{limit} in {window:?}");
     }
-    // Taken with another rate, it goes on from there.
-    take(&limiter, &with(1, SECOND, 10), 1, now).expect("the seventh");
+    // Taken with another rate, it goes on from there: from a full bucket of three.
+    take(&limiter, &with(1, SECOND, 10), 1, now).expect("the fourth");
     let later = now + SECOND * 2;
     limiter.peek(&with(1, SECOND, 10), 1, later, &mut levels).expect("some are back");
-    assert_eq!(levels[0].remaining, 5);
+    assert_eq!(levels[0].remaining, 8);
 }
 
 #[test]
@@ -356,6 +356,8 @@ proptest! {
                     let ahead = first.saturating_sub(gone) + u128::from(new.1) * 1_000_000;
                     let over = ahead - u128::from(new.1) * 1_000_000 * u128::from(new.2);
                     prop_assert_eq!(wait.as_nanos(), over.div_ceil(u128::from(new.0)));
+                    let full = u128::from(new.1) * 1_000_000 * u128::from(new.2);
+                    prop_assert!(wait.as_nanos() <= full.div_ceil(u128::from(new.0)), "{:?}", wait);
                     match steps.next() {
                         Some(early) => now += wait.min(Duration::from_nanos(early)),
                         None => {
@@ -369,6 +371,22 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_limit_made_tighter_locks_nobody_out_for_longer_than_it_takes_to_come_back() {
+    let limiter = Limiter::new(10, 1);
+    let of = |limit, window, burst| [charge(1, 7, rate(limit, window, burst))];
+    take(&limiter, &of(100_000, SECOND, 100_000), 100_000, SECOND).expect("all of it");
+    let tight = of(60, SECOND * 60, 60);
+    let refused = take(&limiter, &tight, 1, SECOND);
+    assert_eq!(refused, Err(TakeError::Refused { at: 0, retry_after: Some(SECOND) }));
+    assert!(take(&limiter, &tight, 60, SECOND * 61).is_ok(), "a minute later all of it is back");
+    // The same where only its burst is another; and looking does not fill it again.
+    let small = of(60, SECOND * 60, 10);
+    assert!(take(&limiter, &small, 1, SECOND * 61).is_err());
+    assert!(take(&limiter, &small, 10, SECOND * 70).is_err());
+    assert!(take(&limiter, &small, 10, SECOND * 71).is_ok());
 }
 
 #[test]

@@ -143,7 +143,7 @@ fn a_quota_whose_unit_changes_as_both_begin_keeps_what_was_used() {
     assert_eq!(used(&monthly), Some(8));
     // And it lasts as long as the longer one.
     let quotas: &Quotas = admission.quotas();
-    quotas.sweep(JANUARY.plus(Duration::from_secs(90 * 24 * 3600)));
+    quotas.sweep(Some(JANUARY.plus(Duration::from_secs(90 * 24 * 3600))));
     assert_eq!(quotas.len(), 1);
 }
 
@@ -179,4 +179,30 @@ fn where_no_bucket_has_room_new_callers_are_undecidable_and_nothing_is_taken_of_
     assert_eq!((used(&uses), admission.metrics.admission.failed_open.get()), (1, 1));
     // When the other has become idle there is room.
     assert!(of(&new, &closed, 3).is_ok());
+}
+
+#[test]
+fn a_jump_that_was_believed_and_put_right_gives_no_quota_twice() {
+    let (admission, principal, target) = (admission(), principal(&[]), orders());
+    let policy = rules(r#"{"quotas":[{"name":"q","limit":2,"period":"year"}]}"#);
+    // The wall clock and the other do not go together: each step a minute.
+    let mut at = AT;
+    let mut ask = |wall: Duration| {
+        at += Duration::from_secs(60);
+        let now = NOON.plus(at - AT).plus(wall);
+        admission.tidy(now, at);
+        let cleared = admission.check(presented(&principal, &policy), request(&target), now);
+        admission.charge(cleared.expect("no other limit"), now, at).is_ok()
+    };
+    assert!(ask(Duration::ZERO) && ask(Duration::ZERO) && !ask(Duration::ZERO));
+    let decades = Duration::from_secs(74 * 365 * 24 * 3600);
+    let ahead: Vec<_> = (0..15).map(|_| ask(decades)).collect();
+    assert_eq!(ahead.iter().filter(|passed| **passed).count(), 2, "it is believed at last");
+    for minute in 0..15 {
+        assert!(!ask(Duration::ZERO), "{minute}");
+    }
+}
+
+fn request(target: &Target) -> Ask<'_> {
+    Ask::request(target, None)
 }

@@ -36,6 +36,28 @@ async fn the_age_counts_on_over_a_restart_until_the_next_catch_up() {
     assert_eq!(bench.cache.status().age_seconds, Some(0.0));
 }
 
+/// Whichever way the clock was set meanwhile, and however often it is restarted.
+#[tokio::test]
+async fn the_age_is_kept_over_a_restart_whatever_the_clock_says() {
+    let config = Config { max_stale: Span::secs(3600), ..patient() };
+    let mut bench = Bench::with(config.clone(), Declared::default());
+    bench.feed(1, vec![fed("k", 1)]);
+    bench.clock.advance(Duration::from_secs(7200));
+    bench.cache.note_age().expect("a working disk");
+    for restarts in 1..4 {
+        bench.clock.set(Timestamp::EPOCH);
+        bench = bench.restart(config.clone(), Duration::ZERO);
+        assert_eq!(bench.cache.status().age_seconds, Some(7200.0 * f64::from(restarts)));
+        assert!(bench.cache.is_stale());
+        bench.clock.advance(Duration::from_secs(7200));
+        bench.cache.note_age().expect("a working disk");
+    }
+    bench.cache.still_current();
+    bench.cache.note_age().expect("a working disk");
+    let bench = bench.restart(config, Duration::ZERO);
+    assert!(!bench.cache.is_stale(), "it has caught up");
+}
+
 #[tokio::test]
 async fn a_damaged_directory_is_set_aside_and_an_empty_cache_starts() {
     let bench = Bench::new();

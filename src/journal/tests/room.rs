@@ -45,3 +45,21 @@ async fn whatever_others_have_taken_the_reserve_of_state_is_its_own() {
     shared.state_bytes.store(STATE_RESERVE, Ordering::Release);
     assert!(journal.append(vec![revocation("l")]).is_err(), "it has a bound as well");
 }
+
+#[tokio::test]
+async fn while_the_disk_fails_nothing_is_begun_whose_answer_would_wait_for_it() {
+    let data = TempDir::new().expect("temporary directory");
+    let (journal, _) = open(&data, Config { interval: Span::secs(3600), ..Config::default() });
+    journal.shared.give_up();
+    assert!(journal.reserve_for(Some(Commit::BeforeReply)).is_err());
+    assert!(journal.reserve().is_ok(), "the others wait for nothing");
+    let (other, _) = {
+        let data = TempDir::new().expect("temporary directory");
+        open(&data, Config { commit: Commit::BeforeReply, ..Config::default() })
+    };
+    other.shared.give_up();
+    assert!(other.reserve().is_err());
+    assert!(other.reserve_for(Some(Commit::Interval)).is_ok());
+    journal.shared.publish(0);
+    assert!(journal.reserve_for(Some(Commit::BeforeReply)).is_ok());
+}

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -22,6 +23,9 @@ use crate::server::problem::Refusal;
 use crate::server::routes::Access;
 use crate::server::story::Telling;
 use crate::usage::Receipt;
+
+/// How long a denial waits for the disk under `before_reply`: no permission depends on it.
+const DENIAL_WAITS: Duration = Duration::from_secs(1);
 
 impl Edge {
     /// Answers a proxy that asks whether it may let a request through.
@@ -190,8 +194,10 @@ impl Edge {
         self.refused(caller, &denial, ask.ip);
         let commit = caller.enforcement().rules.and_then(|rules| rules.commit);
         let counted = self.meter.denied(caller.principal(), ask.target, now, commit);
-        if counted.settled().await.is_err() {
-            tracing::warn!("a denial was answered but could not be counted");
+        // Whoever is denied must be told so, whatever becomes of the disk.
+        let settled = tokio::time::timeout(DENIAL_WAITS, counted.settled()).await;
+        if !matches!(settled, Ok(Ok(()))) {
+            tracing::warn!("a denial was answered that is on no disk yet");
         }
         Err(denial.into())
     }

@@ -61,6 +61,10 @@ async fn a_dry_run_changes_nothing_and_what_is_in_use_is_not_removed() {
     let key = key_with(&gateway, "acme", "b").await;
     gateway.drain().await;
 
+    // A file that lost its text is none.
+    let empty = apply(&gateway, "", &["--prune"]).await;
+    assert!(empty.code == Some(2) && empty.stderr.contains("`policies = []`"), "{empty:?}");
+    assert_eq!(db.number("SELECT count(*) FROM gatepost.policies").await, 2);
     let second = "[[policies]]\nname = \"a\"\nmode = \"enforce\"\n";
     for more in [&["--prune"][..], &["--prune", "--dry-run"]] {
         let refused = apply(&gateway, second, more).await;

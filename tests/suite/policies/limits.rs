@@ -152,6 +152,60 @@ async fn a_place_is_held_for_the_whole_answer_and_free_when_the_client_leaves() 
     until("a place is free", || async { open(&gateway, &key).await.1 == "HTTP/1.1 200" }).await;
 }
 
+/// An upstream that answers at once, and neither reads what is sent to it nor closes.
+async fn deaf() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut kept = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read_exact(&mut [0; 16]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+            kept.push(stream);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_place_is_free_when_the_client_leaves_although_its_upstream_reads_no_more() {
+    let upstream = deaf().await;
+    let settings = format!(
+        "[[upstreams]]\nname = \"deaf\"\ntargets = [\"{upstream}\"]\n\
+         [[routes]]\npath = \"/drip\"\nupstream = \"deaf\"\nbody_max = \"1GiB\"\n\
+         [[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
+         concurrency = {{ limit = 1, per = \"key\" }}\n"
+    );
+    let mut gateway = Gateway::new(None, &settings);
+    gateway.set("GATEPOST__SERVER__BODY_IDLE_TIMEOUT", "200ms");
+    gateway.start().await;
+    let key = gateway.create_key("acme").await;
+    let address: SocketAddr = gateway.http().address().parse().unwrap();
+    let (mut reading, mut writing) = TcpStream::connect(address).await.unwrap().into_split();
+    let head = format!(
+        "POST /drip HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\ncontent-length: 30000000\r\n\r\n",
+        key.key
+    );
+    writing.write_all(head.as_bytes()).await.unwrap();
+    // More than all buffers on the way hold.
+    let sending = tokio::spawn(async move {
+        let _broken_off = writing.write_all(&vec![b'a'; 30_000_000]).await;
+        writing
+    });
+    let mut start = [0; 12];
+    reading.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 200");
+    sending.abort();
+    drop((sending.await, reading));
+    let free = || async {
+        let answer = forwarded(&gateway, &key.key, Method::GET, "/drip").await;
+        assert!(answer.status == 200 || answer.code() == "concurrency_exceeded", "{answer:?}");
+        answer.status == 200
+    };
+    until("a place is free", free).await;
+}
+
 /// Their answers wait for the disk meanwhile, all at once.
 #[tokio::test]
 async fn what_is_only_asked_holds_no_place_and_sees_whether_one_is_free() {
