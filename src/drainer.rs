@@ -41,7 +41,8 @@ pub use quotas::QuotaListener;
 pub struct Config {
     /// Time between drains.
     pub interval: Span,
-    /// Distinct counters in one transaction, at least; the last page read may exceed it a little.
+    /// Facts in one transaction; of a backlog of usage up to four times as many distinct counters.
+    /// The last page read may exceed it a little.
     pub batch_rows: usize,
     /// The client-side deadline of one transaction; beyond it the connection is abandoned, and the
     /// next batch is half as large.

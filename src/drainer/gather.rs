@@ -14,18 +14,15 @@ const PAGE_CHUNKS: usize = 16;
 /// The bound on the chunks of one batch, however few rows they merge to: 64 MiB.
 const BATCH_CHUNKS_MAX: usize = 16_384;
 
-/// A batch that has its rows takes more as long as at least one fact in so many of a page needs no
-/// row of its own: after an outage the same counters come again and again, and each row saved is
-/// one less to send.
-const PAYS: usize = 4;
-/// How often the bound on rows it may take then.
+/// How often the bound on rows a batch of sums may take: after an outage the same counters come
+/// again and again, and what is read on costs no row. That is seen only once all of them were in,
+/// and a commit may hold more of them than one batch has rows.
 const STRETCH: usize = 4;
 
 /// How much one batch may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Distinct counters, or facts in the other lanes. Where reading on pays, up to [`STRETCH`]
-    /// times as many.
+    /// Facts in lanes whose facts are not summed; [`STRETCH`] times as many distinct counters.
     pub rows: usize,
     /// Segments.
     pub segments: usize,
@@ -63,8 +60,6 @@ struct Merged {
     usage: HashMap<Counter, Counts>,
     quotas: HashMap<QuotaKey, u64>,
     chunks: usize,
-    /// The last page saved enough rows to go on.
-    pays: bool,
 }
 
 impl Merged {
@@ -83,18 +78,12 @@ impl Merged {
         }
     }
 
-    fn rows(&self, batch: &Batch) -> usize {
-        self.usage.len()
-            + self.quotas.len()
-            + batch.state.len()
-            + batch.events.len()
-            + batch.happened.len()
-    }
-
     fn full(&self, batch: &Batch, bounds: Bounds) -> bool {
-        let rows = self.rows(batch);
-        let most = if self.pays { bounds.rows.saturating_mul(STRETCH) } else { bounds.rows };
-        rows >= most || self.chunks >= BATCH_CHUNKS_MAX
+        let sums = self.usage.len() + self.quotas.len();
+        let others = batch.state.len() + batch.events.len() + batch.happened.len();
+        sums >= bounds.rows.saturating_mul(STRETCH)
+            || others >= bounds.rows
+            || self.chunks >= BATCH_CHUNKS_MAX
     }
 }
 
@@ -247,13 +236,10 @@ fn gather_segment(
         };
         to = page.reached;
         merged.chunks += page.chunks.len();
-        let (rows, before) = (merged.rows(batch), facts);
         for fact in page.chunks.into_iter().flat_map(|chunk| chunk.facts) {
             facts += 1;
             merged.add(batch, fact);
         }
-        let (new, read) = (merged.rows(batch) - rows, facts - before);
-        merged.pays = new < read - read / PAYS;
         if merged.full(batch, bounds) || to >= segment.durable_seq() {
             break;
         }
