@@ -15,6 +15,7 @@ mod forwarded;
 pub mod headers;
 mod health;
 mod kept;
+mod stream;
 mod sweep;
 mod target;
 mod tunnel;
@@ -174,13 +175,15 @@ impl Proxy {
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         record.tally().answered(answer.status().as_u16());
         match upgrade {
-            Some(upgrade) if switched => {
+            Some(upgrade) if switched && upgrade.covers(answer.headers()) => {
                 Ok(self.tunnel(upgrade, answer.map(|_| Body::empty()), record, busy))
             }
             // Nobody asked for it; the connection is of no use to HTTP any more.
-            None if switched => Err(Fault::Garbled.into()),
+            _ if switched => Err(Fault::Garbled.into()),
             // The client would have to read it in the same way as we do.
             _ if headers::is_ambiguous(answer.headers()) => Err(Fault::Garbled.into()),
+            // No status of HTTP (RFC 9110 §15).
+            _ if answer.status().as_u16() >= 600 => Err(Fault::Garbled.into()),
             _ => {
                 headers::clean_answer(answer.headers_mut());
                 Ok(answer.map(|source| Body::new(Outbound::new(source, record, busy, limits))))

@@ -98,11 +98,16 @@ impl HttpBody for Inbound {
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
         let this = &mut *self;
         this.home = None;
-        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        this.record.tally().waits_for_sender(polled.is_pending());
+        let Poll::Ready(frame) = polled else {
             ready!(this.idle.poll_over(cx));
             return Poll::Ready(Some(Err(ProxyError::BodyStalled)));
         };
         this.idle.progress();
+        if frame.is_none() || this.body.is_end_stream() {
+            this.record.tally().sent_whole();
+        }
         let mut frame = match frame {
             None => return Poll::Ready(None),
             Some(Err(_)) => return Poll::Ready(Some(Err(ProxyError::BodyBroken))),

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::HOST;
+use axum::http::header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING};
 use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
@@ -28,6 +28,8 @@ use super::upstream::Pool;
 use super::wire::Wire;
 use super::{Limits, Proxy, headers};
 use crate::usage::{OpenRecord, Tally};
+
+const CHUNKED: HeaderValue = HeaderValue::from_static("chunked");
 
 /// A request's head, for whichever target is asked.
 #[derive(Clone, Debug)]
@@ -49,7 +51,13 @@ impl Head {
         // Without one it is `/`.
         *request.uri_mut() = self.path.map(Uri::from).unwrap_or_default();
         *request.headers_mut() = self.headers;
-        request.headers_mut().entry(HOST).or_insert_with(|| target.host().clone());
+        let has_body = !request.body().is_end_stream();
+        let headers = request.headers_mut();
+        headers.entry(HOST).or_insert_with(|| target.host().clone());
+        // Without a length hyper says so for most methods, and drops the body of a GET or a HEAD.
+        if has_body && !headers.contains_key(CONTENT_LENGTH) {
+            headers.insert(TRANSFER_ENCODING, CHUNKED);
+        }
         request
     }
 }
@@ -136,7 +144,12 @@ impl Proxy {
                 Err(error) => error,
             };
             let ProxyError::Upstream(fault) = error else { return Err(error) };
-            self.blame(pool, &taken, fault);
+            self.count(fault);
+            // Who wants no more of a body closes, and any caller can send more than is wanted.
+            let cut = fault == Fault::BrokeOff && has_body && !record.tally().is_sent_whole();
+            if !cut {
+                self.blame(pool, &taken, fault);
+            }
             let Some(spare) = spare.filter(|_| repeat.covers(fault, pool)) else {
                 return Err(error);
             };
@@ -159,7 +172,9 @@ impl Proxy {
         Err(Fault::Unreachable.into())
     }
 
-    /// Waits for the answer's head, from the last of the request that was passed on.
+    /// Waits for the answer's head, from the last of the request that was passed on. While the
+    /// sender of the request's body is waited for nobody waits for the target: the body has an
+    /// alarm of its own.
     async fn ask(
         &self,
         pool: &Pool,
@@ -170,15 +185,18 @@ impl Proxy {
     ) -> Result<(Response<Incoming>, Wire), ProxyError> {
         let mut pending = pin!(send(pool, taken.target(), request));
         let mut alarm = pin!(sleep(limits.response_timeout));
-        let mut sent = tally.bytes_in();
+        let (mut sent, mut waited) = (tally.bytes_in(), false);
         poll_fn(|cx| {
             if let Poll::Ready(answer) = pending.as_mut().poll(cx) {
                 return Poll::Ready(answer);
             }
-            let so_far = tally.bytes_in();
-            if so_far > sent {
-                sent = so_far;
+            let (so_far, waits) = (tally.bytes_in(), tally.is_waiting_for_sender());
+            if so_far > sent || waits != waited {
+                (sent, waited) = (so_far, waits);
                 alarm.as_mut().reset(Instant::now() + limits.response_timeout);
+            }
+            if waits {
+                return Poll::Pending;
             }
             alarm.as_mut().poll(cx).map(|()| Err(Fault::Timeout.into()))
         })
@@ -214,7 +232,6 @@ impl Proxy {
     }
 
     fn blame(&self, pool: &Pool, taken: &Taken, fault: Fault) {
-        self.count(fault);
         if taken.failed(self.clock.monotonic()) {
             self.metrics.upstream.breaker_openings.inc();
             let (upstream, target) = (&*pool.name, taken.target().uri());

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::Origin;
 use super::headers::{drop_prefixed, text, tokens};
 
-const X_FORWARDED: &str = "x-forwarded-";
+/// Also without anything behind it, as some once wrote.
+const X_FORWARDED: &str = "x-forwarded";
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 use axum::http::Version;
@@ -29,9 +29,20 @@ pub const X_GATEPOST_SCOPES: HeaderName = HeaderName::from_static("x-gatepost-sc
 pub type Additions = Arc<[(HeaderName, HeaderValue)]>;
 
 const OURS: &str = "x-gatepost-";
-/// What strangers may not say of where a request came from and was meant for; besides it, what
-/// [`forwarded`] writes.
-const CLAIMS: [&str; 3] = ["x-original-", "x-rewrite-", "x-real-ip"];
+/// What nobody may say: that a request is for another path, or of another method, than the one that
+/// was authorised. Frameworks serve what stands there, and a proxy in front passes on what its
+/// client wrote.
+const TARGETS: [&str; 7] = [
+    "x-original-",
+    "x-rewrite-",
+    "x-override-url",
+    "x-envoy-original-path",
+    "x-forwarded-path",
+    "x-forwarded-ur",
+    "x-forwarded-method",
+];
+/// What strangers may not say of where a request came from; besides it, what [`forwarded`] writes.
+const CLAIMS: [&str; 1] = ["x-real-ip"];
 /// What decides where a message ends, where it goes and who passed it on.
 const FRAMING: [&str; 9] = [
     "connection",
@@ -111,6 +122,7 @@ pub fn prepare(headers: &mut HeaderMap, origin: &Origin, principal: &Principal) 
     headers.remove(HOST);
     one_cookie(headers);
     drop_prefixed(headers, &[OURS]);
+    drop_prefixed(headers, &TARGETS);
     if !origin.trusted {
         drop_prefixed(headers, &CLAIMS);
     }
@@ -120,15 +132,16 @@ pub fn prepare(headers: &mut HeaderMap, origin: &Origin, principal: &Principal) 
     }
     identify(headers, principal);
     drop_twins(headers);
+    announce_trailers(headers);
 }
 
-/// Drops what is only told from another field by an underscore, because many upstreams read both as
-/// one: from what is there, and from what frames a message.
+/// Drops what is only told from another field by an underscore, a dot or the like, because many
+/// upstreams read both as one: from what is there, and from what frames a message.
 fn drop_twins(headers: &mut HeaderMap) {
     let is_twin = |name: &&HeaderName| {
         let name = name.as_str();
-        name.contains('_') && {
-            let twin = name.replace('_', "-");
+        !name.bytes().all(is_plain) && {
+            let twin = plainly(name);
             headers.contains_key(&twin) || FRAMING.contains(&&*twin)
         }
     };
@@ -136,6 +149,33 @@ fn drop_twins(headers: &mut HeaderMap) {
     for name in twins {
         headers.remove(name);
     }
+}
+
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-'
+}
+
+/// A name as upstreams read it that know letters and digits alone.
+fn plainly(name: &str) -> String {
+    name.chars().map(|sign| if sign.is_ascii_alphanumeric() { sign } else { '-' }).collect()
+}
+
+/// Trailers add nothing to what stands in the head. Only those that it names are passed on; the
+/// client sees to that.
+fn announce_trailers(headers: &mut HeaderMap) {
+    if !headers.contains_key(TRAILER) {
+        return;
+    }
+    let is_new = |name: &&str| {
+        let twin = plainly(&name.to_ascii_lowercase());
+        !headers.contains_key(&twin) && !FRAMING.contains(&&*twin)
+    };
+    let named: Vec<&str> =
+        headers.get_all(TRAILER).iter().flat_map(tokens).filter(is_new).collect();
+    match HeaderValue::from_str(&named.join(", ")) {
+        Ok(named) if !named.is_empty() => headers.insert(TRAILER, named),
+        _ => headers.remove(TRAILER),
+    };
 }
 
 /// HTTP/2 may send a cookie in pieces; HTTP/1.1 knows one line of them (RFC 9113 §8.2.3).
@@ -151,23 +191,30 @@ fn one_cookie(headers: &mut HeaderMap) {
 
 /// What follows a body is no place for identities either.
 pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
-    drop_prefixed(trailers, &[OURS, "x-forwarded-", "forwarded"]);
+    drop_prefixed(trailers, &[OURS, "x-forwarded", "forwarded"]);
+    drop_prefixed(trailers, &TARGETS);
     drop_prefixed(trailers, &CLAIMS);
 }
 
 /// Whether an answer's length can be read in two ways, or in none: `Content-Length` beside
-/// `Transfer-Encoding`, or a coding that nobody has asked for.
+/// `Transfer-Encoding`, more than one of either, or a coding that nobody has asked for.
 pub(super) fn is_ambiguous(answer: &HeaderMap) -> bool {
+    let mut lengths = answer.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let clear = length.as_bytes().iter().all(u8::is_ascii_digit);
+        return !clear || lengths.next().is_some() || answer.contains_key(TRANSFER_ENCODING);
+    }
     let mut codings = answer.get_all(TRANSFER_ENCODING).iter();
     let Some(coding) = codings.next() else { return false };
     let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
-    !chunked || codings.next().is_some() || answer.contains_key(CONTENT_LENGTH)
+    !chunked || codings.next().is_some()
 }
 
 /// Makes an answer's headers fit for the client.
 pub fn clean_answer(headers: &mut HeaderMap) {
     drop_hop_by_hop(headers);
     drop_prefixed(headers, &[OURS]);
+    drop_twins(headers);
 }
 
 fn drop_hop_by_hop(headers: &mut HeaderMap) {
@@ -190,8 +237,8 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Drops every header that starts with one of `prefixes`. An underscore counts as a hyphen, because
-/// many upstreams read both as one.
+/// Drops every header that starts with one of `prefixes`. Whatever is no letter or digit counts as a
+/// hyphen, because many upstreams read all of them as one.
 pub(super) fn drop_prefixed(headers: &mut HeaderMap, prefixes: &[&str]) {
     let hit = |name: &&HeaderName| prefixes.iter().any(|prefix| starts_with(name, prefix));
     let names: Vec<HeaderName> = headers.keys().filter(hit).cloned().collect();
@@ -203,7 +250,9 @@ pub(super) fn drop_prefixed(headers: &mut HeaderMap, prefixes: &[&str]) {
 fn starts_with(name: &HeaderName, prefix: &str) -> bool {
     let start = name.as_str().as_bytes().get(..prefix.len());
     start.is_some_and(|start| {
-        let same = |(byte, want): (&u8, u8)| *byte == want || (*byte == b'_' && want == b'-');
+        let same = |(byte, want): (&u8, u8)| {
+            *byte == want || (want == b'-' && !byte.is_ascii_alphanumeric())
+        };
         start.iter().zip(prefix.bytes()).all(same)
     })
 }
@@ -271,6 +320,8 @@ mod tests {
             ("x-gatepost-role", "admin"),
             ("x_gatepost_client", "evil"),
             ("x-gatepost_subject", "root"),
+            ("x.gatepost.client", "evil"),
+            ("x~gatepost-subject", "root"),
         ];
         let headers = prepared(&claimed, true);
         assert_eq!(headers[X_GATEPOST_CLIENT], "acme");
@@ -296,10 +347,13 @@ mod tests {
             ("content_length", "30"),
             ("transfer_encoding", "chunked"),
             ("x_forwarded_for", "evil"),
+            ("x.tenant", "evil"),
+            ("content.length", "30"),
             ("only_here", "1"),
         ];
         let headers = prepared(&claimed, true);
-        let odd: Vec<_> = headers.keys().filter(|name| name.as_str().contains('_')).collect();
+        let plain = |name: &&HeaderName| name.as_str().bytes().all(is_plain);
+        let odd: Vec<_> = headers.keys().filter(|name| !plain(name)).collect();
         assert_eq!(odd, ["only_here"]);
         assert_eq!(headers["x-request-id"], "ours");
     }
@@ -315,9 +369,43 @@ mod tests {
     }
 
     #[test]
+    fn a_trailer_adds_nothing_to_the_head() {
+        let named = |names| {
+            let headers = prepared(&[("trailer", names), ("x-here", "1")], false);
+            headers.get(TRAILER).map(|names| names.to_str().expect("text").to_owned())
+        };
+        let claimed = "X-Tenant, X_Tenant, x.gatepost.client, X-Sum, x-here, Host, X-Forwarded-For";
+        assert_eq!(named(claimed).as_deref(), Some("X-Sum"));
+        assert_eq!(named("x-tenant"), None);
+    }
+
+    #[test]
+    fn nobody_says_that_a_request_is_for_another_path() {
+        let claims = [
+            ("x-original-url", "/admin"),
+            ("x-original-uri", "/admin"),
+            ("x_rewrite_url", "/admin"),
+            ("x-forwarded-uri", "/admin"),
+            ("x-forwarded-url", "/admin"),
+            ("x-forwarded-path", "/admin"),
+            ("x-forwarded-method", "DELETE"),
+            ("x.envoy.original.path", "/admin"),
+            ("x-forwarded-prefix", "/api"),
+        ];
+        for (trusted, want) in [(true, &["x-forwarded-prefix"][..]), (false, &[])] {
+            let headers = prepared(&claims, trusted);
+            let there = claims.iter().map(|(name, _)| *name);
+            let there: Vec<_> = there.filter(|name| headers.contains_key(*name)).collect();
+            assert_eq!(there, want, "trusted: {trusted}");
+        }
+    }
+
+    #[test]
     fn an_answer_has_one_length() {
         let answer = |pairs: &[_]| is_ambiguous(&headers(pairs));
         assert!(!answer(&[("content-length", "3")]));
+        assert!(answer(&[("content-length", "3, 3")]));
+        assert!(answer(&[("content-length", "3"), ("content-length", "3")]));
         assert!(!answer(&[("transfer-encoding", "Chunked")]));
         assert!(answer(&[("transfer-encoding", "chunked"), ("content-length", "3")]));
         assert!(answer(&[("transfer-encoding", "gzip, chunked")]));
@@ -398,6 +486,8 @@ mod tests {
             ("x-gatepost-client", "x"),
             ("connection", "x-hop"),
             ("x-hop", "1"),
+            ("content_length", "30"),
+            ("content.type", "text/html"),
             ("content-type", "text/plain"),
         ]);
         clean_answer(&mut answer);

@@ -38,6 +38,14 @@ impl Upgrade {
         headers.insert(CONNECTION, UPGRADE_ONLY);
         headers.insert(UPGRADE, self.protocols.clone());
     }
+
+    /// Whether an answer agrees to what was asked for, and to nothing else.
+    pub(super) fn covers(&self, answer: &HeaderMap) -> bool {
+        let mut agreed = answer.get_all(UPGRADE).iter().flat_map(headers::tokens);
+        agreed.all(|protocol| {
+            headers::tokens(&self.protocols).any(|asked| asked.eq_ignore_ascii_case(protocol))
+        })
+    }
 }
 
 impl Proxy {

@@ -17,10 +17,12 @@ use futures_util::task::AtomicWaker;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use tower::Service;
 
 use super::body::Inbound;
 use super::connector::Connector;
+use super::stream::Stream;
 
 /// Wakes whoever drives a connection, as long as it waits for it.
 #[derive(Default)]
@@ -56,8 +58,8 @@ impl Wire {
     pub async fn connect(connector: &Connector, target: &Uri) -> Result<Self, BoxError> {
         let mut connector = connector.clone();
         std::future::poll_fn(|cx| connector.poll_ready(cx)).await?;
-        let stream = connector.call(target.clone()).await?;
-        let (sender, connection) = http1::handshake(stream).await?;
+        let stream = Stream::new(TokioIo::new(connector.call(target.clone()).await?));
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let bell = Arc::<Bell>::default();
         let waker = Waker::from(Arc::clone(&bell));
         let connection = Box::pin(connection.with_upgrades());

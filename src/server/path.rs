@@ -6,7 +6,11 @@
 //! wide letters, which some readers narrow), empty segments, encoded slashes, backslashes,
 //! `;parameters`, what is not UTF-8, and control characters.
 
+mod folded;
+
 use std::borrow::Cow;
+
+pub use folded::{folded, is_folded};
 
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +36,9 @@ pub enum PathError {
     /// What is encoded is not UTF-8: some servers read overlong dots and slashes in it.
     #[error("the path is not UTF-8")]
     NotUtf8,
+    /// Another spelling of a path that is not open to everybody.
+    #[error("the path may be taken for another one")]
+    Disguised,
     /// A captured table that cannot be a name.
     #[error("the table in the path is not a name")]
     NotAName,
@@ -48,6 +55,9 @@ impl PathError {
             Self::Disputed => "The path has an encoded slash, a backslash or a control character.",
             Self::Parameters => "The path has a semicolon.",
             Self::NotUtf8 => "The path is not UTF-8.",
+            Self::Disguised => {
+                "The path may be taken for another one, which is not open to everybody."
+            }
             Self::NotAName => "The table in the path is too long or not printable.",
         }
     }
@@ -121,7 +131,9 @@ fn decoded(raw: &str) -> Cow<'_, [u8]> {
     let mut rest = raw.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
         match (first, tail) {
-            (b'%', [high, low, after @ ..]) => {
+            (b'%', [high, low, after @ ..])
+                if [high, low].iter().all(|d| d.is_ascii_hexdigit()) =>
+            {
                 bytes.push(hex(*high) << 4 | hex(*low));
                 rest = after;
             }

@@ -97,6 +97,27 @@ impl Pattern {
         matches!(self.segments.first(), Some(Segment::Literal(literal)) if literal == first)
     }
 
+    /// The same for folded paths ([`path::folded`]), which have no empty segments.
+    pub fn folded(&self) -> Self {
+        let mut segments = Vec::with_capacity(self.segments.len());
+        for segment in &self.segments {
+            let Segment::Literal(literal) = segment else {
+                segments.push(segment.clone());
+                continue;
+            };
+            let folded = path::folded(literal);
+            let parts = folded.split('/').filter(|part| !part.is_empty());
+            segments.extend(parts.map(|part| Segment::Literal(part.to_owned())));
+        }
+        Self { segments, table: None }
+    }
+
+    /// Whether it is spelled as folded paths are. (The root is, without its one empty segment.)
+    pub fn is_folded(&self) -> bool {
+        let is_root = matches!(&*self.segments, [Segment::Literal(only)] if only.is_empty());
+        is_root || self.segments == self.folded().segments
+    }
+
     /// More specific patterns first: text before `{name}` before `{*rest}`, segment by segment.
     pub fn specificity(&self, other: &Self) -> Ordering {
         self.segments.cmp(&other.segments)

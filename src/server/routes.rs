@@ -33,6 +33,7 @@ pub use host::is_host;
 pub struct Route {
     text: Name,
     pattern: Pattern,
+    folded: Pattern,
     host: Option<HostPattern>,
     methods: Option<Vec<Method>>,
     operation: Option<Name>,
@@ -65,6 +66,10 @@ pub struct Hit<'t> {
 #[derive(Debug)]
 pub struct RouteTable {
     routes: Vec<Route>,
+    /// Whether some are open to everybody and others are not.
+    differ: bool,
+    /// Whether all are spelled as folded paths are.
+    folded: bool,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     read: Name,
     write: Name,
@@ -126,7 +131,10 @@ impl RouteTable {
             return Err(conflict);
         }
         let (read, write, delete) = ("read".into(), "write".into(), "delete".into());
-        Ok(Self { routes: compiled, upstreams: known, read, write, delete })
+        let open = |route: &Route| route.access == Access::Anonymous;
+        let differ = compiled.iter().any(open) && !compiled.iter().all(open);
+        let folded = compiled.iter().all(|route| route.pattern.is_folded());
+        Ok(Self { routes: compiled, differ, folded, upstreams: known, read, write, delete })
     }
 
     /// Whether there are none.
@@ -157,12 +165,30 @@ impl RouteTable {
                 continue;
             }
             if let Some(captured) = route.pattern.matches(segments.clone()) {
+                let open = route.access == Access::Anonymous;
+                if open && self.differ && self.is_disguised(host, method, raw) {
+                    return Err(PathError::Disguised);
+                }
                 let operation = route.operation.as_ref().unwrap_or(self.operation(method)).clone();
                 let table = captured.map_or(Ok(route.table.clone()), table_name)?;
                 return Ok(Some(Hit { route, target: Target { table, operation } }));
             }
         }
         Ok(None)
+    }
+
+    /// Whether a lenient upstream could take a path for one of a route that is not open to
+    /// everybody.
+    fn is_disguised(&self, host: Option<&str>, method: &Method, raw: &str) -> bool {
+        if self.folded && path::is_folded(raw) {
+            return false;
+        }
+        let path = path::folded(raw);
+        let segments = || path.split('/').filter(|segment| !segment.is_empty());
+        let takes = |route: &&Route| {
+            route.takes(host, method) && route.folded.matches(segments()).is_some()
+        };
+        self.routes.iter().find(takes).is_some_and(|route| route.access != Access::Anonymous)
     }
 
     fn operation(&self, method: &Method) -> &Name {
@@ -194,6 +220,7 @@ impl Route {
             return Err(RouteError::NoUpstream { path, upstream: config.upstream.clone(), known });
         };
         Ok(Self {
+            folded: pattern.folded(),
             pattern,
             host: host(&path, config.host.as_deref())?,
             methods: methods(&path, config.methods.as_deref())?,

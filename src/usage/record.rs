@@ -18,6 +18,10 @@ pub struct Tally {
     /// Zero until the answer's head is known.
     status: AtomicU16,
     failed: AtomicBool,
+    /// Whether the sender of the request's body is being waited for.
+    awaits: AtomicBool,
+    /// Whether all of the request's body went by.
+    whole: AtomicBool,
 }
 
 impl Tally {
@@ -39,6 +43,26 @@ impl Tally {
     /// Bytes of the answer's body so far.
     pub fn bytes_out(&self) -> u64 {
         self.bytes_out.load(Ordering::Relaxed)
+    }
+
+    /// Whether the sender of the request's body is being waited for from now on.
+    pub fn waits_for_sender(&self, waits: bool) {
+        self.awaits.store(waits, Ordering::Relaxed);
+    }
+
+    /// Whether it is: then nobody waits for the upstream.
+    pub fn is_waiting_for_sender(&self) -> bool {
+        self.awaits.load(Ordering::Relaxed)
+    }
+
+    /// The last of the request's body went by.
+    pub fn sent_whole(&self) {
+        self.whole.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did. One that is empty never goes by.
+    pub fn is_sent_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
     }
 
     /// The status of the answer, as the client sees it.

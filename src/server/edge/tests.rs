@@ -10,6 +10,7 @@ mod streams;
 mod targets;
 mod tokens;
 mod tunnels;
+mod uploads;
 mod upstreams;
 
 use std::collections::HashMap;

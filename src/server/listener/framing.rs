@@ -119,6 +119,11 @@ impl Framing {
         matches!(&self.place, Place::Head(head) if head.has_begun())
     }
 
+    /// Whether a body has begun and not ended.
+    pub fn in_body(&self) -> bool {
+        matches!(self.place, Place::Sized(_) | Place::Chunked(_))
+    }
+
     /// Whether what is read is a head, or about to be one: where it is wrong the parser says so.
     pub fn at_head(&self) -> bool {
         matches!(self.place, Place::Preface(_) | Place::Head(_))

@@ -7,6 +7,7 @@
 //! connection ends with its answer.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,6 +25,9 @@ use crate::metrics::OffenceLabel;
 /// No parser takes the first byte where it can be put. The rest looks like the end of a head, which
 /// the parser waits for.
 const POISON: &[u8] = b"\0\r\n\r\n";
+
+/// As much as is read at a time of what nobody wants.
+const LINGER_ROOM: usize = 8 * 1024;
 
 /// How long a connection may take.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +64,8 @@ pub(super) struct Watch {
     instead: Option<Instead>,
     /// What is left to be said in the place of the parser's own answer.
     farewell: Vec<u8>,
+    /// Whether all is said.
+    shut: bool,
 }
 
 impl Watch {
@@ -79,6 +85,7 @@ impl Watch {
             early: Vec::new(),
             instead: None,
             farewell: Vec::new(),
+            shut: false,
         }
     }
 
@@ -166,6 +173,28 @@ impl Watch {
             self.farewell.drain(..written);
         }
         Poll::Ready(Ok(length))
+    }
+
+    /// Reads what is left of a body that nobody wants, for as long as a head may take, and drops it.
+    /// Closed over it, the system would refuse the rest, and the client's own would throw away the
+    /// answer that it has not read yet.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut room = [MaybeUninit::uninit(); LINGER_ROOM];
+        while self.framing.in_body()
+            && self.instead.is_none()
+            && self.alarm.as_mut().poll(cx).is_pending()
+        {
+            let mut buffer = ReadBuf::uninit(&mut room);
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            let fresh = buffer.filled();
+            if read.is_err()
+                || fresh.is_empty()
+                || self.framing.follow(fresh, || Switch::Open).is_err()
+            {
+                break;
+            }
+        }
+        Poll::Ready(())
     }
 
     fn break_off(&mut self) -> io::Result<()> {
@@ -286,6 +315,12 @@ impl AsyncWrite for Watch {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.shut {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.shut = true;
+            let due = Instant::now() + self.patience.head;
+            self.alarm.as_mut().reset(due);
+        }
+        self.linger(cx).map(Ok)
     }
 }

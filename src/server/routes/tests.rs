@@ -194,3 +194,55 @@ fn a_route_has_its_own_bounds_where_it_says_so() {
         assert!(matches!(built, Err(RouteError::Field { field, .. }) if field == key), "{key}");
     }
 }
+
+#[test]
+fn no_spelling_leads_around_a_route_that_is_not_open() {
+    let open = |path| RouteConfig { access: Access::Anonymous, ..route(path) };
+    let table = table(&[
+        open("/{*rest}"),
+        route("/admin/{*rest}"),
+        route("/exact"),
+        route("/Mixed/"),
+        open("/free"),
+        open("/files/{*rest}"),
+        RouteConfig { methods: Some(vec!["PUT".into()]), ..route("/put") },
+    ])
+    .expect("routes");
+    let find = |path: &str| {
+        table.find(None, &Method::GET, path).map(|hit| hit.expect("a route").route.to_string())
+    };
+    for path in [
+        "/exact/",
+        "/exact%20",
+        "/exact.",
+        "/EXACT",
+        "/Admin/x",
+        "/Admin",
+        "/admin%20/x",
+        "/admin./x",
+        "/%EF%BD%81dmin/x",
+        "/admin%EF%BC%8Fx",
+        "/adm%C2%ADin/x",
+        "/%2561dmin/x",
+        "/files/%252e%252e/admin",
+        "/mixed",
+        "/Mixed",
+    ] {
+        assert_eq!(find(path), Err(PathError::Disguised), "{path}");
+    }
+    for (path, want) in [
+        ("/exact", "/exact"),
+        ("/%65xact", "/exact"),
+        ("/admin", "/admin/{*rest}"),
+        ("/Mixed/", "/Mixed/"),
+        ("/", "/{*rest}"),
+        ("/Other/Path.", "/{*rest}"),
+        ("/FREE", "/{*rest}"),
+        ("/free", "/free"),
+        ("/files/A%20b/", "/files/{*rest}"),
+        ("/Put/", "/{*rest}"),
+        ("/administrator", "/{*rest}"),
+    ] {
+        assert_eq!(find(path).as_deref(), Ok(want), "{path}");
+    }
+}

@@ -157,3 +157,15 @@ async fn http_and_connect_are_no_tunnels() {
     assert!(answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 501"), "{answer}");
     assert_eq!(gateway.metrics.upstream.tunnels.get(), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_agreed_to_that_nobody_asked_for() {
+    for (agreed, status) in [("h2c", "502"), ("websocket, h2c", "502"), ("WEBSOCKET", "101")] {
+        let text = format!("HTTP/1.1 101 Yes\r\nConnection: upgrade\r\nUpgrade: {agreed}\r\n\r\n");
+        let upstream = says(&TaskTracker::new(), text.leak(), End::Hold).await;
+        let gateway = Gateway::start(Config::default(), &[upstream], &[route("/ws", "up")]);
+        let mut client = gateway.connect(head(1, "GET /ws", ASK)).await;
+        let answer = read_head(&mut client).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{agreed}: {answer}");
+    }
+}

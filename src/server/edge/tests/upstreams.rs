@@ -75,6 +75,8 @@ async fn what_an_upstream_does_wrong_is_told_apart_and_counted_once() {
         (unasked, End::Hold, 502, "upstream_garbled"),
         (both, End::Hold, 502, "upstream_garbled"),
         (coded, End::Hold, 502, "upstream_garbled"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 1\r\n\r\na", End::Hold, 502, "upstream_garbled"),
+        ("HTTP/1.1 999 No\r\nContent-Length: 0\r\n\r\n", End::Hold, 502, "upstream_garbled"),
     ] {
         let tasks = TaskTracker::new();
         let upstream = says(&tasks, text, end).await;
