@@ -237,8 +237,8 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Drops every header that starts with one of `prefixes`. Whatever is no letter or digit counts as a
-/// hyphen, because many upstreams read all of them as one.
+/// Drops every header that starts with one of `prefixes`. Whatever is no letter or digit counts as
+/// a hyphen, because many upstreams read all of them as one.
 pub(super) fn drop_prefixed(headers: &mut HeaderMap, prefixes: &[&str]) {
     let hit = |name: &&HeaderName| prefixes.iter().any(|prefix| starts_with(name, prefix));
     let names: Vec<HeaderName> = headers.keys().filter(hit).cloned().collect();

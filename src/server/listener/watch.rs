@@ -175,9 +175,9 @@ impl Watch {
         Poll::Ready(Ok(length))
     }
 
-    /// Reads what is left of a body that nobody wants, for as long as a head may take, and drops it.
-    /// Closed over it, the system would refuse the rest, and the client's own would throw away the
-    /// answer that it has not read yet.
+    /// Reads what is left of a body that nobody wants, for as long as a head may take, and drops
+    /// it. Were it closed before, the rest would be refused, and the client's system would throw
+    /// away the answer that it has not read yet.
     fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut room = [MaybeUninit::uninit(); LINGER_ROOM];
         while self.framing.in_body()

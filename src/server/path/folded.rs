@@ -1,8 +1,8 @@
 //! What a path may be taken for by an upstream that is lenient in how one is spelled.
 //!
-//! Many servers cut off a slash, blanks or dots at the end, know no upper case, narrow wide letters,
-//! drop letters that nobody sees, or decode twice. None does all of that; folding does, so that a
-//! spelling that any of them reads as a route's path is known for it.
+//! Many servers cut off a slash, blanks or dots at the end, know no upper case, narrow wide
+//! letters, drop letters that nobody sees, or decode twice. None does all of that; folding does, so
+//! that a spelling that any of them reads as a route's path is known for it.
 
 use std::borrow::Cow;
 
