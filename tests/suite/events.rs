@@ -73,6 +73,48 @@ async fn refusals_denials_and_requests_are_told_once() {
 }
 
 #[tokio::test]
+async fn requests_are_told_of_a_sample_and_no_kind_that_is_switched_off() {
+    let db = Database::new().await;
+    let kinds = async || {
+        [
+            db.number("SELECT count(*) FROM gatepost.auth_attempts").await,
+            db.number("SELECT count(*) FROM gatepost.admission_events").await,
+            db.number("SELECT count(*) FROM gatepost.request_log").await,
+        ]
+    };
+    let routed = "[[routes]]\npath = \"/rest/v1/{table}\"\nupstream = \"echo\"\n\
+                  [[clients]]\nname = \"acme\"\n[[policies]]\nname = \"shut\"\nrights = []\n";
+    let all = async |events: &str| {
+        let mut gateway = Gateway::new(Some(&db.url), &format!("{QUICK}{events}{routed}"));
+        gateway.start_ready().await;
+        let (open, gone) = (gateway.create_key("acme").await, gateway.create_key("acme").await);
+        let args = ["key", "create", "--client", "acme", "--policy", "shut"];
+        let shut = Made::of(&gateway.run(&args).await.json());
+        gateway.revoke(&gone).await;
+        assert_eq!(gateway.http().verdict(&gone.key).await.0, 401);
+        assert_eq!(gateway.http().verdict(&shut.key).await.0, 403);
+        let bearer = format!("Bearer {}", open.key);
+        for _ in 0..200 {
+            let headers = [("authorization", &*bearer)];
+            let asked = gateway.http().ask(Method::GET, "/rest/v1/orders", &headers, "").await;
+            assert_eq!(asked.unwrap().status, 200);
+        }
+        // The last of them may be told a moment after its answer.
+        gateway.terminate().await;
+        gateway.start_ready().await;
+        gateway.drain().await;
+        gateway.terminate().await;
+        kinds().await
+    };
+    let [_, _, half] =
+        all("[events]\nauth_attempts = false\nadmissions = false\nrequests = 0.5\n").await;
+    // Not once in a million million runs is it otherwise.
+    assert!((50..=150).contains(&half), "{half} of 200");
+    assert_eq!(kinds().await, [0, 0, half]);
+    assert_eq!(all("").await, [1, 1, half], "none of them where nothing is said");
+}
+
+#[tokio::test]
 async fn at_saturation_events_are_dropped_and_counted_and_no_request_waits() {
     // The journal has room for state and sums, and is full for what yields.
     let mut gateway = Gateway::new(
