@@ -2,6 +2,7 @@
 
 mod applying;
 mod changes;
+mod crowds;
 mod limits;
 mod modes;
 mod places;

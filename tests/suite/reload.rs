@@ -84,6 +84,7 @@ fn a_broken_configuration_changes_nothing_and_is_told() {
         ("[[routes", "not valid TOML"),
         ("[[routes]]\npath = \"/b\"\nupstream = \"nowhere\"\n", "no upstream named `nowhere`"),
         ("[[routes]]\npath = \"/a\"\nupstream = \"u0\"\n", "match the same requests"),
+        ("[[policies]]\nname = \"default\"\nip_deny = [\"::/129\"]\n", "policies[0].ip_deny[0]: "),
         ("[[routes]]\npath = \"/b\"\nupsteam = \"u0\"\n", "did you mean"),
     ];
     for (more, word) in broken {
@@ -99,7 +100,7 @@ fn a_broken_configuration_changes_nothing_and_is_told() {
         assert_eq!(ask(&mut stream, "/a").0, 200);
         assert_eq!(ask(&mut stream, "/b").0, 404);
     }
-    assert!(metric(&gateway, "gatepost_config_reloads_total{outcome=\"failed\"} 4"));
+    assert!(metric(&gateway, "gatepost_config_reloads_total{outcome=\"failed\"} 5"));
     gateway.program.hear("the configuration was not reloaded; the one before holds");
     let status = || {
         let body = control(&house, &gateway, "GET /admin/v1/status").body;

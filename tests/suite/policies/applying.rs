@@ -29,6 +29,15 @@ async fn what_is_wrong_is_told_with_its_field_and_nothing_changes() {
             \"month\", timezone = \"Nowhere\" }]\n",
             "policies[0].quotas[0].timezone: ",
         ),
+        (
+            "[[policies]]\nname = \"standard\"\nrate_limits = [{ name = \"a\", limit = 4294967296, \
+             window = \"1s\" }]\n",
+            "policies[0].rate_limits[0].limit: invalid value",
+        ),
+        (
+            "[[policies]]\nname = \"standard\"\nrights = [\"orders.write\", \"or ders.read\"]\n",
+            "policies[0].rights[1]: `or ders.read` is no right",
+        ),
         ("[[policies]]\nname = \"standard\"\nlimits = 5\n", "policies[0].limits: unknown field"),
         ("[[clients]]\nname = \"x\"\n", "unknown key `clients`"),
         ("[[policies]\n", "policies.toml"),

@@ -53,6 +53,42 @@ async fn limits_are_told_and_refusals_say_when_to_come_again() {
     assert_eq!(gateway.http().verdict(&key.key).await.0, 200);
 }
 
+/// On a permit and on a refusal, asked by a proxy and on a route.
+#[tokio::test]
+async fn limits_are_told_in_the_headers_that_were_asked_for() {
+    for (setting, standard, legacy) in
+        [("standard", true, false), ("legacy", false, true), ("off", false, false)]
+    {
+        let mut gateway = Gateway::new(
+            None,
+            &format!(
+                "[admission]\nlimit_headers = \"{setting}\"\n{ORDERS}\
+                 [[clients]]\nname = \"acme\"\n[[policies]]\nname = \"default\"\n\
+                 rate_limits = [{{ name = \"r\", limit = 1, window = \"1h\", per = \"key\" }}]\n"
+            ),
+        );
+        gateway.start().await;
+        for path in ["/authz/forward-auth", "/rest/v1/orders"] {
+            let key = gateway.create_key("acme").await;
+            for status in [200, 429] {
+                let answer = forwarded(&gateway, &key.key, Method::GET, path).await;
+                assert_eq!(answer.status, status, "{path}: {}", answer.body);
+                let has = |name| answer.header(name).is_some();
+                let told = [
+                    has("ratelimit"),
+                    has("ratelimit-policy"),
+                    has("x-ratelimit-limit"),
+                    has("x-ratelimit-remaining"),
+                    has("x-ratelimit-reset"),
+                    has("retry-after"),
+                ];
+                let wanted = [standard, standard, legacy, legacy, legacy, status == 429];
+                assert_eq!(told, wanted, "{setting}, {path}, {status}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn verify_names_the_limit_that_refuses_and_when_to_come_again() {
     let upstream = endless().await;
@@ -111,7 +147,7 @@ async fn verify_names_the_limit_that_refuses_and_when_to_come_again() {
 }
 
 /// An answer of [`endless`] begins.
-async fn open(gateway: &Gateway, key: &Made) -> (TcpStream, String) {
+pub(super) async fn open(gateway: &Gateway, key: &Made) -> (TcpStream, String) {
     let address: SocketAddr = gateway.http().address().parse().unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!("GET /drip HTTP/1.1\r\nhost: a\r\nx-api-key: {}\r\n\r\n", key.key);
