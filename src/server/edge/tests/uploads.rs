@@ -76,13 +76,14 @@ async fn choosy(tasks: &TaskTracker) -> UpstreamConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_early_answer_is_heard_though_the_rest_of_the_body_is_refused() {
-    let upstream = choosy(&TaskTracker::new()).await;
+    let tasks = TaskTracker::new();
+    let upstream = choosy(&tasks).await;
     let gateway = Gateway::start(Config::default(), &[upstream], &[route("/up", "up")]);
     let upload = async || {
         let length = 3 << 20;
         let head = head(1, "PUT /up", &format!("Content-Length: {length}\r\n"));
         let (mut reads, mut writes) = gateway.connect(head).await.into_split();
-        let body = tokio::spawn(async move {
+        let body = tasks.spawn(async move {
             // The gateway may close before the last of it.
             drop(writes.write_all(&vec![b'x'; length]).await);
             // (Dropped, it would say that the client leaves.)
