@@ -12,7 +12,7 @@ type Make = fn(SocketAddr, SocketAddr) -> Front;
 const IDENTITY: [&str; 4] =
     ["x-gatepost-client", "x-gatepost-key-id", "x-gatepost-subject", "x-gatepost-scopes"];
 /// Some backends serve this path, or this host, in the place of the request's own.
-pub const CLAIMS: [&str; 11] = [
+pub const CLAIMS: [&str; 14] = [
     "X-Original-URL",
     "X-Original_URL",
     "X_Original-URL",
@@ -24,6 +24,9 @@ pub const CLAIMS: [&str; 11] = [
     "X-Forwarded-Host",
     "X_Forwarded-Host",
     "X-Forwarded-Prefix",
+    "X-Forwarded-Server",
+    "X-Forwarded",
+    "X-Real-IP",
 ];
 /// For a proxy that works it off after it has heard who it is, and for the next one.
 const NAMED: &str = "close, X-Gatepost-Client, x-gatepost-key-id,X-GATEPOST-SUBJECT, X-Hop";
