@@ -7,6 +7,7 @@ use super::limits::open;
 use super::places::endless;
 use super::*;
 
+/// Beside limits of nine: two processors that err in step would meet an even one exactly.
 const CROWD: usize = 60;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -17,10 +18,10 @@ async fn of_many_at_once_exactly_as_many_pass_as_there_is_room_for() {
             "[[upstreams]]\nname = \"drip\"\ntargets = [\"{}\"]\n\
              [[routes]]\npath = \"/drip\"\nupstream = \"drip\"\n{ORDERS}\
              [[clients]]\nname = \"acme\"\n[[policies]]\nname = \"rated\"\n\
-             rate_limits = [{{ name = \"r\", limit = 10, window = \"1h\", per = \"key\" }}]\n\
+             rate_limits = [{{ name = \"r\", limit = 9, window = \"1h\", per = \"key\" }}]\n\
              [[policies]]\nname = \"counted\"\n\
-             quotas = [{{ name = \"q\", limit = 10, period = \"year\", per = \"key\" }}]\n\
-             [[policies]]\nname = \"narrow\"\nconcurrency = {{ limit = 10, per = \"key\" }}\n",
+             quotas = [{{ name = \"q\", limit = 9, period = \"year\", per = \"key\" }}]\n\
+             [[policies]]\nname = \"narrow\"\nconcurrency = {{ limit = 9, per = \"key\" }}\n",
             endless().await
         ),
     );
@@ -47,11 +48,11 @@ async fn of_many_at_once_exactly_as_many_pass_as_there_is_room_for() {
                 refused => assert_eq!(refused, (429, code.to_owned())),
             }
         }
-        assert_eq!(passed, 10, "{policy}");
+        assert_eq!(passed, 9, "{policy}");
     }
     let key = key_with(&gateway, "acme", "narrow").await;
     let running = join_all((0..CROWD).map(|_| open(&gateway, &key))).await;
     let passed = running.iter().filter(|(_, status)| status == "HTTP/1.1 200").count();
-    assert_eq!(passed, 10, "places");
+    assert_eq!(passed, 9, "places");
     assert!(running.iter().all(|(_, status)| ["200", "429"].contains(&&status[9..])));
 }
