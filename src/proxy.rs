@@ -61,6 +61,8 @@ pub struct Limits {
     pub body_max: u64,
     /// How long a request body may stand still.
     pub body_idle: Duration,
+    /// How long an answer may take, from the first time that more of its body was waited for.
+    pub answer_max: Duration,
 }
 
 /// Where a request came from, as far as the server believes it.
@@ -132,11 +134,11 @@ impl Proxy {
         mut request: Request,
     ) -> Result<Response, ProxyError> {
         // What goes through such a tunnel was never authorised.
-        if request.method() == Method::CONNECT {
+        if reads_as(request.method(), &Method::CONNECT) {
             return Err(ProxyError::Connect);
         }
         // Its answer would show the caller what only the upstream is told.
-        if request.method() == Method::TRACE {
+        if reads_as(request.method(), &Method::TRACE) {
             return Err(ProxyError::Trace);
         }
         if self.via.is_in(request.headers()) {
@@ -186,7 +188,9 @@ impl Proxy {
             _ if answer.status().as_u16() >= 600 => Err(Fault::Garbled.into()),
             _ => {
                 headers::clean_answer(answer.headers_mut());
-                Ok(answer.map(|source| Body::new(Outbound::new(source, record, busy, limits))))
+                let endless = headers::is_endless(answer.headers());
+                let body = |source| Outbound::new(source, record, busy, limits, endless);
+                Ok(answer.map(|source| Body::new(body(source))))
             }
         }
     }
@@ -213,6 +217,11 @@ impl Proxy {
         let label = FaultLabel { fault: fault.word() };
         self.metrics.upstream.faults.get_or_create(&label).inc();
     }
+}
+
+/// Whether a method is `other` to who does not tell capital letters from small ones.
+fn reads_as(method: &Method, other: &Method) -> bool {
+    method.as_str().eq_ignore_ascii_case(other.as_str())
 }
 
 fn announced_length(request: &Request) -> Option<u64> {

@@ -18,8 +18,8 @@ pub struct RequestLabels {
 /// What was wrong with the bytes of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OffenceLabel {
-    /// `line`, `request`, `length`, `coding`, `chunk`; `syntax`, `target_too_long`,
-    /// `head_too_large`.
+    /// `line`, `request`, `length`, `coding`, `chunk`, `body_too_large`; `syntax`,
+    /// `target_too_long`, `head_too_large`.
     pub offence: &'static str,
 }
 

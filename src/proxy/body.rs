@@ -20,13 +20,17 @@ use crate::usage::OpenRecord;
 /// his time is no fault of the sender's.
 struct Idle {
     allowed: Duration,
+    /// How long the whole may take, from the first time that it was waited for; `None`: that is
+    /// somebody else's to say.
+    whole: Option<Duration>,
+    until: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
     waiting: bool,
 }
 
 impl Idle {
-    fn new(allowed: Duration) -> Self {
-        Self { allowed, alarm: None, waiting: false }
+    fn new(allowed: Duration, whole: Option<Duration>) -> Self {
+        Self { allowed, whole, until: None, alarm: None, waiting: false }
     }
 
     fn progress(&mut self) {
@@ -35,7 +39,12 @@ impl Idle {
 
     /// Ready when nothing has come for longer than is allowed.
     fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = Instant::now() + self.allowed;
+        let now = Instant::now();
+        if self.until.is_none() {
+            self.until = self.whole.map(|whole| now + whole);
+        }
+        let deadline = now + self.allowed;
+        let deadline = self.until.map_or(deadline, |until| until.min(deadline));
         let sleep = || Box::pin(tokio::time::sleep_until(deadline));
         let alarm = self.alarm.get_or_insert_with(sleep);
         if !self.waiting {
@@ -58,7 +67,7 @@ pub(super) struct Inbound {
 
 impl Inbound {
     pub(super) fn new(body: Body, record: Arc<OpenRecord>, limits: &Limits) -> Self {
-        let (left, idle) = (limits.body_max, Idle::new(limits.body_idle));
+        let (left, idle) = (limits.body_max, Idle::new(limits.body_idle, None));
         Self { body, record, left, idle, home: None }
     }
 
@@ -110,7 +119,7 @@ impl HttpBody for Inbound {
         }
         let mut frame = match frame {
             None => return Poll::Ready(None),
-            Some(Err(_)) => return Poll::Ready(Some(Err(ProxyError::BodyBroken))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(ProxyError::of_body(&error)))),
             Some(Ok(frame)) => frame,
         };
         frame.trailers_mut().into_iter().for_each(headers::clean_trailers);
@@ -207,16 +216,29 @@ pub(super) struct Outbound {
     record: Arc<OpenRecord>,
     idle: Idle,
     busy: Busy,
+    /// Whether its end has come, or is none that anybody waits for.
+    ended: bool,
 }
 
 impl Outbound {
+    /// One that is `endless` nobody reads to its end: whoever has heard enough leaves.
     pub(super) fn new(
         source: Source,
         record: Arc<OpenRecord>,
         busy: Busy,
         limits: &Limits,
+        endless: bool,
     ) -> Self {
-        Self { source, record, idle: Idle::new(limits.response_timeout), busy }
+        let idle = Idle::new(limits.response_timeout, Some(limits.answer_max));
+        Self { source, record, idle, busy, ended: endless }
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        if !self.ended && !self.source.is_over() {
+            self.record.tally().left();
+        }
     }
 }
 
@@ -232,7 +254,10 @@ impl HttpBody for Outbound {
         let Poll::Ready(mut frame) = this.source.poll(cx) else {
             ready!(this.idle.poll_over(cx));
             this.record.tally().broke_off();
-            tracing::debug!("the upstream's answer stood still and was broken off");
+            this.ended = true;
+            tracing::debug!(
+                "the upstream's answer stood still, or took too long, and was broken off"
+            );
             return Poll::Ready(Some(Err(axum::Error::new(Fault::Timeout))));
         };
         this.idle.progress();
@@ -241,8 +266,11 @@ impl HttpBody for Outbound {
                 frame.trailers_mut().into_iter().for_each(headers::clean_trailers);
                 this.record.tally().add_out(frame.data_ref().map_or(0, |data| data.len() as u64));
             }
-            Some(Err(_)) => this.record.tally().broke_off(),
-            None => {}
+            Some(Err(_)) => {
+                this.ended = true;
+                this.record.tally().broke_off();
+            }
+            None => this.ended = true,
         }
         // Before the client has it, so that its next request finds the connection.
         if (frame.is_none() || this.source.is_over())

@@ -18,9 +18,12 @@ pub enum ProxyError {
     /// The request's body stood still for longer than `body_idle_timeout`.
     #[error("the request body stood still for too long")]
     BodyStalled,
-    /// The request's body ended before its end.
+    /// The request's body goes on as none may.
     #[error("the request body broke off")]
     BodyBroken,
+    /// The client left in the middle of the request's body.
+    #[error("the client left before the request body had ended")]
+    ClientGone,
     /// The request asks to become a tunnel of a kind that is not forwarded.
     #[error("CONNECT is not forwarded")]
     Connect,
@@ -102,6 +105,17 @@ impl ProxyError {
         let own = chain(error).find_map(|cause| cause.downcast_ref::<Self>());
         let fault = if error.is_parse() { Fault::Garbled } else { Fault::BrokeOff };
         own.copied().unwrap_or(fault.into())
+    }
+}
+
+impl ProxyError {
+    /// Why a request's body cannot be read on. Whoever sent what cannot be read is still there.
+    pub(super) fn of_body(error: &(dyn Error + 'static)) -> Self {
+        let wrong = |cause: &(dyn Error + 'static)| {
+            let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+            io.is_some_and(|kind| kind == io::ErrorKind::InvalidData)
+        };
+        if chain(error).any(wrong) { Self::BodyBroken } else { Self::ClientGone }
     }
 }
 

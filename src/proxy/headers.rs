@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use axum::http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderMap, HeaderName,
+    HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 use axum::http::Version;
@@ -57,6 +57,7 @@ const FRAMING: [&str; 9] = [
 ];
 /// What `Connection` may name and does not take away: by these a request is found again.
 const KEPT: [&str; 3] = ["x-request-id", "traceparent", "tracestate"];
+const EVENTS: &[u8] = b"text/event-stream";
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -208,6 +209,12 @@ pub(super) fn is_ambiguous(answer: &HeaderMap) -> bool {
     let Some(coding) = codings.next() else { return false };
     let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
     !chunked || codings.next().is_some()
+}
+
+/// Whether an answer is a stream of events, which has no end that anybody waits for.
+pub(super) fn is_endless(answer: &HeaderMap) -> bool {
+    let kind = answer.get(CONTENT_TYPE).and_then(|kind| kind.as_bytes().get(..EVENTS.len()));
+    kind.is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
 /// Makes an answer's headers fit for the client.

@@ -211,6 +211,7 @@ impl Config {
             response_timeout: self.upstream_response_timeout.0,
             body_max: self.body_max.0,
             body_idle: self.body_idle(),
+            answer_max: self.request_timeout.0,
         }
     }
 

@@ -75,6 +75,10 @@ pub fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Result<Option<&'a str>,
 /// HTTP/1.1 asks for exactly one `Host`, and for 400 without (RFC 9112 §3.2); HTTP/2 for an
 /// authority, which a `Host` beside it repeats (RFC 9113 §8.3.1).
 pub fn names_its_host(parts: &Parts) -> Result<(), Refusal> {
+    let web = |scheme: &str| ["http", "https"].iter().any(|web| scheme.eq_ignore_ascii_case(web));
+    if !parts.uri.scheme_str().is_none_or(web) {
+        return Err(Refusal::bad_request("The target is not one of HTTP."));
+    }
     let mut hosts = parts.headers.get_all(HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());
     let authority = parts.uri.authority().map(Authority::as_str);
@@ -217,6 +221,16 @@ mod tests {
         assert!(named("https://a/x", &[]) && named("https://a/x", &["A"]) && named("/x", &["a"]));
         assert!(!named("https://a/x", &["b"]) && !named("/x", &[]));
         assert!(!named("https://a/x", &["a", "a"]));
+    }
+
+    #[test]
+    fn a_target_is_one_of_http() {
+        let clear = |uri: &'static str| {
+            let request = axum::http::Request::builder().uri(uri).header(HOST, "a").body(());
+            names_its_host(&request.expect("a request").into_parts().0).is_ok()
+        };
+        assert!(clear("/x") && clear("http://a/x") && clear("HTTPS://a/x"));
+        assert!(!clear("ftp://a/x") && !clear("ws://a/x"));
     }
 
     #[test]

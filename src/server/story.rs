@@ -32,6 +32,8 @@ const TEXT_MAX: usize = 256;
 
 /// The decision of an answer that ended before its end.
 const BROKE_OFF: &str = "broke_off";
+/// That of one whose client left before its end.
+const CLIENT_GONE: &str = "client_gone";
 
 /// Which requests have a line.
 #[derive(
@@ -206,7 +208,8 @@ impl Story {
     }
 
     fn went_well(&self) -> bool {
-        self.status.is_some_and(|status| status < 400) && self.decision != Some(BROKE_OFF)
+        self.status.is_some_and(|status| status < 400)
+            && self.decision.is_none_or(|decision| ![BROKE_OFF, CLIENT_GONE].contains(&decision))
     }
 
     /// What was answered, where no body of an upstream is still to come. `code` says why not.
@@ -228,6 +231,8 @@ impl Story {
         (self.bytes_in, self.bytes_out) = (ended.bytes_in, ended.bytes_out);
         if ended.broke_off {
             self.decision = Some(BROKE_OFF);
+        } else if ended.left {
+            self.decision = Some(CLIENT_GONE);
         }
     }
 }
@@ -291,7 +296,7 @@ impl<'a> Line<'a> {
             // Nobody was left to hear an answer.
             decision: match story.status {
                 None if std::thread::panicking() => "internal",
-                None => "client_gone",
+                None => CLIENT_GONE,
                 Some(_) => story.decision.unwrap_or("allowed"),
             },
             client: story.client.as_deref(),

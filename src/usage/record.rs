@@ -18,6 +18,8 @@ pub struct Tally {
     /// Zero until the answer's head is known.
     status: AtomicU16,
     failed: AtomicBool,
+    /// Whether the client left in the middle of the answer.
+    left: AtomicBool,
     /// Whether the sender of the request's body is being waited for.
     awaits: AtomicBool,
     /// Whether all of the request's body went by.
@@ -75,10 +77,17 @@ impl Tally {
         self.failed.store(true, Ordering::Relaxed);
     }
 
-    /// The completion's counts. A request that never got an answer has failed, whoever gave up.
+    /// The client left, or was left, before the answer had ended.
+    pub fn left(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// The completion's counts. A request that never got the whole of an answer has failed, whoever
+    /// gave up.
     fn completed(&self, at: Timestamp, took: Duration) -> Counts {
         let status = self.status.load(Ordering::Relaxed);
-        let failed = self.failed.load(Ordering::Relaxed) || status == 0 || status >= 500;
+        let cut = self.failed.load(Ordering::Relaxed) || self.left.load(Ordering::Relaxed);
+        let failed = cut || status == 0 || status >= 500;
         Counts {
             succeeded: u64::from(!failed),
             failed: u64::from(failed),
@@ -102,6 +111,8 @@ pub struct Ended {
     pub bytes_out: u64,
     /// Whether the answer broke off in the middle.
     pub broke_off: bool,
+    /// Whether the client left in the middle of it.
+    pub left: bool,
 }
 
 /// What hears of the end.
@@ -166,8 +177,9 @@ impl Drop for OpenRecord {
         if let Some(tell) = self.at_end.take() {
             let status = self.tally.status.load(Ordering::Relaxed);
             let broke_off = self.tally.failed.load(Ordering::Relaxed);
+            let left = self.tally.left.load(Ordering::Relaxed);
             let Counts { bytes_in, bytes_out, .. } = counts;
-            tell(Ended { status, bytes_in, bytes_out, broke_off });
+            tell(Ended { status, bytes_in, bytes_out, broke_off, left });
         }
         drop(self.held.running.take());
         if let Some((room, counter)) = self.counted.take() {
@@ -203,6 +215,11 @@ mod tests {
             tally.broke_off();
         });
         assert_eq!(broken, (0, 1), "the upstream broke off in the middle");
+        let left = outcome(|tally| {
+            tally.answered(200);
+            tally.left();
+        });
+        assert_eq!(left, (0, 1), "the client left in the middle");
     }
 
     #[test]

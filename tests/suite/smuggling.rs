@@ -110,6 +110,7 @@ fn what_the_parser_refuses_has_a_reason_too_and_is_counted() {
         (sized(HEAD_MAX + 1), 431, "head_too_large"),
         (format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 431, "head_too_large"),
         (head("Content-Length: 2, 2\r\n"), 400, "bad_request"),
+        (head("Content-Length: 18446744073709551615\r\n"), 413, "body_too_large"),
     ] {
         let answer = exchange(gateway.data, bytes.as_bytes());
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
@@ -119,7 +120,9 @@ fn what_the_parser_refuses_has_a_reason_too_and_is_counted() {
         assert!(body.contains(&format!("\"{code}\"")), "{answer}");
     }
     let metrics = get(gateway.admin, "/metrics", &[]).body;
-    for (word, count) in [("syntax", 1), ("head_too_large", 4), ("length", 1)] {
+    for (word, count) in
+        [("syntax", 1), ("head_too_large", 4), ("length", 1), ("body_too_large", 1)]
+    {
         let line = format!("gatepost_http_offences_total{{offence=\"{word}\"}} {count}");
         assert!(metrics.contains(&line), "{line}: {metrics}");
     }

@@ -10,13 +10,14 @@ use super::Edge;
 use super::deadline::{self, Deadline};
 use crate::admission::{Ask, Permit};
 use crate::authn;
-use crate::proxy::Origin;
+use crate::proxy::{Origin, ProxyError};
 use crate::server::peers::Peer;
 use crate::server::problem::{Code, Refusal};
 use crate::server::request_id::X_REQUEST_ID;
 use crate::server::routes::{Access, Route};
 use crate::server::story::Telling;
 use crate::server::{limits, original};
+use crate::usage::Tally;
 
 impl Edge {
     /// Sends a request on its route to its upstream.
@@ -77,18 +78,33 @@ impl Edge {
             record.tally().broke_off();
             return Err(self.permitted(error.into(), &permit));
         }
-        let mut answer = answer.map_err(|error| {
-            let refusal = self.permitted(error.into(), &permit);
-            record.tally().answered(refusal.status());
-            story.note(|story| story.bytes_in = record.tally().bytes_in());
-            refusal
-        })?;
+        let mut answer =
+            answer.map_err(|error| self.unanswered(error, &permit, record.tally(), story))?;
         // From here on the end of the body is the end of the request.
         if let Some(story) = story.take() {
             record.at_end(move |ended| story.ended(&ended));
         }
         self.dress(&mut answer, route, &permit);
         Ok(deadline::bind(deadline, answer, record))
+    }
+
+    /// What is said in the place of an upstream's answer.
+    fn unanswered(
+        &self,
+        error: ProxyError,
+        permit: &Permit<'_>,
+        tally: &Tally,
+        story: &mut Telling,
+    ) -> Refusal {
+        let refusal = self.permitted(error.into(), permit);
+        story.note(|story| story.bytes_in = tally.bytes_in());
+        if error == ProxyError::ClientGone {
+            // Nobody hears it.
+            drop(story.take());
+        } else {
+            tally.answered(refusal.status());
+        }
+        refusal
     }
 
     fn origin(&self, peer: Peer, host: Option<&str>, route: &Route) -> Origin {

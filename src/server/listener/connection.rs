@@ -77,6 +77,7 @@ where
         if asks {
             self.slot.switched(Switch::Open);
         }
+        let unframed = request.version() < Version::HTTP_11;
         let running = self.slot.begin(self.bounds.requests_max);
         let extensions = request.extensions_mut();
         extensions.insert(ConnectInfo(self.peer));
@@ -91,6 +92,7 @@ where
             running,
             watched: http2.then(|| Arc::clone(&self.slot)),
             asks: asks.then(|| Arc::clone(&self.slot)),
+            unframed: unframed.then(|| Arc::clone(&self.slot)),
             patience: self.bounds.answer,
         }
     }
@@ -104,6 +106,7 @@ pin_project! {
         running: Option<Running>,
         watched: Option<Arc<Slot>>,
         asks: Option<Arc<Slot>>,
+        unframed: Option<Arc<Slot>>,
         patience: Duration,
     }
 }
@@ -123,6 +126,7 @@ where
         }
         let (running, patience) = (this.running.take(), *this.patience);
         let watched = this.watched.take().map(Watched::new);
-        Poll::Ready(Ok(answer.map(|body| Held::new(body, running, patience, watched))))
+        let unframed = this.unframed.take();
+        Poll::Ready(Ok(answer.map(|body| Held::new(body, running, patience, watched, unframed))))
     }
 }

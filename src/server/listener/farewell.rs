@@ -21,6 +21,7 @@ pub(super) fn instead_of(
     let (line, fields) = text.split_once("\r\n")?;
     let status = line.strip_prefix("HTTP/1.1 ")?.get(..3)?;
     let (refusal, word) = match (fault, status) {
+        (Some(Fault::Endless), "400") => (Code::BodyTooLarge.into(), None),
         (Some(Fault::Large), "400" | "431") => (Code::HeadTooLarge.into(), None),
         (Some(fault), "400") => (Refusal::bad_request(fault.detail()), None),
         (_, "400") => (Refusal::bad_request("The head is not one of HTTP/1.1."), Some("syntax")),

@@ -27,6 +27,8 @@ pub enum Fault {
     Chunk,
     /// A head that is larger than one may be.
     Large,
+    /// A body that is larger than anybody can count.
+    Endless,
 }
 
 impl Fault {
@@ -39,6 +41,7 @@ impl Fault {
             Self::Coding => "coding",
             Self::Chunk => "chunk",
             Self::Large => "head_too_large",
+            Self::Endless => "body_too_large",
         }
     }
 
@@ -51,6 +54,7 @@ impl Fault {
             Self::Coding => "`Transfer-Encoding` is not `chunked` alone, or beside a length.",
             Self::Chunk => "A chunk of the body has no size, or an odd end.",
             Self::Large => "The head is larger than one may be.",
+            Self::Endless => "The body is larger than one may be.",
         }
     }
 }

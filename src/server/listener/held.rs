@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::Body;
-use hyper::body::{Bytes, Frame, SizeHint};
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
 use super::answers::Answer;
@@ -23,6 +23,8 @@ pub(super) struct Held {
     alarm: Option<Pin<Box<Sleep>>>,
     /// In HTTP/2.
     watched: Option<Watched>,
+    /// In HTTP/1.0, where the end of the connection may be that of an answer.
+    unframed: Option<Arc<Slot>>,
 }
 
 /// An answer that its connection's reader looks at.
@@ -52,19 +54,12 @@ impl Held {
         running: Option<Running>,
         patience: Duration,
         watched: Option<Watched>,
+        unframed: Option<Arc<Slot>>,
     ) -> Self {
-        Self { body, running, patience, alarm: None, watched }
+        Self { body, running, patience, alarm: None, watched, unframed }
     }
-}
 
-impl hyper::body::Body for Held {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Some(watched) = &self.watched {
             watched.answer.asked(frame.is_ready());
@@ -83,12 +78,28 @@ impl hyper::body::Body for Held {
             }
         }
     }
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = self.poll(cx);
+        if let (Poll::Ready(Some(Err(_))), Some(slot)) = (&frame, &self.unframed) {
+            slot.cut();
+        }
+        frame
+    }
 
     fn is_end_stream(&self) -> bool {
         self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        HttpBody::size_hint(&self.body)
     }
 }

@@ -49,6 +49,13 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// Has it end with a reset, so that nobody takes its end for that of an answer.
+    pub fn reset(&self) {
+        if let Err(error) = self.stream.set_zero_linger() {
+            tracing::debug!(%error, "a connection cannot be reset");
+        }
+    }
+
     /// What a write to the stream answers, unless the caller stalls for too long.
     fn unless_stalled<T>(
         &mut self,

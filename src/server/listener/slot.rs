@@ -31,6 +31,8 @@ pub(super) struct Slot {
     quiet: AtomicBool,
     /// Those of HTTP/2.
     answers: Answers,
+    /// Whether an answer was cut off that only the connection's end shows the end of.
+    cut: AtomicBool,
     /// A [`Switch`].
     switch: AtomicU8,
     /// Who waits for it.
@@ -49,6 +51,7 @@ impl Slot {
             changed: AtomicU64::new(0),
             quiet: AtomicBool::new(true),
             answers: Answers::default(),
+            cut: AtomicBool::new(false),
             switch: AtomicU8::new(Switch::Open as u8),
             reader: AtomicWaker::new(),
         }
@@ -83,6 +86,16 @@ impl Slot {
     /// Whether nothing is owed: what is said now, no request has asked for.
     pub fn is_quiet(&self) -> bool {
         self.quiet.load(Relaxed)
+    }
+
+    /// An answer was cut off, and its client would take the end of the connection for its end.
+    pub fn cut(&self) {
+        self.cut.store(true, Relaxed);
+    }
+
+    /// Whether one was.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
     }
 
     /// How the last request for another protocol was answered.

@@ -30,6 +30,14 @@ impl Stream {
             Self::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(HTTP2),
         }
     }
+
+    /// See [`Line::reset`].
+    pub fn reset(&self) {
+        match self {
+            Self::Plain(line) => line.reset(),
+            Self::Tls(tls) => tls.get_ref().0.reset(),
+        }
+    }
 }
 
 /// The same call on whichever it is.

@@ -222,6 +222,14 @@ impl Watch {
     }
 }
 
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.slot.is_cut() {
+            self.stream.reset();
+        }
+    }
+}
+
 /// See [`Watch::instead`].
 #[derive(Clone, Copy)]
 enum Instead {

@@ -109,7 +109,9 @@ impl From<ProxyError> for Refusal {
             }
             ProxyError::BodyTooLarge => Code::BodyTooLarge.into(),
             ProxyError::BodyStalled => Code::RequestTimeout.into(),
-            ProxyError::BodyBroken => Self::bad_request("The request body broke off."),
+            ProxyError::BodyBroken | ProxyError::ClientGone => {
+                Self::bad_request("The request body broke off.")
+            }
             ProxyError::Connect => Code::ConnectUnsupported.into(),
             ProxyError::Trace => Code::TraceUnsupported.into(),
             ProxyError::Loop => Code::LoopDetected.into(),

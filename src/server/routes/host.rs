@@ -62,8 +62,17 @@ impl fmt::Display for HostPattern {
 /// Whether a request can name this host, with or without a port. No user, no path, nothing that
 /// two readers could take for two hosts (RFC 9112 §3.2).
 pub fn is_host(text: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(&byte);
-    text.len() <= HOST_MAX + ":65535".len() && text.bytes().all(plain)
+    let end = text.find(']').map_or_else(|| text.find(':'), |end| Some(end + 1));
+    let (name, port) = text.split_at(end.unwrap_or(text.len()));
+    let port_fits = match port.strip_prefix(':') {
+        None => port.is_empty(),
+        Some(digits) => {
+            let digit = |byte: u8| byte.is_ascii_digit();
+            digits.is_empty() || (digits.bytes().all(digit) && digits.parse::<u16>().is_ok())
+        }
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    port_fits && name.len() <= HOST_MAX && (is_ipv6(name) || name.bytes().all(plain))
 }
 
 /// The name alone; an IPv6 address keeps its brackets.
@@ -127,8 +136,11 @@ mod tests {
 
     #[test]
     fn requests_cannot_hide_a_host_behind_another() {
-        for good in ["", "a", "a.b:80", "[::1]:80", "a_b-c.d."] {
+        for good in ["", "a", "a.b:80", "a:", "[::1]:80", "[::1]", "a_b-c.d."] {
             assert!(is_host(good), "{good}");
+        }
+        for bad in ["[:::a]x:b", "[::1]x", "[::1", "::1", "a:99999", "a:b", "a:+1", "a:1:2", "]a"] {
+            assert!(!is_host(bad), "{bad}");
         }
         for bad in
             ["u@a", "u:p@a", "a/b", "a b", "a,b", "a\\b", "a?b", "a#b", "a%2eb", "é", "a\u{7f}"]

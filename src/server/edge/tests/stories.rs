@@ -210,3 +210,59 @@ async fn a_trace_is_passed_on_and_told_when_it_is_one() {
     let traces: Vec<_> = lines.iter().filter_map(|line| line["trace_id"].as_str()).collect();
     assert_eq!(traces, [trace, trace]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_in_the_middle_has_a_line_that_says_so_and_has_failed() {
+    let tasks = TaskTracker::new();
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let upstream = super::upstreams::says(&tasks, half, super::upstreams::End::Hold).await;
+    let gateway = Gateway::start(Config::default(), &[upstream], &[route("/up", "up")]);
+    let mut stream = gateway.connect(head(1, "GET /up", "")).await;
+    super::upstreams::read_head(&mut stream).await;
+    drop(stream);
+    let line = gateway.told(1).await.remove(0);
+    let want = json!(["proxy", "GET", "/up", "/up", 200, "client_gone"]);
+    assert_eq!(fields(&line, &ABOUT), want, "{line}");
+
+    let silent = super::upstreams::says(&tasks, "", super::upstreams::End::Hold).await;
+    let other = Gateway::start(Config::default(), &[silent], &[route("/up", "up")]);
+    let stream = other.connect(head(1, "POST /up", "Content-Length: 10\r\n") + "half").await;
+    other.until_proxied(1).await;
+    stream.set_zero_linger().expect("a socket");
+    drop(stream);
+    let line = other.told(1).await.remove(0);
+    let want = json!(["proxy", "POST", "/up", "/up", null, "client_gone"]);
+    assert_eq!(fields(&line, &ABOUT), want, "{line}");
+
+    assert_eq!(gateway.counted().await[":read"][..3], [1, 0, 1]);
+    assert_eq!(other.counted().await[":write"][..3], [1, 0, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_cut_off_in_all_has_a_line_that_says_so() {
+    let tasks = TaskTracker::new();
+    let half = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf";
+    let upstream = super::upstreams::says(&tasks, half, super::upstreams::End::Hold).await;
+    let config = Config { request_timeout: Span::millis(300), ..Config::default() };
+    let gateway = Gateway::start(config, &[upstream], &[route("/up", "up")]);
+    let answer = gateway.raw(head(1, "GET /up", "")).await;
+    assert!(answer.ends_with("half"), "{answer}");
+    let line = gateway.told(1).await.remove(0);
+    let want = json!(["proxy", "GET", "/up", "/up", 200, "broke_off"]);
+    assert_eq!(fields(&line, &ABOUT), want, "{line}");
+    assert_eq!(gateway.counted().await[":read"][..3], [1, 0, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_a_stream_of_events_has_had_what_there_was() {
+    let tasks = TaskTracker::new();
+    let events = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n";
+    let upstream = super::upstreams::says(&tasks, events, super::upstreams::End::Hold).await;
+    let gateway = Gateway::start(Config::default(), &[upstream], &[route("/up", "up")]);
+    let mut stream = gateway.connect(head(1, "GET /up", "")).await;
+    super::upstreams::read_head(&mut stream).await;
+    drop(stream);
+    let line = gateway.told(1).await.remove(0);
+    assert_eq!(line["decision"], "allowed", "{line}");
+    assert_eq!(gateway.counted().await[":read"][..3], [1, 1, 0]);
+}

@@ -162,3 +162,22 @@ async fn an_answer_is_waited_for_from_the_last_of_the_request() {
     let answer = gateway.raw(head + "12345").await;
     assert!(answer.contains("upstream_timeout"), "{answer}");
 }
+
+/// In HTTP/1.0 the end of a connection is that of an answer; so one that breaks off ends otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_is_reset_where_its_end_would_look_whole() {
+    let cut = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n";
+    let whole = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n";
+    for (text, want) in [(cut, None), (whole, Some("ab"))] {
+        let upstream = says(&TaskTracker::new(), text, End::Close).await;
+        let gateway = Gateway::start(Config::default(), &[upstream], &[route("/up", "up")]);
+        let request = head(1, "GET /up", "").replace("HTTP/1.1", "HTTP/1.0");
+        let mut client = gateway.connect(request).await;
+        let mut answer = String::new();
+        let read = client.read_to_string(&mut answer).await;
+        match want {
+            None => assert!(read.is_err(), "{answer}"),
+            Some(body) => assert!(read.is_ok() && answer.ends_with(body), "{answer}"),
+        }
+    }
+}

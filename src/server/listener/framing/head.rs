@@ -7,6 +7,9 @@ use super::{Fault, Found, Step};
 /// As much as is kept of a line that was not read at once. No field that frames needs more.
 const LINE_MAX: usize = 128;
 
+/// The largest length that is one: the parser has other uses for the last few numbers.
+const LENGTH_MAX: u64 = i64::MAX as u64;
+
 /// What a head has said so far.
 #[derive(Default)]
 pub(super) struct Head {
@@ -139,8 +142,11 @@ impl Head {
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.switches = true,
             14 if reads_as(name, b"content-length") => {
                 let plain = name[7] == b'-' && self.length.is_none();
-                let length = number(value.trim_ascii()).filter(|_| plain);
-                self.length = Some(length.ok_or(Fault::Length)?);
+                let length = number(value.trim_ascii()).filter(|_| plain).ok_or(Fault::Length)?;
+                if length > LENGTH_MAX {
+                    return Err(Fault::Endless);
+                }
+                self.length = Some(length);
             }
             17 if reads_as(name, b"transfer-encoding") => {
                 let plain = name[8] == b'-' && !self.chunked;
@@ -168,10 +174,11 @@ fn reads_as(name: &[u8], field: &[u8]) -> bool {
     name.iter().zip(field).all(same)
 }
 
-/// Digits and nothing else.
+/// Digits and nothing else; more of them than can be counted are as many as can.
 fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(text).ok()?.parse().ok()
+    let digits = std::str::from_utf8(text).ok()?;
+    Some(digits.parse().unwrap_or(u64::MAX))
 }
