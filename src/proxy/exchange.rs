@@ -144,12 +144,7 @@ impl Proxy {
                 Err(error) => error,
             };
             let ProxyError::Upstream(fault) = error else { return Err(error) };
-            self.count(fault);
-            // Who wants no more of a body closes, and any caller can send more than is wanted.
-            let cut = fault == Fault::BrokeOff && has_body && !record.tally().is_sent_whole();
-            if !cut {
-                self.blame(pool, &taken, fault);
-            }
+            self.blame(pool, &taken, fault, has_body && !record.tally().is_sent_whole());
             let Some(spare) = spare.filter(|_| repeat.covers(fault, pool)) else {
                 return Err(error);
             };
@@ -231,7 +226,13 @@ impl Proxy {
         });
     }
 
-    fn blame(&self, pool: &Pool, taken: &Taken, fault: Fault) {
+    /// Counts a fault, and holds it against its target. Not when that broke off a body in the
+    /// middle: who wants no more of one closes, and any caller can send more than is wanted.
+    fn blame(&self, pool: &Pool, taken: &Taken, fault: Fault, in_body: bool) {
+        self.count(fault);
+        if in_body && fault == Fault::BrokeOff {
+            return;
+        }
         if taken.failed(self.clock.monotonic()) {
             self.metrics.upstream.breaker_openings.inc();
             let (upstream, target) = (&*pool.name, taken.target().uri());
