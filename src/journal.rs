@@ -211,6 +211,17 @@ impl Journal {
         self.rejects() && !self.has_room()
     }
 
+    /// Whether [`Journal::reserve_for`] would find no room at this moment.
+    pub fn refuses_for(&self, commit: Option<Commit>) -> bool {
+        let waits = commit.unwrap_or(self.config.commit) == Commit::BeforeReply;
+        let hopeless = waits && self.shared.is_hopeless();
+        self.is_strict(commit) && (hopeless || !self.has_room())
+    }
+
+    fn is_strict(&self, commit: Option<Commit>) -> bool {
+        self.rejects() || commit == Some(Commit::BeforeReply)
+    }
+
     /// Room for the facts of one request, or the reason for a 503 before anything is done. Requests
     /// in flight when the bound is met may still exceed it, by one counter each.
     pub fn reserve(&self) -> Result<Room, Full> {
@@ -220,11 +231,8 @@ impl Journal {
     /// As if `commit` were the general mode: an answer that must wait for the disk is never let
     /// through uncounted, and nothing is begun for it while the disk fails.
     pub fn reserve_for(&self, commit: Option<Commit>) -> Result<Room, Full> {
-        let waits = commit.unwrap_or(self.config.commit) == Commit::BeforeReply;
-        let strict = self.rejects() || waits;
-        let hopeless = waits && self.shared.is_hopeless();
-        if !strict || self.has_room() && !hopeless {
-            return Ok(Room { strict });
+        if !self.refuses_for(commit) {
+            return Ok(Room { strict: self.is_strict(commit) });
         }
         self.metrics.journal.rejected.get_or_create(&LaneLabel::of(Lane::Usage)).inc();
         Err(Full)

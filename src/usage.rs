@@ -57,6 +57,11 @@ impl Meter {
         Ok(self.journal.reserve_for(commit)?)
     }
 
+    /// Whether [`Meter::reserve`] would find room at this moment.
+    pub fn has_room(&self, commit: Option<Commit>) -> bool {
+        !self.journal.refuses_for(commit)
+    }
+
     /// A request that was allowed, and is complete with that.
     pub fn allowed(&self, room: Room, permit: &Permit<'_>) -> Receipt<'_> {
         self.quotas(room, permit);

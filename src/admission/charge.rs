@@ -17,9 +17,9 @@ use crate::model::policy::{LIMITS_MAX, QuotaRule, Rules};
 
 /// When it is: by the calendar that quotas follow, and by the monotonic clock.
 #[derive(Clone, Copy)]
-struct Moment {
-    now: Timestamp,
-    monotonic: Duration,
+pub(super) struct Moment {
+    pub now: Timestamp,
+    pub monotonic: Duration,
 }
 
 /// Who asks for what, when, and what that is held against.
@@ -253,25 +253,27 @@ impl Admission {
         }
         let at = Moment { now: self.calendar.now(now, monotonic, &self.metrics), monotonic };
         let mut report = Box::new(Report::new(Arc::clone(rules)));
-        self.peek_rates(caller, monotonic, &mut report);
+        let _whether_they_would_pass = self.peek_rates(caller, ask.cost, monotonic, &mut report);
         let (rules, standing) = report.parts();
-        let _whether_it_would_pass =
+        let _whether_they_would_pass =
             self.look_at_quotas(Claim { caller, ask, at, rules }, standing);
         Some(report)
     }
 
+    /// How the rate limits stand, and whether they would pass. Takes nothing.
     pub(super) fn peek_rates(
         &self,
         caller: &Presented<'_>,
+        cost: u32,
         monotonic: Duration,
         report: &mut Report,
-    ) {
+    ) -> Result<(), TakeError> {
         let (rules, standing) = report.parts();
         let (charges, count) = charges(caller, rules);
         let mut levels = [Level::default(); LIMITS_MAX];
-        let _whether_it_would_pass =
-            self.limiter.peek(&charges[..count], 1, monotonic, &mut levels[..count]);
+        let seen = self.limiter.peek(&charges[..count], cost, monotonic, &mut levels[..count]);
         standing.put_rates(&levels[..count]);
+        seen
     }
 }
 
@@ -280,7 +282,7 @@ pub(super) struct Counted<'a> {
     /// Where it stands in its policy.
     place: usize,
     pub rule: &'a QuotaRule,
-    slot: Slot,
+    pub slot: Slot,
     /// When its period ends.
     pub until: Timestamp,
 }

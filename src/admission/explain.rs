@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::charge::{Counted, counted};
-use super::{Admission, Ask, Denial, Presented, Report, by_policy, provably_denied, within_scopes};
+use super::charge::{Counted, Moment, counted};
+use super::rate::TakeError;
+use super::{
+    Admission, Ask, Denial, Presented, Report, by_policy, kept_by_scopes, provably_denied,
+    within_scopes,
+};
 use crate::model::Timestamp;
-use crate::model::policy::OnUndecidable;
+use crate::model::policy::{OnUndecidable, Rules};
 
 const STANDING: &str = "standing";
 const SCOPES: &str = "scopes";
@@ -44,6 +48,18 @@ fn step(check: impl Into<String>, verdict: Verdict, detail: impl Into<String>) -
     Step { check: check.into(), verdict, detail: detail.into() }
 }
 
+impl Step {
+    /// Whether what happens can be counted: what cannot does not happen.
+    pub fn of_accounting(possible: bool) -> Self {
+        if possible {
+            step("accounting", Verdict::Pass, "there is room to count it")
+        } else {
+            let detail = "the journal is full or failing: 503 accounting_unavailable";
+            step("accounting", Verdict::Undecidable, detail)
+        }
+    }
+}
+
 fn told(check: &str, result: Result<(), Denial>, passes: impl Into<String>) -> Step {
     match result {
         Ok(()) => step(check, Verdict::Pass, passes),
@@ -77,36 +93,20 @@ impl Admission {
         });
         steps.push(told(SCOPES, within_scopes(caller.principal, ask.scopes), "none is missing"));
         let right = format!("`{}` from {}", ask.target.right(), ip(ask));
-        steps.push(told("address_and_rights", by_policy(caller, ask, rules), right));
+        let mut decided = told("address_and_rights", by_policy(caller, ask, rules), right);
+        if decided.verdict == Verdict::Deny && kept_by_scopes(caller, ask) {
+            decided.detail.push_str("; the scopes that read like rights do not cover it");
+        }
+        steps.push(decided);
         if let Some(rule) = &rules.concurrency {
             let running = self.running.count(rule.id, caller.scope(rule.per));
             let verdict = if running < rule.limit { Verdict::Pass } else { Verdict::Deny };
             let detail = format!("{running} of {} run, per {}", rule.limit, rule.per.as_str());
             steps.push(step("concurrency", verdict, detail));
         }
-        let mut report = Report::new(Arc::clone(rules));
-        self.peek_rates(caller, monotonic, &mut report);
-        let cost = u64::from(ask.cost);
-        for (rule, (_, limit, left)) in rules.rates.iter().zip(report.limits()) {
-            let verdict = if left.remaining >= cost { Verdict::Pass } else { Verdict::Deny };
-            let detail = format!("{} of {limit} left, per {}", left.remaining, rule.per.as_str());
-            steps.push(step(format!("rate_limit {}", rule.name), verdict, detail));
-        }
-        let at = self.calendar.now(now, monotonic, &self.metrics);
-        for quota in counted(caller, rules, at) {
-            let used = self.quotas.used(&quota.key(caller));
-            let Counted { rule, until, .. } = quota;
-            let check = format!("quota {}", rule.name);
-            steps.push(match used {
-                Some(used) => {
-                    let left = rule.limit.saturating_sub(used.own.saturating_add(used.others));
-                    let verdict = if left >= cost { Verdict::Pass } else { Verdict::Deny };
-                    let detail = format!("{left} of {} left until {until}", rule.limit);
-                    step(check, verdict, detail)
-                }
-                None => step(check, Verdict::Undecidable, "nobody can say what was used"),
-            });
-        }
+        let at = Moment { now: self.calendar.now(now, monotonic, &self.metrics), monotonic };
+        self.explain_rates(caller, ask, rules, at, &mut steps);
+        self.explain_quotas(caller, ask, rules, at, &mut steps);
         let open = rules.on_undecidable == OnUndecidable::Allow;
         let passes = |step: &Step| match step.verdict {
             Verdict::Pass | Verdict::Skip => true,
@@ -115,6 +115,55 @@ impl Admission {
         };
         let valid = steps.iter().all(passes);
         (steps, valid)
+    }
+
+    fn explain_rates(
+        &self,
+        caller: &Presented<'_>,
+        ask: &Ask<'_>,
+        rules: &Arc<Rules>,
+        at: Moment,
+        steps: &mut Vec<Step>,
+    ) {
+        let mut report = Report::new(Arc::clone(rules));
+        let peeked = self.peek_rates(caller, ask.cost, at.monotonic, &mut report);
+        for (rule, (_, limit, left)) in rules.rates.iter().zip(report.limits()) {
+            let passes = left.remaining >= u64::from(ask.cost);
+            let verdict = if passes { Verdict::Pass } else { Verdict::Deny };
+            let detail = format!("{} of {limit} left, per {}", left.remaining, rule.per.as_str());
+            steps.push(step(format!("rate_limit {}", rule.name), verdict, detail));
+        }
+        if peeked == Err(TakeError::Full) {
+            let detail = "no room to count for one more (admission.max_buckets)";
+            steps.push(step("rate_limits", Verdict::Undecidable, detail));
+        }
+    }
+
+    fn explain_quotas(
+        &self,
+        caller: &Presented<'_>,
+        ask: &Ask<'_>,
+        rules: &Rules,
+        Moment { now, monotonic }: Moment,
+        steps: &mut Vec<Step>,
+    ) {
+        for quota in counted(caller, rules, now) {
+            let Counted { rule, until, slot, .. } = &quota;
+            let (verdict, detail) = match self.quotas.used(&quota.key(caller)) {
+                None => (Verdict::Undecidable, "nobody can say what was used".into()),
+                Some(_) if !self.quotas.has_room(slot, now, monotonic) => {
+                    let detail = "no room to count for one more (admission.max_quotas)";
+                    (Verdict::Undecidable, detail.into())
+                }
+                Some(used) => {
+                    let left = rule.limit.saturating_sub(used.own.saturating_add(used.others));
+                    let passes = left >= u64::from(ask.cost);
+                    let verdict = if passes { Verdict::Pass } else { Verdict::Deny };
+                    (verdict, format!("{left} of {} left until {until}", rule.limit))
+                }
+            };
+            steps.push(step(format!("quota {}", rule.name), verdict, detail));
+        }
     }
 }
 

@@ -278,6 +278,15 @@ impl Quotas {
         }
     }
 
+    /// Whether a count is in memory, or would find room there.
+    pub(super) fn has_room(&self, slot: &Slot, now: Timestamp, monotonic: Duration) -> bool {
+        let has = || self.len() < self.max || self.shard(slot).live.contains_key(slot);
+        if !has() && is_due(&self.swept, monotonic) {
+            self.sweep(now);
+        }
+        has()
+    }
+
     /// As [`Quotas::used`], of one that is probably in memory.
     pub(super) fn look(&self, slot: &Slot, key: &dyn Fn() -> QuotaKey) -> Option<Used> {
         let live = self.shard(slot).live.get(slot).map(|live| live.used);

@@ -225,10 +225,27 @@ impl Limiter {
         now: Duration,
         levels: &mut [Level],
     ) -> Result<(), TakeError> {
+        match self.try_peek(charges, cost, now, levels) {
+            Err(TakeError::Full) if is_due(&self.swept, now) => {
+                self.sweep(now);
+                self.try_peek(charges, cost, now, levels)
+            }
+            seen => seen,
+        }
+    }
+
+    fn try_peek(
+        &self,
+        charges: &[Charge],
+        cost: u32,
+        now: Duration,
+        levels: &mut [Level],
+    ) -> Result<(), TakeError> {
         let places = self.plan(charges);
         let mut held = self.hold(&places);
         Self::tell(&places, charges, &mut held, now, levels);
-        Self::look(&places, charges, &mut held, cost, now).map(drop)
+        let passing = Self::look(&places, charges, &mut held, cost, now)?;
+        self.make_room(&mut held, passing.new, now)
     }
 
     fn plan(&self, charges: &[Charge]) -> [usize; LIMITS_MAX] {

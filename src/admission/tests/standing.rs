@@ -206,3 +206,44 @@ fn a_jump_that_was_believed_and_put_right_gives_no_quota_twice() {
 fn request(target: &Target) -> Ask<'_> {
     Ask::request(target, None)
 }
+
+/// Whether an explanation says that a request passes, and what is undecidable in it.
+fn explained(admission: &Admission, caller: &Presented<'_>, hours: u64) -> (bool, Vec<String>) {
+    let (target, after) = (orders(), Duration::from_secs(3600 * hours));
+    let ask = Ask::request(&target, None);
+    let (steps, passes) = admission.explain(caller, &ask, NOON.plus(after), AT + after);
+    let steps = steps.into_iter().filter(|step| step.verdict == Verdict::Undecidable);
+    (passes, steps.map(|step| step.check).collect())
+}
+
+#[test]
+fn explanations_know_that_there_is_no_room_to_count() {
+    let admission = admission_with(Config { max_buckets: 1, max_quotas: 1, ..Config::default() });
+    let key = |id| Principal { key_id: Uuid::from_u128(id), ..principal(&[]) };
+    let (known, new, target) = (key(7), key(8), orders());
+    let rate = r#""rate_limits":[{"name":"r","limit":2,"window":"1h","per":"key"}]"#;
+    let quota = r#""quotas":[{"name":"q","limit":5,"period":"year","per":"key"}]"#;
+    let both = rules(&format!("{{{rate},{quota}}}"));
+    let explained =
+        |of, policy: &Arc<Rules>, hours| explained(&admission, &presented(of, policy), hours);
+    let pass = (true, Vec::new());
+    assert_eq!(
+        [explained(&known, &both, 0), explained(&new, &both, 0)],
+        [pass.clone(), pass.clone()]
+    );
+    let ask = Ask::request(&target, None);
+    let used = decide(&admission, presented(&known, &both), ask, Duration::ZERO);
+    assert!(used.is_ok());
+    assert_eq!(explained(&known, &both, 0), pass, "it has its place");
+    for (limits, undecidable) in [(rate, "rate_limits"), (quota, "quota q")] {
+        for (more, passes) in [("", false), (r#","on_undecidable":"allow""#, true)] {
+            let policy = rules(&format!("{{{limits}{more}}}"));
+            let told = explained(&new, &policy, 0);
+            assert_eq!(told, (passes, vec![undecidable.to_owned()]), "{limits}{more}");
+            let decided = decide(&admission, presented(&new, &policy), ask, Duration::ZERO);
+            assert_eq!(decided.is_ok(), passes, "{limits}{more}");
+        }
+    }
+    // What is idle makes room, for a look as for a request.
+    assert_eq!(explained(&new, &rules(&format!("{{{rate}}}")), 3), pass);
+}

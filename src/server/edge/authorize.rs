@@ -237,8 +237,13 @@ impl Edge {
 
     /// Every check of a request that is not made, step by step.
     pub(in crate::server) fn explain(&self, caller: &Caller, ask: &Ask<'_>) -> (Vec<Step>, bool) {
-        let now = self.clock.now();
-        self.admission.explain(&self.presented(caller, now), ask, now, self.clock.monotonic())
+        let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
+        let presented = self.presented(caller, now);
+        let commit = presented.rules.as_ref().and_then(|rules| rules.commit);
+        let (mut steps, valid) = self.admission.explain(&presented, ask, now, monotonic);
+        let possible = self.meter.has_room(commit);
+        steps.push(Step::of_accounting(possible));
+        (steps, valid && possible)
     }
 
     fn presented<'a>(&self, caller: &'a Caller, now: Timestamp) -> Presented<'a> {

@@ -155,4 +155,10 @@ async fn what_cannot_be_counted_takes_nothing_and_tells_the_limits_as_they_stand
         assert!(told.starts_with("\"yearly\";r=2;t="), "{path}: {told}");
         assert_eq!(answer.header("ratelimit-policy"), Some("\"yearly\";q=2"), "{path}");
     }
+    let explain = body.replace('}', r#","explain":true}"#);
+    let operator = [("authorization", "Bearer s3cret")];
+    let told = gateway.ask("POST", "/v1/keys/verify", &operator, &explain).await.json();
+    assert_eq!(told["valid"], false, "{told}");
+    let last = told["steps"].as_array().and_then(|steps| steps.last()).expect("steps");
+    assert_eq!((&last["check"], &last["verdict"]), (&"accounting".into(), &"undecidable".into()));
 }
