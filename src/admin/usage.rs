@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, Time};
+use uuid::Uuid;
 
 use super::extract::{Params, name};
 use super::{Control, DirectoryError, LIST_MAX, Problem, SettledUsage, clients};
@@ -36,6 +37,8 @@ pub(super) struct Asked {
     client: Option<String>,
     #[serde(default)]
     period: Period,
+    /// Only keys beyond this one.
+    after: Option<Uuid>,
 }
 
 /// Counts as they are shown.
@@ -80,6 +83,9 @@ pub(super) struct Row {
     /// Its client's quotas; and where one client is asked for, those of its keys. Each by its own
     /// period.
     quotas: Vec<QuotaStanding>,
+    /// The last of the keys whose quotas are here, where the client has more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more_keys_after: Option<Uuid>,
 }
 
 pub(super) async fn show(
@@ -87,6 +93,9 @@ pub(super) async fn show(
     Params(asked): Params<Asked>,
 ) -> Result<Json<Vec<Row>>, Problem> {
     let client = asked.client.map(|text| name(&text, "client")).transpose()?;
+    if asked.after.is_some() && client.is_none() {
+        return Err(Problem::bad_request("`after` is a key of a `client`: name that too"));
+    }
     // What was counted a moment ago shall be in it; a failing disk shows what it has.
     if control.journal.flush().durable().await.is_err() {
         tracing::warn!("usage is shown without what waits in memory: the journal cannot commit");
@@ -122,25 +131,34 @@ pub(super) async fn show(
         let nothing = BTreeMap::from([(client.clone(), Counts::ZERO)]);
         let from = from_hour.map(Timestamp::from_hour);
         rows.extend(self::rows(asked.period, from, known.then(Vec::new), nothing));
-        rows.retain(|row| !quotas(&control, &row.client, true).is_empty());
+        rows.retain(|row| !quotas(&control, &row.client, Some(asked.after)).0.is_empty());
     }
     // What earlier processes used is being read for a moment after the start.
     drop(tokio::time::timeout(BOOK_WAIT, control.admission.quotas().based()).await);
+    let of_keys = client.is_some().then_some(asked.after);
     for row in &mut rows {
-        row.quotas = quotas(&control, &row.client, client.is_some());
+        (row.quotas, row.more_keys_after) = quotas(&control, &row.client, of_keys);
     }
     Ok(Json(rows))
 }
 
-/// The quotas of a client, and those of its keys: as many of them as one list shows.
-fn quotas(control: &Control, client: &Name, with_keys: bool) -> Vec<QuotaStanding> {
+/// The quotas of a client, and those of its keys beyond one, if they are asked for: of as many as
+/// one list shows, and the last of these where there are more.
+fn quotas(
+    control: &Control,
+    client: &Name,
+    of_keys: Option<Option<Uuid>>,
+) -> (Vec<QuotaStanding>, Option<Uuid>) {
     let (now, monotonic) = (control.clock.now(), control.clock.monotonic());
     let own = control.cache.client(client).and_then(|client| client.policy);
     let of_client = own.unwrap_or_else(|| DEFAULT_POLICY.into());
     let rules = |policy: &Name| control.cache.rules(policy).ok().flatten();
     let mut policies = BTreeMap::from([(of_client.clone(), rules(&of_client))]);
-    let keys =
-        if with_keys { control.cache.keys(Some(client), None, LIST_MAX) } else { Vec::new() };
+    let of_client_beyond = |after| control.cache.keys(Some(client), after, LIST_MAX + 1);
+    let mut keys = of_keys.map(of_client_beyond).unwrap_or_default();
+    let more = keys.len() > LIST_MAX;
+    keys.truncate(LIST_MAX);
+    let last = keys.last().map(|view| view.key.id).filter(|_| more);
     let mut found = Vec::new();
     for view in &keys {
         let policy = view.key.policy.as_ref().unwrap_or(&of_client);
@@ -154,7 +172,7 @@ fn quotas(control: &Control, client: &Name, with_keys: bool) -> Vec<QuotaStandin
     let of_client = policies.values().flatten();
     let of_client = of_client
         .flat_map(|rules| control.admission.standing(rules, Per::Client, client, now, monotonic));
-    of_client.chain(found).collect()
+    (of_client.chain(found).collect(), last)
 }
 
 /// What Postgres says; `None` when it cannot be asked. Embedded, nothing has settled.
@@ -208,6 +226,7 @@ fn rows(
             unsettled: unsettled.into(),
             sum: known.then(|| sum.into()),
             quotas: Vec::new(),
+            more_keys_after: None,
         }
     };
     both.into_iter().map(row).collect()

@@ -331,6 +331,9 @@ pub(super) struct UsageArgs {
     /// Only of this client
     #[arg(long)]
     pub(super) client: Option<String>,
+    /// Quotas of its keys beyond this one only
+    #[arg(long, value_name = "ID", requires = "client")]
+    pub(super) after: Option<Uuid>,
     /// By the calendar in UTC
     #[arg(long, value_enum, default_value_t = Period::Month)]
     pub(super) period: Period,

@@ -288,6 +288,8 @@ fn usage(asked: &UsageArgs) -> Ask {
     let period = period.as_ref().map(|value| value.get_name());
     parameter(&mut path, "period", period);
     parameter(&mut path, "client", asked.client.as_deref());
+    let after = asked.after.map(|id| id.to_string());
+    parameter(&mut path, "after", after.as_deref());
     get(&path, Shape::Usage(USAGE))
 }
 

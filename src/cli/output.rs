@@ -81,6 +81,9 @@ impl Output {
             ),
             _ => {}
         }
+        if let (Shape::Usage(_), Some(more)) = (shape, left_out(answer)) {
+            talk(&more);
+        }
         if self.json {
             self.json(answer)?;
         } else {
@@ -172,6 +175,12 @@ fn quotas(answer: &Value) -> String {
     let all: Vec<Value> =
         rows.flat_map(|row| row["quotas"].as_array().cloned().unwrap_or_default()).collect();
     if all.is_empty() { String::new() } else { format!("\n{}", list(QUOTAS, &Value::Array(all))) }
+}
+
+/// Where quotas of further keys are left out, how to see them.
+fn left_out(answer: &Value) -> Option<String> {
+    let last = answer.as_array()?.iter().find_map(|row| row["more_keys_after"].as_str())?;
+    Some(format!("quotas of further keys are left out; go on with --after {last}"))
 }
 
 /// Adds to each row what is known: the sum, or while Postgres cannot be asked what is unsettled.

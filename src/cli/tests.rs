@@ -59,6 +59,7 @@ fn every_command_of_the_contract_is_there() {
         "usage",
         "usage --client acme --period month",
         "usage --period all",
+        &format!("usage --client acme --after {id}"),
         "log status",
         "log drain",
         "log verify",
@@ -91,6 +92,7 @@ fn what_cannot_be_meant_is_a_usage_error() {
         "session recover --for ever",
         "token keys",
         "usage --period week",
+        "usage --after 0190e2a0-0000-7000-8000-000000000001",
         "key list --limit 0",
         "key list --limit 1001",
         "clients list",
@@ -145,6 +147,9 @@ fn commands_are_requests() {
     assert_eq!(asked("token keys list").0, "GET /admin/v1/token-keys");
     assert_eq!(asked("token keys rotate").0, "POST /admin/v1/token-keys/rotate");
     assert_eq!(asked("usage").0, "GET /admin/v1/usage?period=month");
+    let id = "0190e2a0-0000-7000-8000-000000000001";
+    let more = format!("GET /admin/v1/usage?period=month&client=acme&after={id}");
+    assert_eq!(asked(&format!("usage --client acme --after {id}")).0, more);
     assert_eq!(asked("log drain").0, "POST /admin/v1/log/drain");
     assert_eq!(asked("log status").0, "GET /admin/v1/log");
     assert_eq!(asked("log verify").0, "GET /admin/v1/log/verify");

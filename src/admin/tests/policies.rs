@@ -1,6 +1,10 @@
 //! Policies that clients and keys are given.
 
 use super::*;
+use crate::admission::{Bases, Used};
+use crate::cache::{Change, Follower, PolicyRow};
+use crate::model::fact::{QuotaKey, StateFact};
+use crate::model::{Digest, Key, Policy};
 
 #[tokio::test]
 async fn a_policy_that_nobody_knows_is_given_to_nobody() {
@@ -19,4 +23,49 @@ async fn a_policy_that_nobody_knows_is_given_to_nobody() {
         assert_eq!(plane.get("/keys").await.1, json!([]));
         plane.key(json!({"client": "acme", "policy": "default"})).await;
     }
+}
+
+/// No quota was used before.
+struct Unused;
+
+impl Bases for Unused {
+    fn used(&self, _: &QuotaKey) -> Option<Used> {
+        Some(Used::default())
+    }
+}
+
+#[tokio::test]
+async fn quotas_of_more_keys_than_a_list_shows_are_not_left_out_in_silence() {
+    let plane = Plane::embedded();
+    plane.control.admission.quotas().based_on(Arc::new(Unused));
+    let spec = r#"{"quotas":[{"name":"own","limit":9,"period":"year","per":"key"}]}"#.into();
+    let policy = Policy { name: "default".into(), spec };
+    plane.control.cache.apply(vec![Change::Policy(PolicyRow { policy, revision: 1 })]).expect("it");
+    plane.post("/clients", json!({"name": "acme"})).await;
+    let id = |at: usize| Uuid::from_u128(at as u128);
+    for at in 1..=LIST_MAX + 2 {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&at.to_be_bytes());
+        plane.control.cache.pin(&StateFact::KeyCreated(Key {
+            id: id(at),
+            digest: Digest(digest),
+            prefix: "gp_live_".into(),
+            last4: "last".into(),
+            client: "acme".into(),
+            policy: None,
+            scopes: Vec::new(),
+            enabled: true,
+            expires_at: None,
+            created_at: Timestamp::EPOCH,
+        }));
+    }
+    let row = async |more: &str| plane.get(&format!("/usage?client=acme{more}")).await.1[0].take();
+    let first = row("").await;
+    let shown = |row: &Value| row["quotas"].as_array().map(Vec::len);
+    assert_eq!((shown(&first), &first["more_keys_after"]), (Some(1000), &json!(id(1000))));
+    let rest = row(&format!("&after={}", id(1000))).await;
+    assert_eq!((shown(&rest), rest.get("more_keys_after")), (Some(2), None));
+    assert_eq!(rest["quotas"][1]["of"], json!(id(1002)));
+    let (status, _) = plane.get(&format!("/usage?after={}", id(1))).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
 }
