@@ -151,7 +151,7 @@ impl Admission {
             let Counted { rule, until, slot, .. } = &quota;
             let (verdict, detail) = match self.quotas.used(&quota.key(caller)) {
                 None => (Verdict::Undecidable, "nobody can say what was used".into()),
-                Some(_) if !self.quotas.has_room(slot, now, monotonic) => {
+                Some(_) if !self.quotas.has_room(slot, monotonic) => {
                     let detail = "no room to count for one more (admission.max_quotas)";
                     (Verdict::Undecidable, detail.into())
                 }
