@@ -36,6 +36,7 @@ mod ballast;
 mod chunk;
 mod committer;
 mod config;
+mod dropped;
 mod error;
 mod foreign;
 mod inherit;
@@ -66,7 +67,7 @@ use ticket::{Ended, Shared};
 
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
-use crate::metrics::{EventLabel, LaneLabel, Metrics};
+use crate::metrics::{LaneLabel, Metrics};
 use crate::model::fact::{AuditEntry, Counter, Counts, Event, Fact, Lane, QuotaKey, StateFact};
 
 pub use ballast::{give_up_ballast, is_disk_full};
@@ -297,25 +298,9 @@ impl Journal {
     }
 
     fn yielding(&self, kind: &'static str, fact: Fact) {
-        /// How often it is said that events are dropped.
-        const TOLD_EVERY: u64 = 1_000_000_000;
         let fits = chunk::fits(FactRef::from(&fact)) && self.has_room_for_event(&fact);
-        if fits && self.shared.window.event(fact) {
-            return;
-        }
-        let journal = &self.metrics.journal;
-        journal.dropped.get_or_create(&LaneLabel::of(Lane::Events)).inc();
-        journal.events_dropped.get_or_create(&EventLabel { kind }).inc();
-        let now = u64::try_from(self.clock.0.monotonic().as_nanos()).unwrap_or(u64::MAX);
-        let told = self.shared.events_told.load(Ordering::Relaxed);
-        let due = told == 0 || now.saturating_sub(told) >= TOLD_EVERY;
-        let swap = || {
-            let told_now = now.max(1);
-            let order = Ordering::Relaxed;
-            self.shared.events_told.compare_exchange(told, told_now, order, order)
-        };
-        if due && swap().is_ok() {
-            tracing::warn!(kind, "events are dropped: there are too many, or the journal is full");
+        if !fits || !self.shared.window.event(fact) {
+            self.shared.events_dropped.tell(&self.metrics, self.clock.0.monotonic(), kind);
         }
     }
 

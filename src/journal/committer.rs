@@ -15,9 +15,9 @@ use super::quarantine::QUARANTINE;
 use super::reader::Reader;
 use super::segment::SegmentError;
 use super::ticket::Shared;
-use super::window::{Collected, EVENTS_MAX, Tally};
+use super::window::{Collected, Tally};
 use super::writer::Writer;
-use super::{Commit, Config, Unwritten};
+use super::{Commit, Config, Unwritten, dropped};
 use crate::clock::SharedClock;
 use crate::disk;
 use crate::entropy::SharedEntropy;
@@ -149,10 +149,9 @@ impl Committer {
         let gone = carried.taken.saturating_sub(left);
         carried.taken -= gone;
         self.shared.took(gone);
-        let beyond = carried.events.len().saturating_sub(EVENTS_MAX);
-        carried.events.drain(..beyond);
-        let dropped = self.metrics.journal.dropped.get_or_create(&LaneLabel::of(Lane::Events));
-        dropped.inc_by(u64::try_from(beyond).unwrap_or(u64::MAX));
+        for kind in dropped::beyond(&mut carried.events) {
+            self.shared.events_dropped.tell(&self.metrics, self.clock.monotonic(), kind);
+        }
     }
 
     /// Commits lane by lane, and empties each as it is done: what is on disk must never be written

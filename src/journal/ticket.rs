@@ -6,6 +6,7 @@ use std::thread::Thread;
 
 use tokio::sync::Notify;
 
+use super::dropped::Dropped;
 use super::window::Window;
 use super::{Full, STATE_RESERVE, Segment, lock};
 use crate::disk;
@@ -57,8 +58,7 @@ pub(super) struct Shared {
     pub event_bytes: AtomicU64,
     /// State facts that were recorded and are not on disk.
     state_waiting: AtomicUsize,
-    /// When it was last said that events are dropped: monotonic nanoseconds, 0 never.
-    pub events_told: AtomicU64,
+    pub events_dropped: Dropped,
     pub segments: Mutex<Vec<Arc<Segment>>>,
     pub merging: Merging,
 }
@@ -81,7 +81,7 @@ impl Shared {
             state_bytes: AtomicU64::new(0),
             event_bytes: AtomicU64::new(0),
             state_waiting: AtomicUsize::new(0),
-            events_told: AtomicU64::new(0),
+            events_dropped: Dropped::default(),
             segments: Mutex::default(),
             merging: Merging::default(),
         }

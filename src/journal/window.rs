@@ -140,6 +140,8 @@ pub struct Window {
 const SHARDS: usize = 16;
 /// The bound on events in one window; the events lane yields first.
 pub const EVENTS_MAX: usize = 10_000;
+/// Of these, what is kept for audit entries: anybody can make the others.
+const AUDIT_MIN: usize = EVENTS_MAX / 8;
 
 static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
@@ -190,7 +192,8 @@ impl Window {
     /// Records an event; `false` when the window has taken its share.
     pub fn event(&self, event: Fact) -> bool {
         let mut rare = lock(&self.rare);
-        let fits = rare.events.len() < EVENTS_MAX;
+        let kept = if matches!(event, Fact::Audit(_)) { 0 } else { AUDIT_MIN };
+        let fits = rare.events.len() < EVENTS_MAX - kept;
         if fits {
             rare.events.push(event);
         }

@@ -10,6 +10,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::metrics::EventLabel;
 use crate::model::fact::{AuthAttempt, Happened};
 
 /// Records so many events, all on disk.
