@@ -122,23 +122,21 @@ impl Proxy {
             let error = match self.ask(pool, &taken, limits, request, record.tally()).await {
                 Ok((answer, wire)) => {
                     taken.answered();
-                    let tunnel = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
-                    // Where its answer ends is not certain: nothing more is read from it.
-                    let wire = (!headers::is_ambiguous(answer.headers())).then_some(wire);
-                    let driver = wire.and_then(|wire| match (tunnel, has_body) {
-                        (true, _) => {
-                            self.drive_apart(wire, &taken, std::future::pending());
-                            None
-                        }
-                        (_, false) => self.keep_or_drive(wire, &taken),
-                        (_, true) => {
-                            let over = CancellationToken::new();
-                            let guard = over.clone().drop_guard();
-                            let stuck = stuck(over, Arc::downgrade(record), limits.body_idle);
-                            self.drive_apart(wire, &taken, stuck);
-                            Some(Driver::Elsewhere(guard))
-                        }
-                    });
+                    let driver = if headers::is_ambiguous(answer.headers()) {
+                        // Where its answer ends is not certain: nothing more is read from it.
+                        None
+                    } else if wire.is_free() {
+                        // The whole of a small answer came with its head.
+                        taken.target().kept().put(wire);
+                        None
+                    } else if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        self.drive_apart(wire, &taken, std::future::pending());
+                        None
+                    } else if has_body {
+                        Some(self.drive_upload(wire, &taken, record, limits.body_idle))
+                    } else {
+                        Some(Driver::Here(wire))
+                    };
                     return Ok((answer.map(|body| Source::Target(body, driver)), taken));
                 }
                 Err(error) => error,
@@ -198,14 +196,18 @@ impl Proxy {
         .await
     }
 
-    /// Once the answer has begun: what of the exchange is left for whoever passes the answer on.
-    fn keep_or_drive(&self, wire: Wire, taken: &Taken) -> Option<Driver> {
-        if !wire.is_free() {
-            return Some(Driver::Here(wire));
-        }
-        // The whole of a small answer came with its head.
-        taken.target().kept().put(wire);
-        None
+    /// A body that may still be sent: not for ever, once the answer is over.
+    fn drive_upload(
+        &self,
+        wire: Wire,
+        taken: &Taken,
+        record: &Arc<OpenRecord>,
+        idle: Duration,
+    ) -> Driver {
+        let over = CancellationToken::new();
+        let guard = over.clone().drop_guard();
+        self.drive_apart(wire, taken, stuck(over, Arc::downgrade(record), idle));
+        Driver::Elsewhere(guard)
     }
 
     /// A body that is still being sent goes on when the answer has ended, and a tunnel has its own

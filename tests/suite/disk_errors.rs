@@ -2,8 +2,7 @@
 //! kept, nothing is counted twice, and it goes on by itself.
 
 mod merging;
-
-use std::time::Duration;
+mod slow;
 
 use axum::http::Method;
 use futures_util::future::join_all;
@@ -15,9 +14,6 @@ use crate::support::shim::Shim;
 /// A limit that every answer tells of.
 const LIMITED: &str = "[[policies]]\nname = \"default\"\nrate_limits = [{ name = \"r\", limit = \
                        1000000, window = \"1s\" }]\n";
-
-/// For an answer that is held up by nothing.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An embedded gateway behind the shim that `set` makes of the plain one.
 fn gateway(settings: &str, set: impl Fn(Shim) -> Shim) -> Option<Gateway> {
@@ -94,64 +90,6 @@ async fn a_sync_that_fails_once_ends_a_segment_and_loses_nothing() {
         gateway.terminate().await;
         assert!(!gateway.data_dir().join("quarantine").exists(), "sync {failing}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn under_interval_requests_do_not_wait_for_a_disk_that_hangs() {
-    let set = |shim: Shim| shim.only("/journal/");
-    let Some(mut gateway) = gateway("interval = \"5ms\"\n", set) else { return };
-    let key = started(&mut gateway).await;
-    assert!(gateway.allowed(&key).await);
-    gateway.shim().hold();
-    for _ in 0..200 {
-        assert!(gateway.allowed(&key).await);
-    }
-    gateway.shim().release();
-    gateway.terminate().await;
-    gateway.start().await;
-    assert_eq!(gateway.counted().await, 201);
-}
-
-/// No permission depends on what becomes of the disk: a denial waits a moment, and is given.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn before_reply_a_denial_does_not_wait_for_a_disk_that_hangs() {
-    let set = |shim: Shim| shim.only("/journal/usage/");
-    let Some(mut gateway) = gateway("commit = \"before_reply\"\n", set) else { return };
-    let key = started(&mut gateway).await;
-    assert!(gateway.allowed(&key).await);
-    gateway.revoke(&key).await;
-    gateway.shim().hold();
-    for _ in 0..3 {
-        let answer = tokio::time::timeout(PATIENCE, gateway.http().verdict(&key.key)).await;
-        assert_eq!(answer.expect("an answer"), (401, "key_revoked".to_owned()));
-    }
-    gateway.shim().release();
-    gateway.terminate().await;
-    gateway.start().await;
-    assert_eq!(gateway.counted().await, 4, "each is counted nevertheless");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn before_reply_many_requests_share_the_commits_of_a_slow_disk() {
-    let set = |shim: Shim| shim.only("/journal/usage/").slow(200);
-    let Some(mut gateway) = gateway("commit = \"before_reply\"\n", set) else { return };
-    let key = started(&mut gateway).await;
-    assert!(gateway.allowed(&key).await);
-    let before = gateway.metric("gatepost_journal_commits_total").await;
-    gateway.shim().hold();
-    let gateway_now = &gateway;
-    let asking = join_all((0..100).map(|_| gateway_now.allowed(&key)));
-    let release = async {
-        // All of them are counted, and none is answered: they wait for the one sync.
-        let counted = || async { gateway_now.journal().await["pending"].as_u64() > Some(0) };
-        until("somebody to wait", counted).await;
-        gateway_now.shim().release();
-    };
-    let (answers, ()) = futures_util::join!(asking, release);
-    assert!(answers.iter().all(|allowed| *allowed));
-    let commits = gateway.metric("gatepost_journal_commits_total").await - before;
-    assert!((1..=20).contains(&commits), "100 requests took {commits} commits");
-    assert_eq!(gateway.counted().await, 101);
 }
 
 /// The disk is as full as it is now: only what is freed may be used. Returns the requests that
