@@ -158,3 +158,13 @@ async fn an_answer_that_stands_still_is_broken_off_and_counted_as_failed() {
     assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
     assert_eq!(gateway.counted().await[":read"], [1, 0, 1, 0, 0, 2]);
 }
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_and_trace_are_refused_in_any_letters() {
+    let gateway = Gateway::start(echo(), &[], &orders());
+    for method in ["connect", "Connect", "TRACE", "trace"] {
+        let line = format!("{method} /rest/v1/orders");
+        let answer = gateway.raw(head(7, &line, "Connection: close\r\n")).await;
+        assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 4") || answer.starts_with("HTTP/1.1 5"), "{answer}");
+    }
+}
