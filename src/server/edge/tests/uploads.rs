@@ -146,3 +146,22 @@ async fn a_body_without_a_length_is_passed_on_whatever_the_method() {
         assert!(told, "{method}: {answer}");
     }
 }
+
+/// What still comes is read and dropped: refused by the system, it would have the client's throw
+/// the answer away.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_answered_early_may_say_the_rest() {
+    let gateway = Gateway::start(echo(), &[], &orders());
+    let length = 1 << 20;
+    let head =
+        format!("POST /rest/v1/orders HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n");
+    let mut client = gateway.connect(head).await;
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.expect("an answer, and the end");
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let piece = vec![b'x'; 1 << 14];
+    for _ in 0..length / piece.len() {
+        client.write_all(&piece).await.expect("it is read");
+        tokio::task::yield_now().await;
+    }
+}
