@@ -1,7 +1,7 @@
 //! Time comes in through this door: wall time for stamps, monotonic time for intervals.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::model::Timestamp;
@@ -16,6 +16,22 @@ pub trait Clock: Send + Sync + 'static {
 
 /// The clock as it is handed around.
 pub type SharedClock = Arc<dyn Clock>;
+
+/// What is done, or said, at most once a second.
+#[derive(Debug, Default)]
+pub struct Seldom(AtomicU64);
+
+impl Seldom {
+    const EVERY: u64 = 1_000_000_000;
+
+    /// Whether it is time, the first time included. Whoever hears so does it.
+    pub fn is_due(&self, monotonic: Duration) -> bool {
+        let now = u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let before = self.0.load(Ordering::Relaxed);
+        let due = before == 0 || now.saturating_sub(before) >= Self::EVERY;
+        due && self.0.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
 
 /// The operating system's clocks.
 pub struct SystemClock {

@@ -6,6 +6,7 @@
 mod gather;
 mod ledger;
 mod lost;
+mod pace;
 mod quotas;
 mod settle;
 #[cfg(test)]
@@ -27,8 +28,9 @@ use crate::metrics::Metrics;
 use crate::model::fact::Lane;
 use crate::model::units::Span;
 use crate::postgres::sink::{Sink, SinkError};
-use gather::{Bounds, gather};
+use gather::gather;
 use lost::Remembered;
+use pace::{PROBE, Pace};
 use quotas::Quotas;
 use settle::{Awaiting, Sessions};
 
@@ -95,8 +97,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(4);
 /// How often the ledger is read although nothing failed: it may have moved backwards.
 const LEDGER_EVERY: Duration = Duration::from_secs(60);
-/// The smallest batch that deadlines shrink to.
-const BATCH_ROWS_MIN: usize = 100;
 /// The bound on callers of [`Drainer::drain_now`] who wait.
 const REQUESTS_MAX: usize = 16;
 
@@ -167,7 +167,7 @@ pub struct Worker {
     remembered: Remembered,
     /// When the ledger was last read; `None` while in doubt.
     certain_since: Option<Duration>,
-    batch_rows: usize,
+    pace: Pace,
     /// Nothing was applied since a failure, or the start: Postgres may answer and take nothing.
     /// Whatever is sent is marked, and not merged any more: so only a little of one stream is.
     probing: bool,
@@ -210,7 +210,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         clock: clock.clone(),
         requests: sender,
     };
-    let batch_rows = config.batch_rows;
+    let pace = Pace::new(config.batch_rows, config.deadline.0);
     let remembered = Remembered::new(journal.remembered());
     let worker = Worker {
         journal,
@@ -227,7 +227,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         quotas: Quotas::new(listener),
         remembered,
         certain_since: None,
-        batch_rows,
+        pace,
         probing: true,
         held: false,
         trouble: None,
@@ -279,7 +279,7 @@ impl Worker {
             self.metrics.drain.failures.inc();
             self.certain_since = None;
             if matches!(failed, DrainError::Sink(SinkError::Failed(_) | SinkError::Unknown(_))) {
-                self.batch_rows = (self.batch_rows / 2).max(BATCH_ROWS_MIN);
+                self.pace.failed();
                 self.probing = true;
             }
             // Once per outage, not once per attempt.
@@ -330,10 +330,7 @@ impl Worker {
 
     /// Sends one batch of a lane; whether it had to leave something behind.
     async fn drain_batch(&mut self, lane: Lane) -> Result<bool, DrainError> {
-        let bounds = match self.probing {
-            true => Bounds { rows: BATCH_ROWS_MIN, segments: 1 },
-            false => Bounds { rows: self.batch_rows, segments: usize::MAX },
-        };
+        let bounds = if self.probing { PROBE } else { self.pace.bounds() };
         let (journal, cache) = (self.journal.clone(), self.cache.clone());
         let gather = move || gather(&journal, lane, bounds, &|| cache.pinned());
         let gathered = self.threads.spawn_blocking(gather);
@@ -356,9 +353,8 @@ impl Worker {
         self.metrics.drain.rows.inc_by(applied.rows);
         self.metrics.drain.duration.observe((now - started).as_secs_f64());
         self.told.lock().unwrap_or_else(PoisonError::into_inner).last_commit = Some(now);
-        if !std::mem::take(&mut self.probing) {
-            self.batch_rows = (self.batch_rows * 2).min(self.config.batch_rows);
-        }
+        self.probing = false;
+        self.pace.applied(applied.rows, now - started);
         let whole = gathered.whole;
         if lane == Lane::Quota {
             self.quotas.sent(&gathered);

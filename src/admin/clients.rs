@@ -54,8 +54,9 @@ pub(super) async fn create(
     Body(new): Body<New>,
 ) -> Result<(StatusCode, Json<Shown>), Problem> {
     let name_ = name(&new.name, "name")?;
-    let turn = control.turn().await;
+    // Postgres may be asked: nobody's turn waits for that.
     let policy = policies::given(&control, new.policy).await?;
+    let turn = control.turn().await;
     if control.cache.client(&name_).is_some() {
         let detail = format!("there is a client `{name_}` already");
         return Err(Problem::conflict("client_exists", detail));

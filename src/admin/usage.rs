@@ -125,21 +125,29 @@ pub(super) async fn show(
     let settled = settled.map(|settled| settled.rows);
     let known = settled.is_some();
     let mut rows = rows(asked.period, from_hour.map(Timestamp::from_hour), settled, unsettled);
+    let mut nothing_counted = false;
     // Nothing counted is an answer for a client that exists; a deleted one may have counts yet.
     if let Some(client) = client.as_ref().filter(|_| rows.is_empty()) {
         clients::find(&control, client)?;
         let nothing = BTreeMap::from([(client.clone(), Counts::ZERO)]);
         let from = from_hour.map(Timestamp::from_hour);
         rows.extend(self::rows(asked.period, from, known.then(Vec::new), nothing));
-        rows.retain(|row| !quotas(&control, &row.client, Some(asked.after)).0.is_empty());
+        nothing_counted = true;
     }
     // What earlier processes used is being read for a moment after the start.
     drop(tokio::time::timeout(BOOK_WAIT, control.admission.quotas().based()).await);
     let of_keys = client.is_some().then_some(asked.after);
-    for row in &mut rows {
-        (row.quotas, row.more_keys_after) = quotas(&control, &row.client, of_keys);
-    }
-    Ok(Json(rows))
+    // All keys are walked: on the disk, and not on a thread that answers others.
+    let rows = tasks.spawn_blocking(move || {
+        for row in &mut rows {
+            (row.quotas, row.more_keys_after) = quotas(&control, &row.client, of_keys);
+        }
+        rows.retain(|row| {
+            !nothing_counted || !row.quotas.is_empty() || row.more_keys_after.is_some()
+        });
+        rows
+    });
+    Ok(Json(rows.await.map_err(|_| Problem::internal("the cache cannot be read"))?))
 }
 
 /// The quotas of a client, and those of its keys beyond one, if they are asked for: of as many as

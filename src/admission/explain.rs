@@ -144,14 +144,14 @@ impl Admission {
         caller: &Presented<'_>,
         ask: &Ask<'_>,
         rules: &Rules,
-        Moment { now, monotonic }: Moment,
+        Moment { now, .. }: Moment,
         steps: &mut Vec<Step>,
     ) {
         for quota in counted(caller, rules, now) {
             let Counted { rule, until, slot, .. } = &quota;
             let (verdict, detail) = match self.quotas.used(&quota.key(caller)) {
                 None => (Verdict::Undecidable, "nobody can say what was used".into()),
-                Some(_) if !self.quotas.has_room(slot, monotonic) => {
+                Some(_) if !self.quotas.has_room(slot) => {
                     let detail = "no room to count for one more (admission.max_quotas)";
                     (Verdict::Undecidable, detail.into())
                 }

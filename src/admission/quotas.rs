@@ -279,9 +279,10 @@ impl Quotas {
     }
 
     /// Whether a count is in memory, or would find room there.
-    pub(super) fn has_room(&self, slot: &Slot, monotonic: Duration) -> bool {
+    pub(super) fn has_room(&self, slot: &Slot) -> bool {
         let has = || self.len() < self.max || self.shard(slot).live.contains_key(slot);
-        if !has() && is_due(&self.swept, monotonic) {
+        // (Only for explanations: no request's turn to sweep is taken.)
+        if !has() {
             self.sweep(None);
         }
         has()

@@ -144,13 +144,19 @@ impl Cache {
         self.remove_keys(writing.held.iter().copied())?;
         self.store.put_held(false)?;
         self.store.sync()?;
-        self.metrics.cache.removals_held.set(0);
-        Ok(std::mem::take(&mut writing.held).len())
+        let made = std::mem::take(&mut writing.held).len();
+        self.tell_held(&writing);
+        Ok(made)
     }
 
-    /// How many removals wait.
-    pub(super) fn removals_held(&self) -> usize {
-        self.writing().held.len()
+    /// How many removals wait. (Whoever asks does not wait for a writer, and its disk.)
+    pub(super) fn removals_held(&self) -> u64 {
+        u64::try_from(self.metrics.cache.removals_held.get()).unwrap_or(0)
+    }
+
+    fn tell_held(&self, writing: &Writing) {
+        let held = i64::try_from(writing.held.len()).unwrap_or(i64::MAX);
+        self.metrics.cache.removals_held.set(held);
     }
 
     /// Compares what is cached with what a full resync saw.
@@ -177,8 +183,7 @@ impl Cache {
             self.remove_keys(missing)?;
         }
         self.store.put_held(!writing.held.is_empty())?;
-        let held = i64::try_from(writing.held.len()).unwrap_or(i64::MAX);
-        self.metrics.cache.removals_held.set(held);
+        self.tell_held(writing);
         for client in self.store.clients() {
             let name = client?.client.name;
             if !seen.clients.contains(&name) {
@@ -220,6 +225,7 @@ impl Cache {
             if let Change::Key(row) = change {
                 // It has come back: no word of the operator is asked for any more.
                 writing.held.remove(&row.key.id);
+                self.tell_held(&writing);
             }
         }
         // Loads hold the overlay's reading lock from disk to hot tier: none of them can put back
@@ -249,13 +255,12 @@ impl Cache {
     }
 
     /// Writes down how old the cache has become: the next start goes on from there, whatever the
-    /// clock says then. Blocks.
+    /// clock says then. (Where a catch-up ends meanwhile, the next one looks older than it is until
+    /// its first. Nobody waits for this, however long the disk takes.) Blocks.
     ///
     /// # Errors
     /// When the disk fails.
     pub fn note_age(&self) -> Result<(), StoreError> {
-        // No catch-up ends meanwhile.
-        let _writing = self.writing();
         let age = self.freshness.age(self.clock.monotonic());
         let (Some(age), Some(left)) = (age, self.store.age()?) else { return Ok(()) };
         let age_us = u64::try_from(age.as_micros()).unwrap_or(u64::MAX);

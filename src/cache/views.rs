@@ -116,7 +116,7 @@ impl Cache {
         let hot = self.hot.len();
         // One lock after the other: whoever writes takes the overlay's while it holds the other.
         let overlay_entries = (self.overlay().len() + self.sessions.pinned()) as u64;
-        let removals_held = self.removals_held() as u64;
+        let removals_held = self.removals_held();
         CacheStatus {
             revision: age.map(|_| self.synced_revision()),
             age_seconds,

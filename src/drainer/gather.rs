@@ -14,16 +14,13 @@ const PAGE_CHUNKS: usize = 16;
 /// The bound on the chunks of one batch, however few rows they merge to: 64 MiB.
 const BATCH_CHUNKS_MAX: usize = 16_384;
 
-/// How often the bound on rows a batch of sums may take: after an outage the same counters come
-/// again and again, and what is read on costs no row. That is seen only once all of them were in,
-/// and a commit may hold more of them than one batch has rows.
-const STRETCH: usize = 4;
-
 /// How much one batch may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Facts in lanes whose facts are not summed; [`STRETCH`] times as many distinct counters.
+    /// Facts in lanes whose facts are not summed.
     pub rows: usize,
+    /// Distinct counters, or quotas.
+    pub sums: usize,
     /// Segments.
     pub segments: usize,
 }
@@ -81,9 +78,7 @@ impl Merged {
     fn full(&self, batch: &Batch, bounds: Bounds) -> bool {
         let sums = self.usage.len() + self.quotas.len();
         let others = batch.state.len() + batch.events.len() + batch.happened.len();
-        sums >= bounds.rows.saturating_mul(STRETCH)
-            || others >= bounds.rows
-            || self.chunks >= BATCH_CHUNKS_MAX
+        sums >= bounds.sums || others >= bounds.rows || self.chunks >= BATCH_CHUNKS_MAX
     }
 }
 

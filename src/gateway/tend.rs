@@ -127,16 +127,12 @@ impl Parts {
         });
     }
 
-    /// Now and then, and at the end: how old the cache is, while nobody catches up.
+    /// At the start, now and then, and at the end: how old the cache is, while nobody catches up.
     fn keep_age(&self) {
         const EVERY: Duration = Duration::from_secs(30);
         let (cache, closing) = (self.cache.clone(), self.closing.clone());
         self.tasks.spawn(async move {
             loop {
-                tokio::select! {
-                    () = closing.cancelled() => {}
-                    () = tokio::time::sleep(EVERY) => {}
-                }
                 let last = closing.is_cancelled();
                 let at_work = cache.clone();
                 let noted = tokio::task::spawn_blocking(move || at_work.note_age()).await;
@@ -145,6 +141,10 @@ impl Parts {
                 }
                 if last {
                     return;
+                }
+                tokio::select! {
+                    () = closing.cancelled() => {}
+                    () = tokio::time::sleep(EVERY) => {}
                 }
             }
         });

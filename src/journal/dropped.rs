@@ -1,18 +1,15 @@
 //! Events that are dropped are seen: counted by kind, and said at most once a second.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::window::EVENTS_MAX;
+use crate::clock::Seldom;
 use crate::metrics::{EventLabel, LaneLabel, Metrics};
 use crate::model::fact::{Fact, Lane};
 
-/// How often it is said.
-const TOLD_EVERY: u64 = 1_000_000_000;
-
-/// When it was last said, in nanoseconds of the monotonic clock; 0: never.
+/// When it was last said.
 #[derive(Debug, Default)]
-pub(super) struct Dropped(AtomicU64);
+pub(super) struct Dropped(Seldom);
 
 impl Dropped {
     /// An event of this kind was dropped just now.
@@ -20,14 +17,7 @@ impl Dropped {
         let journal = &metrics.journal;
         journal.dropped.get_or_create(&LaneLabel::of(Lane::Events)).inc();
         journal.events_dropped.get_or_create(&EventLabel { kind }).inc();
-        let now = u64::try_from(monotonic.as_nanos()).unwrap_or(u64::MAX);
-        let told = self.0.load(Ordering::Relaxed);
-        let due = told == 0 || now.saturating_sub(told) >= TOLD_EVERY;
-        let swap = || {
-            let order = Ordering::Relaxed;
-            self.0.compare_exchange(told, now.max(1), order, order)
-        };
-        if due && swap().is_ok() {
+        if self.0.is_due(monotonic) {
             tracing::warn!(kind, "events are dropped: there are too many, or the journal is full");
         }
     }

@@ -28,7 +28,7 @@ use super::routes::Routes;
 use super::story::{AccessLog, Telling, WriteLine};
 use crate::admission::Admission;
 use crate::cache::Cache;
-use crate::clock::SharedClock;
+use crate::clock::{Seldom, SharedClock};
 use crate::entropy::SharedEntropy;
 use crate::metrics::{Metrics, RequestLabels};
 use crate::model::{Principal, Target};
@@ -122,6 +122,8 @@ pub(super) struct Edge {
     passed: [Counter; Endpoint::ALL.len()],
     readiness: Arc<Readiness>,
     log: Arc<AccessLog>,
+    /// When it was last said that denials are on no disk.
+    unkept: Seldom,
 }
 
 /// The data plane, ready to be served.
@@ -184,6 +186,7 @@ impl Edge {
             passed,
             readiness,
             log: Arc::new(log),
+            unkept: Seldom::default(),
         }
     }
 

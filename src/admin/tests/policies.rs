@@ -34,15 +34,15 @@ impl Bases for Unused {
     }
 }
 
-#[tokio::test]
-async fn quotas_of_more_keys_than_a_list_shows_are_not_left_out_in_silence() {
+/// A client with two keys more than a list shows, each with the policy that it is given.
+async fn crowd(quotas_of: &str, policy: impl Fn(usize) -> Option<Name>) -> Plane {
     let plane = Plane::embedded();
     plane.control.admission.quotas().based_on(Arc::new(Unused));
     let spec = r#"{"quotas":[{"name":"own","limit":9,"period":"year","per":"key"}]}"#.into();
-    let policy = Policy { name: "default".into(), spec };
-    plane.control.cache.apply(vec![Change::Policy(PolicyRow { policy, revision: 1 })]).expect("it");
+    let counted = Policy { name: quotas_of.into(), spec };
+    let row = PolicyRow { policy: counted, revision: 1 };
+    plane.control.cache.apply(vec![Change::Policy(row)]).expect("it");
     plane.post("/clients", json!({"name": "acme"})).await;
-    let id = |at: usize| Uuid::from_u128(at as u128);
     for at in 1..=LIST_MAX + 2 {
         let mut digest = [0; 32];
         digest[..8].copy_from_slice(&at.to_be_bytes());
@@ -52,13 +52,23 @@ async fn quotas_of_more_keys_than_a_list_shows_are_not_left_out_in_silence() {
             prefix: "gp_live_".into(),
             last4: "last".into(),
             client: "acme".into(),
-            policy: None,
+            policy: policy(at),
             scopes: Vec::new(),
             enabled: true,
             expires_at: None,
             created_at: Timestamp::EPOCH,
         }));
     }
+    plane
+}
+
+fn id(at: usize) -> Uuid {
+    Uuid::from_u128(at as u128)
+}
+
+#[tokio::test]
+async fn quotas_of_more_keys_than_a_list_shows_are_not_left_out_in_silence() {
+    let plane = crowd("default", |_| None).await;
     let row = async |more: &str| plane.get(&format!("/usage?client=acme{more}")).await.1[0].take();
     let first = row("").await;
     let shown = |row: &Value| row["quotas"].as_array().map(Vec::len);
@@ -68,4 +78,8 @@ async fn quotas_of_more_keys_than_a_list_shows_are_not_left_out_in_silence() {
     assert_eq!(rest["quotas"][1]["of"], json!(id(1002)));
     let (status, _) = plane.get(&format!("/usage?after={}", id(1))).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+    // Nor where only keys of the next page have any.
+    let plane = crowd("counted", |at| (at > LIST_MAX).then(|| "counted".into())).await;
+    let first = plane.get("/usage?client=acme").await.1[0].take();
+    assert_eq!((shown(&first), &first["more_keys_after"]), (Some(0), &json!(id(1000))));
 }

@@ -125,3 +125,13 @@ async fn what_a_miss_brought_survives_a_restart() {
     assert_eq!(bench.known("k").await, Some(KeyState::Active));
     assert_eq!(bench.cache.position(), None, "only a catch-up moves the position");
 }
+
+/// A disk may hang for as long as it likes: what it keeps waiting is the feed, and nobody else.
+#[tokio::test]
+async fn who_asks_how_the_cache_is_waits_for_no_writer() {
+    let bench = Bench::new();
+    bench.feed(1, vec![fed("k", 1)]);
+    let _a_writer_at_work = bench.cache.writing();
+    assert_eq!(bench.cache.status().removals_held, 0);
+    bench.cache.note_age().expect("a working disk");
+}

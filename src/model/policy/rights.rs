@@ -136,10 +136,12 @@ pub fn narrows(granted: &[Name], scopes: &[Name], target: &Target) -> bool {
     if target.table.is_empty() {
         return false;
     }
-    let right = |scope: &&Name| reads_like_right(scope);
-    let own = if scopes.is_empty() { granted } else { scopes };
-    granted.iter().chain(scopes).any(|scope| right(&scope))
-        && !own.iter().filter(right).any(|right| covers(right, target))
+    let rights = |of: &[Name]| of.iter().filter(|scope| reads_like_right(scope)).count();
+    let covered = |of: &[Name]| of.iter().any(|has| reads_like_right(has) && covers(has, target));
+    let bound = rights(granted) + rights(scopes) > 0;
+    // What was granted may have become less since the token was made.
+    let by_granted = rights(granted) == 0 || covered(granted);
+    bound && !(by_granted && (scopes.is_empty() || covered(scopes)))
 }
 
 #[cfg(test)]
@@ -245,6 +247,8 @@ mod tests {
             (&["openid", "email"], &["openid"], "orders", false),
             (&[], &["orders.read"], "bills", true),
             (&[], &[], "orders", false),
+            // The key was narrowed since.
+            (&["orders.read"], &["bills.read"], "bills", true),
         ] {
             let target = target(table, "read");
             let told = narrows(&scopes(granted), &scopes(own), &target);

@@ -196,8 +196,8 @@ impl Edge {
         let counted = self.meter.denied(caller.principal(), ask.target, now, commit);
         // Whoever is denied must be told so, whatever becomes of the disk.
         let settled = tokio::time::timeout(DENIAL_WAITS, counted.settled()).await;
-        if !matches!(settled, Ok(Ok(()))) {
-            tracing::warn!("a denial was answered that is on no disk yet");
+        if !matches!(settled, Ok(Ok(()))) && self.unkept.is_due(self.clock.monotonic()) {
+            tracing::warn!("denials were answered that are on no disk yet");
         }
         Err(denial.into())
     }

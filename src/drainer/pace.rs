@@ -1,0 +1,118 @@
+//! How large a batch may be, by how long the ones before it took: Postgres is slower at times, and
+//! what does not fit into the deadline is work for nothing, there and here.
+
+use std::time::Duration;
+
+use super::gather::Bounds;
+
+/// The smallest batch that deadlines shrink to.
+const ROWS_MIN: usize = 100;
+/// How often the bound on rows a batch of sums may take: after an outage the same counters come
+/// again and again, and what is read on costs no row. That is seen only once all of them were in,
+/// and a commit may hold more of them than one batch has rows.
+const STRETCH: usize = 4;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Pace {
+    most: usize,
+    deadline: Duration,
+    /// What a batch may take now.
+    rows: usize,
+    /// So many rows take a quarter of the deadline.
+    easy: usize,
+}
+
+impl Pace {
+    /// At most `most` rows, [`STRETCH`] times as many sums.
+    pub fn new(most: usize, deadline: Duration) -> Self {
+        Self { most, deadline, rows: most, easy: 0 }
+    }
+
+    /// A batch failed, or took too long.
+    pub fn failed(&mut self) {
+        self.rows = (self.rows / 2).max(ROWS_MIN);
+        self.easy = 0;
+    }
+
+    /// A batch of so many rows was committed.
+    pub fn applied(&mut self, rows: u64, took: Duration) {
+        // What is twice as large takes twice as long.
+        if took < self.deadline / 2 {
+            self.rows = (self.rows * 2).min(self.most);
+        }
+        // A few rows tell of the way there and back.
+        let rows = u128::from(rows);
+        if rows >= ROWS_MIN as u128 {
+            let easy = rows * (self.deadline / 4).as_nanos() / took.as_nanos().max(1);
+            self.easy = usize::try_from(easy).unwrap_or(usize::MAX);
+        }
+    }
+
+    /// What the next batch may take.
+    pub fn bounds(&self) -> Bounds {
+        let most = self.rows.saturating_mul(STRETCH);
+        Bounds { rows: self.rows, sums: self.easy.clamp(self.rows, most), segments: usize::MAX }
+    }
+}
+
+/// A first batch, which is to show whether any is taken: whatever is sent is marked.
+pub(super) const PROBE: Bounds = Bounds { rows: ROWS_MIN, sums: ROWS_MIN, segments: 1 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(9);
+
+    fn bounds(pace: &Pace) -> (usize, usize) {
+        let Bounds { rows, sums, .. } = pace.bounds();
+        (rows, sums)
+    }
+
+    /// Batches as large as they may be, at so much a row: the rows of each, until they stay.
+    fn course(row: Duration) -> Vec<usize> {
+        let mut pace = Pace::new(5000, DEADLINE);
+        pace.applied(100, row * 100);
+        let sizes = (0..50).map(|_| {
+            let sums = pace.bounds().sums;
+            let took = row * u32::try_from(sums).expect("few");
+            if took > DEADLINE {
+                pace.failed()
+            } else {
+                pace.applied(sums as u64, took)
+            }
+            sums
+        });
+        sizes.collect()
+    }
+
+    #[test]
+    fn sums_are_read_on_where_postgres_is_quick() {
+        let mut pace = Pace::new(5000, DEADLINE);
+        assert_eq!(bounds(&pace), (5000, 5000), "nothing is known");
+        pace.applied(100, Duration::from_millis(30));
+        assert_eq!(bounds(&pace), (5000, 7500));
+        pace.applied(7500, Duration::from_millis(400));
+        assert_eq!(bounds(&pace), (5000, 20_000));
+        pace.applied(1, Duration::from_millis(400));
+        assert_eq!(bounds(&pace), (5000, 20_000), "a few rows tell nothing");
+        pace.failed();
+        assert_eq!(bounds(&pace), (2500, 2500));
+        pace.applied(2500, Duration::from_millis(100));
+        assert_eq!(bounds(&pace), (5000, 20_000));
+    }
+
+    #[test]
+    fn what_did_not_fit_into_the_deadline_is_not_tried_again_and_again() {
+        for (millis, stays) in [(0, 20_000), (1, 5000), (2, 2500), (3, 2500), (30, 156)] {
+            let row = Duration::from_millis(millis).max(Duration::from_micros(20));
+            let sizes = course(row);
+            assert_eq!(sizes[49], stays, "{millis} ms a row: {sizes:?}");
+            let late = sizes.iter().filter(|size| row * (**size as u32) > DEADLINE).count();
+            assert!(late <= 5, "{millis} ms a row: {late} in vain");
+            let settled = sizes.iter().skip(10).all(|size| *size == stays);
+            assert!(settled, "{millis} ms a row: {sizes:?}");
+        }
+    }
+}
