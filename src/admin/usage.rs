@@ -125,14 +125,13 @@ pub(super) async fn show(
     let settled = settled.map(|settled| settled.rows);
     let known = settled.is_some();
     let mut rows = rows(asked.period, from_hour.map(Timestamp::from_hour), settled, unsettled);
-    let mut nothing_counted = false;
+    let nothing_counted = client.is_some() && rows.is_empty();
     // Nothing counted is an answer for a client that exists; a deleted one may have counts yet.
-    if let Some(client) = client.as_ref().filter(|_| rows.is_empty()) {
+    if let Some(client) = client.as_ref().filter(|_| nothing_counted) {
         clients::find(&control, client)?;
         let nothing = BTreeMap::from([(client.clone(), Counts::ZERO)]);
         let from = from_hour.map(Timestamp::from_hour);
         rows.extend(self::rows(asked.period, from, known.then(Vec::new), nothing));
-        nothing_counted = true;
     }
     // What earlier processes used is being read for a moment after the start.
     drop(tokio::time::timeout(BOOK_WAIT, control.admission.quotas().based()).await);

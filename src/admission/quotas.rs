@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::QuotaUse;
 use super::config::SHARDS;
-use super::rate::is_due;
+use crate::clock::Seldom;
 use crate::model::fact::QuotaKey;
 use crate::model::policy::QuotaRule;
 use crate::model::{Name, Timestamp};
@@ -113,8 +113,8 @@ pub struct Quotas {
     /// The same by what Postgres calls them. Taken after a shard's lock, never before.
     slots: Mutex<HashMap<QuotaKey, Slot, RandomState>>,
     len: AtomicUsize,
-    /// When all shards were last swept because there was no room.
-    swept: AtomicU64,
+    /// All shards are swept because there is no room.
+    sweeps: Seldom,
     max: usize,
     bases: OnceLock<Arc<dyn Bases>>,
     based: Notify,
@@ -131,7 +131,7 @@ impl Quotas {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             slots: Mutex::default(),
             len: AtomicUsize::new(0),
-            swept: AtomicU64::new(0),
+            sweeps: Seldom::default(),
             max,
             bases: OnceLock::new(),
             based: Notify::new(),
@@ -173,7 +173,7 @@ impl Quotas {
     ) -> Result<(QuotaUse, u64), Refusal> {
         match self.try_reserve(slot, asked, scope) {
             // Other shards may have room. (This one's lock is not held any more.)
-            Err(Refusal::Full) if is_due(&self.swept, asked.monotonic) => {
+            Err(Refusal::Full) if self.sweeps.is_due(asked.monotonic) => {
                 self.sweep((asked.settled_now)());
                 self.try_reserve(slot, asked, scope)
             }

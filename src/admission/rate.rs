@@ -16,12 +16,13 @@
 mod gcra;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 
+use crate::clock::Seldom;
 use crate::model::policy::LIMITS_MAX;
 use gcra::{Instant, Slot, nanos};
 
@@ -84,17 +85,9 @@ const SWEEP_MIN: usize = if cfg!(test) { 16 } else { 1024 };
 pub struct Limiter {
     shards: Box<[Mutex<Shard>]>,
     len: AtomicUsize,
-    /// When all shards were last swept because there was no room.
-    swept: AtomicU64,
+    /// All shards are swept, that others may have room: looking through all of them takes its time.
+    sweeps: Seldom,
     max: usize,
-}
-
-/// Whether it is time to sweep all shards again, that others may have room: looking through all of
-/// them takes its time. Whoever hears so does it.
-pub(super) fn is_due(swept: &AtomicU64, now: Duration) -> bool {
-    let (now, before) = (nanos(now), swept.load(Ordering::Relaxed));
-    let due = now.saturating_sub(before) >= nanos(SWEEP_EVERY);
-    due && swept.compare_exchange(before, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Whether one answer to "when" is later than another; `None`, which is never, is the latest.
@@ -133,7 +126,7 @@ impl Limiter {
     pub fn new(max: usize, shards: usize) -> Self {
         let shard = || Shard { slots: HashMap::default(), sweep_at: SWEEP_MIN, swept: 0 };
         let shards = (0..shards.max(1)).map(|_| Mutex::new(shard())).collect();
-        Self { shards, len: AtomicUsize::new(0), swept: AtomicU64::new(0), max }
+        Self { shards, len: AtomicUsize::new(0), sweeps: Seldom::default(), max }
     }
 
     fn place(&self, bucket: &Bucket) -> usize {
@@ -172,7 +165,7 @@ impl Limiter {
         also: &mut dyn FnMut() -> bool,
     ) -> Result<(), TakeError> {
         match self.try_take(charges, cost, now, levels, also) {
-            Err(TakeError::Full) if is_due(&self.swept, now) => {
+            Err(TakeError::Full) if self.sweeps.is_due(now) => {
                 self.sweep(now);
                 self.try_take(charges, cost, now, levels, also)
             }
@@ -226,7 +219,7 @@ impl Limiter {
         levels: &mut [Level],
     ) -> Result<(), TakeError> {
         match self.try_peek(charges, cost, now, levels) {
-            Err(TakeError::Full) if is_due(&self.swept, now) => {
+            Err(TakeError::Full) if self.sweeps.is_due(now) => {
                 self.sweep(now);
                 self.try_peek(charges, cost, now, levels)
             }

@@ -216,16 +216,20 @@ async fn events_take_no_connection_but_the_drains() {
     assert_eq!(applied.map(|answer| answer.status), Some(200));
 }
 
+/// Partitions of a month that is long over.
+const OLD_MONTH: &str = "
+    CREATE TABLE gatepost.hourly_totals_2020_01 PARTITION OF gatepost.hourly_totals
+      FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z');
+    CREATE TABLE gatepost.request_log_2020_01 PARTITION OF gatepost.request_log
+      FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z');";
+
 /// The real program does both by itself.
 #[tokio::test]
 async fn months_are_made_ahead_and_dropped_by_setting() {
     let db = Database::new().await;
+    db.execute(OLD_MONTH).await;
     db.execute(
-        "CREATE TABLE gatepost.hourly_totals_2020_01 PARTITION OF gatepost.hourly_totals \
-           FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z'); \
-         CREATE TABLE gatepost.request_log_2020_01 PARTITION OF gatepost.request_log \
-           FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z'); \
-         DO $$ DECLARE t text; BEGIN \
+        "         DO $$ DECLARE t text; BEGIN \
            FOR t IN SELECT inhrelid::regclass FROM pg_inherits JOIN pg_class ON oid = inhrelid \
              WHERE relname ~ '_[0-9]{4}_[0-9]{2}$' AND relname !~ '_2020_01$' \
            LOOP EXECUTE 'DROP TABLE ' || t; END LOOP; END $$",
@@ -255,12 +259,9 @@ async fn months_are_made_ahead_and_dropped_by_setting() {
 #[tokio::test]
 async fn what_is_old_goes_by_the_month_and_totals_stay() {
     let db = Database::new().await;
+    db.execute(OLD_MONTH).await;
     db.execute(
-        "CREATE TABLE gatepost.hourly_totals_2020_01 PARTITION OF gatepost.hourly_totals \
-           FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z'); \
-         CREATE TABLE gatepost.request_log_2020_01 PARTITION OF gatepost.request_log \
-           FOR VALUES FROM ('2020-01-01Z') TO ('2020-02-01Z'); \
-         INSERT INTO gatepost.hourly_totals \
+        "         INSERT INTO gatepost.hourly_totals \
            (hour, key_id, client_name, table_name, operation, node_id) \
            SELECT m, gen_random_uuid(), 'acme', '', 'access', 'gw' \
            FROM unnest('{2020-01-05Z,2020-03-05Z}'::timestamptz[]) AS m UNION ALL \

@@ -136,12 +136,12 @@ pub fn narrows(granted: &[Name], scopes: &[Name], target: &Target) -> bool {
     if target.table.is_empty() {
         return false;
     }
-    let rights = |of: &[Name]| of.iter().filter(|scope| reads_like_right(scope)).count();
+    let bounds = |of: &[Name]| of.iter().any(|scope| reads_like_right(scope));
     let covered = |of: &[Name]| of.iter().any(|has| reads_like_right(has) && covers(has, target));
-    let bound = rights(granted) + rights(scopes) > 0;
     // What was granted may have become less since the token was made.
-    let by_granted = rights(granted) == 0 || covered(granted);
-    bound && !(by_granted && (scopes.is_empty() || covered(scopes)))
+    let beyond_granted = bounds(granted) && !covered(granted);
+    let bound = bounds(granted) || bounds(scopes);
+    beyond_granted || bound && !scopes.is_empty() && !covered(scopes)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! WebSockets and other upgraded connections, over real sockets.
 
-use super::upstreams::{End, read_head, says};
+use super::upstreams::{End, does, read_head, says};
 use super::*;
 
 const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\
@@ -9,24 +9,17 @@ const ASK: &str = "Connection: Upgrade, x-hop\r\nUpgrade: WebSocket\r\nX-Hop: 1\
 
 /// An upstream that agrees to every upgrade, and then says back what it hears.
 async fn agrees(tasks: &TaskTracker) -> UpstreamConfig {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let theirs = tasks.clone();
-    tasks.spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            theirs.spawn(async move {
-                let head = read_head(&mut stream).await;
-                assert!(head.contains("\r\nupgrade: WebSocket\r\n"), "{head}");
-                assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
-                assert!(!head.contains("x-hop"), "{head}");
-                stream.write_all(SWITCHING.as_bytes()).await.expect("sent");
-                let (mut from, mut to) = stream.split();
-                // Until one of the two has had enough.
-                drop(tokio::io::copy(&mut from, &mut to).await);
-            });
-        }
-    });
-    at(address)
+    does(tasks, |mut stream| async move {
+        let head = read_head(&mut stream).await;
+        assert!(head.contains("\r\nupgrade: WebSocket\r\n"), "{head}");
+        assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
+        assert!(!head.contains("x-hop"), "{head}");
+        stream.write_all(SWITCHING.as_bytes()).await.expect("sent");
+        let (mut from, mut to) = stream.split();
+        // Until one of the two has had enough.
+        drop(tokio::io::copy(&mut from, &mut to).await);
+    })
+    .await
 }
 
 async fn started(config: Config) -> Gateway {

@@ -1,6 +1,6 @@
 //! Bodies of requests that their senders hold back, and that their upstreams do not want.
 
-use super::upstreams::read_head;
+use super::upstreams::{does, read_head};
 use super::*;
 use crate::metrics::FaultLabel;
 
@@ -58,20 +58,14 @@ async fn an_upstream_has_its_time_when_the_body_is_there() {
 /// Says that a body is too large when it has its head, and closes: what still comes is refused by
 /// its system.
 async fn choosy(tasks: &TaskTracker) -> UpstreamConfig {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    let theirs = tasks.clone();
-    tasks.spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            theirs.spawn(async move {
-                read_head(&mut stream).await;
-                let answer = "HTTP/1.1 413 No\r\nContent-Length: 9\r\nConnection: close\r\n\r\n\
-                              too large";
-                stream.write_all(answer.as_bytes()).await.expect("the gateway reads");
-            });
-        }
-    });
-    touchy(at(address))
+    let upstream = does(tasks, |mut stream| async move {
+        read_head(&mut stream).await;
+        let answer = "HTTP/1.1 413 No\r\nContent-Length: 9\r\nConnection: close\r\n\r\n\
+                      too large";
+        stream.write_all(answer.as_bytes()).await.expect("the gateway reads");
+    })
+    .await;
+    touchy(upstream)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,26 +13,35 @@ pub(super) enum End {
     Hold,
 }
 
-/// An upstream that says the same to everybody.
-pub(super) async fn says(tasks: &TaskTracker, text: &'static str, end: End) -> UpstreamConfig {
+/// An upstream that does the same with each connection.
+pub(super) async fn does<F: Future<Output = ()> + Send + 'static>(
+    tasks: &TaskTracker,
+    with_each: impl Fn(TcpStream) -> F + Send + 'static,
+) -> UpstreamConfig {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let theirs = tasks.clone();
     tasks.spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            theirs.spawn(async move {
-                read_head(&mut stream).await;
-                stream.write_all(text.as_bytes()).await.expect("the gateway listens");
-                match end {
-                    End::Close => {}
-                    End::Reset => stream.set_zero_linger().expect("a socket"),
-                    // Until the gateway has had enough.
-                    End::Hold => drop(stream.read_to_end(&mut Vec::new()).await),
-                }
-            });
+        while let Ok((stream, _)) = listener.accept().await {
+            theirs.spawn(with_each(stream));
         }
     });
     at(address)
+}
+
+/// An upstream that says the same to everybody.
+pub(super) async fn says(tasks: &TaskTracker, text: &'static str, end: End) -> UpstreamConfig {
+    does(tasks, move |mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(text.as_bytes()).await.expect("the gateway listens");
+        match end {
+            End::Close => {}
+            End::Reset => stream.set_zero_linger().expect("a socket"),
+            // Until the gateway has had enough.
+            End::Hold => drop(stream.read_to_end(&mut Vec::new()).await),
+        }
+    })
+    .await
 }
 
 pub(super) async fn read_head(stream: &mut TcpStream) -> String {
