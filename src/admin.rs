@@ -31,9 +31,7 @@ use axum::routing::{get, post};
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use control::{AskContact, Contact, Control};
-pub use directory::{
-    Absent, Answered, Directory, DirectoryError, LedgerRow, PolicyChange, SettledUsage,
-};
+pub use directory::{Answered, Directory, DirectoryError, LedgerRow, PolicyChange, SettledUsage};
 pub use health::VERSION_HEADER;
 pub use problem::Problem;
 pub use reload::{Configuration, ConfigurationStanding, Reloaded};

@@ -54,9 +54,8 @@ pub(super) async fn create(
     Body(new): Body<New>,
 ) -> Result<(StatusCode, Json<Shown>), Problem> {
     let name_ = name(&new.name, "name")?;
-    // Postgres may be asked: nobody's turn waits for that.
-    let policy = policies::given(&control, new.policy).await?;
     let turn = control.turn().await;
+    let policy = policies::given(&control, new.policy).await?;
     if control.cache.client(&name_).is_some() {
         let detail = format!("there is a client `{name_}` already");
         return Err(Problem::conflict("client_exists", detail));

@@ -54,17 +54,6 @@ pub struct LedgerRow {
     pub underway: bool,
 }
 
-/// A stream of this gateway that Postgres has begun to take, and that is nowhere here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Absent {
-    /// The stream.
-    pub stream: Uuid,
-    /// Its lane.
-    pub lane: String,
-    /// Everything up to here is applied; nobody knows whether there was more.
-    pub last_seq: u64,
-}
-
 /// One change to a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyChange {
@@ -102,7 +91,4 @@ pub trait Directory: Send + Sync + 'static {
     ) -> Answered<'_, SettledUsage>;
     /// The ledger's rows of `streams`, as far as there are any.
     fn ledger(&self, streams: Vec<Uuid>) -> Answered<'_, HashMap<Uuid, LedgerRow>>;
-    /// Streams of `node` that the ledger knows to be begun, and not to be whole, and that are not
-    /// among `known`; the first [`LIST_MAX`](super::LIST_MAX).
-    fn begun_streams(&self, node: Name, known: Vec<Uuid>) -> Answered<'_, Vec<Absent>>;
 }

@@ -123,9 +123,8 @@ pub(super) async fn create(
         return Err(Problem::bad_request("`expires_in` must be more than zero"));
     }
     let secret = draw(&control, new.env.as_deref().unwrap_or(DEFAULT_ENV))?;
-    // Postgres may be asked: nobody's turn waits for that.
-    let policy = policies::given(&control, new.policy).await?;
     let turn = control.turn().await;
+    let policy = policies::given(&control, new.policy).await?;
     let client = clients::find(&control, &new.client)?.name;
     let expires_at = life.map(|life| control.clock.now().plus(life));
     let key = make(&control, &secret, client, policy, scopes, expires_at);

@@ -73,10 +73,6 @@ impl Directory for Told {
     fn ledger(&self, _: Vec<Uuid>) -> Answered<'_, HashMap<Uuid, LedgerRow>> {
         Box::pin(async { Err(DirectoryError::Unavailable("it is away".into())) })
     }
-
-    fn begun_streams(&self, _: Name, _: Vec<Uuid>) -> Answered<'_, Vec<Absent>> {
-        Box::pin(async { Err(DirectoryError::Unavailable("it is away".into())) })
-    }
 }
 
 struct Plane {

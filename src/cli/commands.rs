@@ -102,7 +102,6 @@ const VERIFIED: &[Column] = &[
     ("LEDGER", "/ledger/last_seq"),
     ("PROBLEMS", "/problems"),
 ];
-const ABSENT: &[Column] = &[("NOT HERE", "/stream"), ("LANE", "/lane"), ("APPLIED", "/last_seq")];
 const LOG: &[Section] = &[("lanes", LANES), ("streams", STREAMS), ("quarantined", QUARANTINE)];
 
 /// The request of a command that is one.
@@ -162,9 +161,7 @@ fn log(command: &LogCommand) -> Ask {
     match command {
         LogCommand::Status => get("/log", Shape::Sections(LOG)),
         LogCommand::Drain => post("/log/drain", json!({}), Shape::Sections(LOG)),
-        LogCommand::Verify => {
-            get("/log/verify", Shape::Verified(&[("streams", VERIFIED), ("absent", ABSENT)]))
-        }
+        LogCommand::Verify => get("/log/verify", Shape::Verified(&[("streams", VERIFIED)])),
         LogCommand::Inspect { stream: None } => get("/log/streams", Shape::List(STREAMS)),
         LogCommand::Inspect { stream: Some(stream) } => {
             let mut path = "/log/facts".to_owned();

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use crate::admin::{
-    Absent, Answered, Directory, DirectoryError, LIST_MAX, LedgerRow, PolicyChange, SettledUsage,
-};
+use crate::admin::{Answered, Directory, DirectoryError, LedgerRow, PolicyChange, SettledUsage};
 use crate::journal::Journal;
 use crate::model::fact::Lane;
 use crate::model::policy::Mode;
@@ -97,14 +95,6 @@ impl Directory for PostgresDirectory {
                 (stream, LedgerRow { last_seq, closed_seq, underway })
             });
             Ok(rows.collect())
-        })
-    }
-
-    fn begun_streams(&self, node: Name, known: Vec<Uuid>) -> Answered<'_, Vec<Absent>> {
-        Box::pin(async move {
-            let rows = self.directory.begun_streams(&node, &known, LIST_MAX).await?;
-            let absent = |(stream, lane, last_seq)| Absent { stream, lane, last_seq };
-            Ok(rows.into_iter().map(absent).collect())
         })
     }
 }

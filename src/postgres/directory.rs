@@ -83,20 +83,6 @@ impl Directory {
         self.with(async |conn| Ok(ledger::read(conn, streams).await?)).await
     }
 
-    /// Streams of `node` that are begun and not known to be whole, and not among `known`: at most
-    /// `limit`, each with its lane and how far it is applied.
-    ///
-    /// # Errors
-    /// When Postgres cannot be asked.
-    pub async fn begun_streams(
-        &self,
-        node: &str,
-        known: &[Uuid],
-        limit: usize,
-    ) -> Result<Vec<(Uuid, String, u64)>, PostgresError> {
-        self.with(async |conn| Ok(ledger::begun(conn, node, known, limit).await?)).await
-    }
-
     /// Settled totals of one client or all, from the hour of `since` on or of all time, and how far
     /// `streams` are applied in the same snapshot: what lies beyond is not in these totals, and all
     /// before it is.

@@ -354,35 +354,3 @@ async fn replayed_revocations_are_in_force_at_once() {
     assert_eq!(gateway.http().authorize(&key.key).await.unwrap().status, 401);
     gateway.terminate().await;
 }
-
-/// Not even an empty directory is left of it: only Postgres knows that it was there.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stream_that_is_nowhere_here_is_told_by_what_postgres_has_of_it() {
-    let db = Database::new().await;
-    let mut gateway = Gateway::new(Some(&db.url), "");
-    gateway.start_ready().await;
-    gateway.create_client("acme").await;
-    let key = gateway.create_key("acme").await;
-    assert_eq!(gateway.http().verdict(&key.key).await.0, 200);
-    gateway.drain().await;
-    let verified = gateway.run(&["log", "verify"]).await;
-    assert_eq!((verified.code, &verified.json()["absent"]), (Some(0), &json!([])));
-    gateway.kill9();
-    let dir = segment_dir(&gateway.data_dir(), Lane::Usage);
-    fs::remove_dir_all(&dir).unwrap();
-    gateway.start_ready().await;
-    let verified = gateway.run(&["log", "verify"]).await;
-    let told: Value = serde_json::from_str(&verified.stdout).unwrap();
-    let stream = dir.file_name().unwrap().to_str().unwrap();
-    assert_eq!(told["absent"], json!([{ "stream": stream, "lane": "usage", "last_seq": 1 }]));
-    assert_eq!((verified.code, &told["ok"]), (Some(1), &json!(false)));
-    assert!(verified.stderr.contains("not here: 1"), "{verified:?}");
-    // As the page says.
-    db.execute(
-        "UPDATE gatepost.stream_ledger SET closed_seq = last_seq WHERE closed_seq IS NULL \
-                AND lane = 'usage'",
-    )
-    .await;
-    assert_eq!(gateway.run(&["log", "verify"]).await.code, Some(0));
-    gateway.terminate().await;
-}

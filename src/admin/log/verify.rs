@@ -11,10 +11,9 @@ use axum::extract::State;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::super::{Absent, Control, Directory, DirectoryError, LIST_MAX, LedgerRow, Problem};
+use super::super::{Control, DirectoryError, LIST_MAX, LedgerRow, Problem};
 use super::STOPPING;
-use crate::journal::{Journal, Place, Survey};
-use crate::model::Name;
+use crate::journal::{Place, Survey};
 use crate::model::fact::Lane;
 
 /// What was found. `ok` is false when any stream has a problem, or something is not known for a
@@ -35,9 +34,6 @@ pub(in super::super) struct Shown {
     streams: Vec<Row>,
     /// What stands among the segments and is none, at most [`LIST_MAX`]: nothing of it was read.
     strangers: Vec<PathBuf>,
-    /// Streams that Postgres has begun to take and that are nowhere here, at most [`LIST_MAX`]:
-    /// what it has not taken of them is lost, unless a copy of them is found.
-    absent: Vec<Absent>,
 }
 
 #[derive(Serialize)]
@@ -59,26 +55,23 @@ pub(in super::super) async fn verify(
         Place::Aside(foreign) => foreign.stream,
     });
     // Before the segments: what drains meanwhile must not look as if Postgres were ahead.
-    let (told, compared) = match &control.directory {
+    let (told, ledger) = match &control.directory {
         None => ("embedded".to_owned(), None),
-        Some(directory) => match compare(&**directory, &control.node, streams.collect()).await {
-            Ok(compared) => ("compared".to_owned(), Some(compared)),
+        Some(directory) => match directory.ledger(streams.collect()).await {
+            Ok(ledger) => ("compared".to_owned(), Some(ledger)),
             Err(DirectoryError::Unavailable(reason)) => (reason, None),
             Err(error) => return Err(error.into()),
         },
     };
-    let (ledger, mut absent) = match compared {
-        Some((ledger, absent)) => (Some(ledger), absent),
-        None => (None, Vec::new()),
-    };
-    // What was begun meanwhile is here.
-    let here: HashSet<Uuid> = streams_of(&control.journal).collect();
-    absent.retain(|absent| !here.contains(&absent.stream));
     let strangers = control.journal.clone();
     let strangers = control.tasks.spawn_blocking(move || strangers.strangers());
     let (journal, stopping) = (control.journal.clone(), control.stopping.clone());
     let read = control.tasks.spawn_blocking(move || {
-        let here: HashSet<Uuid> = streams_of(&journal).collect();
+        let here: HashSet<Uuid> = Lane::ALL
+            .into_iter()
+            .flat_map(|lane| journal.segments(lane))
+            .map(|s| s.stream)
+            .collect();
         let mut rows = Vec::new();
         for place in &places {
             let survey = journal.survey(place, &mut |_| match stopping.is_cancelled() {
@@ -99,37 +92,18 @@ pub(in super::super) async fn verify(
     });
     let rows = read.await.map_err(|_| Problem::internal("the journal cannot be read"))?;
     let strangers = strangers.await.map_err(|_| Problem::internal("the lanes cannot be read"))?;
-    Ok(Json(shown(told, rows?, strangers, absent)))
+    Ok(Json(shown(told, rows?, strangers)))
 }
 
-/// The ledger's rows of these streams, and those of others that should be here.
-async fn compare(
-    directory: &dyn Directory,
-    node: &Name,
-    streams: Vec<Uuid>,
-) -> Result<(HashMap<Uuid, LedgerRow>, Vec<Absent>), DirectoryError> {
-    let absent = directory.begun_streams(node.clone(), streams.clone()).await?;
-    Ok((directory.ledger(streams).await?, absent))
-}
-
-fn streams_of(journal: &Journal) -> impl Iterator<Item = Uuid> {
-    Lane::ALL.into_iter().flat_map(|lane| journal.segments(lane)).map(|segment| segment.stream)
-}
-
-fn shown(
-    ledger: String,
-    mut rows: Vec<Row>,
-    mut strangers: Vec<PathBuf>,
-    absent: Vec<Absent>,
-) -> Shown {
+fn shown(ledger: String, mut rows: Vec<Row>, mut strangers: Vec<PathBuf>) -> Shown {
     let sum = |of: fn(&Survey) -> u64| rows.iter().map(|row| of(&row.survey)).sum();
     let bad = rows.iter().filter(|row| !row.problems.is_empty()).count();
     let (read, chunks, facts) = (rows.len() as u64, sum(|s| s.chunks), sum(|s| s.facts));
     rows.sort_by_key(|row| row.problems.is_empty());
     rows.truncate(LIST_MAX);
-    let ok = bad == 0 && strangers.is_empty() && absent.is_empty();
+    let ok = bad == 0 && strangers.is_empty();
     strangers.truncate(LIST_MAX);
-    Shown { ok, ledger, read, chunks, facts, bad: bad as u64, streams: rows, strangers, absent }
+    Shown { ok, ledger, read, chunks, facts, bad: bad as u64, streams: rows, strangers }
 }
 
 /// `twin`: its facts are in the journal too, and counted there.

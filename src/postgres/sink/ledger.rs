@@ -72,29 +72,6 @@ pub(in crate::postgres) async fn read(
     Ok(rows.collect())
 }
 
-/// Streams of `node` that are begun and not known to be whole, and not among `known`: at most
-/// `limit`, oldest first, each with its lane.
-pub(in crate::postgres) async fn begun(
-    conn: &mut PgConnection,
-    node: &str,
-    known: &[Uuid],
-    limit: usize,
-) -> Result<Vec<(Uuid, String, u64)>, sqlx::Error> {
-    let rows = sqlx::query!(
-        r#"
-        SELECT stream_id, lane, last_seq FROM gatepost.stream_ledger
-        WHERE node_id = $1 AND retired_by IS NULL AND stream_id <> ALL($2)
-          AND (closed_seq IS NULL OR last_seq < closed_seq)
-        ORDER BY stream_id LIMIT $3
-        "#,
-        node,
-        known,
-        i64::try_from(limit).unwrap_or(i64::MAX)
-    );
-    let rows = rows.fetch_all(conn).await?.into_iter();
-    Ok(rows.map(|row| (row.stream_id, row.lane, count(row.last_seq))).collect())
-}
-
 /// Moves every range forward, and waits for the answer. `false` when a stream of sums is not where
 /// its range begins; the caller must roll back then. The state lane merges by itself, so there the
 /// ledger only marks progress and never refuses.
