@@ -18,7 +18,7 @@ mod validate;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{admission, cache, drainer, journal, postgres, proxy, server, tokens};
+use crate::{admission, cache, drainer, journal, otlp, postgres, proxy, server, tokens};
 
 pub use crate::postgres::DatabaseUrl;
 pub use changes::needs_restart;
@@ -45,6 +45,8 @@ pub struct Config {
     pub data: Data,
     /// What it tells.
     pub log: Log,
+    /// Where spans go; absent: none are made.
+    pub otlp: Option<otlp::Config>,
     /// The global truth; absent: embedded, without a Postgres.
     pub postgres: Option<postgres::Config>,
     /// Tiers and their bounds.

@@ -27,6 +27,16 @@ impl dyn Entropy {
         uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid()
     }
 
+    /// Whether something happens that shall happen in a `share` of all cases, from 0 to 1.
+    pub fn draws(&self, share: f64) -> bool {
+        if share <= 0.0 || share >= 1.0 {
+            return share >= 1.0;
+        }
+        let mut random = [0; 4];
+        self.fill(&mut random);
+        f64::from(u32::from_le_bytes(random)) < share * f64::from(u32::MAX)
+    }
+
     /// A duration between zero and `ceiling`: full jitter.
     pub fn jitter(&self, ceiling: Duration) -> Duration {
         let mut random = [0; 4];

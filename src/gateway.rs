@@ -11,6 +11,7 @@ mod quotas;
 mod reload;
 mod serve;
 mod signals;
+mod spans;
 mod storage;
 mod tend;
 

@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod journal;
 pub mod metrics;
 pub mod model;
+pub mod otlp;
 pub mod postgres;
 pub mod proxy;
 pub mod server;

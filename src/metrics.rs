@@ -43,6 +43,8 @@ mod cache;
 mod drain;
 mod http;
 mod journal;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod postgres;
 mod reload;
 mod tokens;
@@ -53,6 +55,8 @@ pub use cache::CacheMetrics;
 pub use drain::DrainMetrics;
 pub use http::{HttpMetrics, OffenceLabel, RequestLabels};
 pub use journal::{EventLabel, JournalMetrics, LaneLabel};
+#[cfg(feature = "otlp")]
+pub use otlp::{OtlpMetrics, ReasonLabel};
 pub use postgres::{PoolLabel, PostgresMetrics};
 pub use reload::{OutcomeLabel, ReloadMetrics};
 pub use tokens::TokenMetrics;
@@ -80,6 +84,9 @@ pub struct Metrics {
     pub tokens: TokenMetrics,
     /// Upstreams and tunnels.
     pub upstream: UpstreamMetrics,
+    /// Spans.
+    #[cfg(feature = "otlp")]
+    pub otlp: OtlpMetrics,
 }
 
 impl Metrics {
@@ -95,6 +102,8 @@ impl Metrics {
         let postgres = PostgresMetrics::register(&mut registry);
         let tokens = TokenMetrics::register(&mut registry);
         let upstream = UpstreamMetrics::register(&mut registry);
+        #[cfg(feature = "otlp")]
+        let otlp = OtlpMetrics::register(&mut registry);
         Self {
             registry,
             http,
@@ -106,6 +115,8 @@ impl Metrics {
             postgres,
             tokens,
             upstream,
+            #[cfg(feature = "otlp")]
+            otlp,
         }
     }
 

@@ -29,4 +29,4 @@ pub use edge::{DataPlane, ServerParts, service};
 pub use listener::serve;
 pub use readiness::{Footing, Phase, Readiness};
 pub use routes::{Access, RouteConfig, RouteError, RouteTable, Routes};
-pub use story::{AccessLines, AccessLog, WriteLine};
+pub use story::{AccessLines, AccessLog, Spans, WriteLine};

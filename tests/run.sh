@@ -84,8 +84,8 @@ needs() {
 # those that another crate can reach by coverage too, where cargo-fuzz and nightly are.
 fuzz() {
   local target
-  GATEPOST_FUZZ_SECONDS=60 cargo test --lib -- any_bytes_ --nocapture
-  GATEPOST_FUZZ_SECONDS=60 cargo test --test suite -- fuzz::no_ --nocapture
+  GATEPOST_FUZZ_SECONDS=60 cargo test --lib --features otlp -- any_bytes_ --nocapture
+  GATEPOST_FUZZ_SECONDS=60 cargo test --test suite --features otlp -- fuzz::no_ --nocapture
   if cargo +nightly fuzz --version >/dev/null 2>&1; then
     for target in fuzz/fuzz_targets/*.rs; do
       cargo +nightly fuzz run "$(basename "$target" .rs)" -- -max_total_time=60 -malloc_limit_mb=1
@@ -93,22 +93,24 @@ fuzz() {
   fi
 }
 
-rustdoc() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps; }
+rustdoc() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --features otlp; }
 
 step "what the tests need" needs
 step "format" cargo fmt --check
 step "queries are those in .sqlx" tests/sqlx-prepare.sh --check
-step "clippy" cargo clippy --all-targets -- -D warnings
+# What is built when nobody asks for more is looked at; what is tested is built once, with all of it.
+step "clippy" cargo clippy -- -D warnings
+step "clippy, with every feature" cargo clippy --all-targets --features otlp -- -D warnings
 step "documentation" rustdoc
 if command -v cargo-deny >/dev/null; then
   step "dependencies" cargo deny check
 fi
-step "unit tests" cargo test --lib --bins
+step "unit tests" cargo test --lib --bins --features otlp
 if grep -rqE '^ *//[/!] ```' src; then
-  step "examples in the documentation" cargo test --doc
+  step "examples in the documentation" cargo test --doc --features otlp
 fi
-step "tidy" cargo test --test tidy
-step "suite" cargo test --test suite
+step "tidy" cargo test --test tidy --features otlp
+step "suite" cargo test --test suite --features otlp
 if [ "${GATEPOST_LONG-}" = 1 ]; then
   step "hostile bytes, a minute each" fuzz
 fi

@@ -26,8 +26,8 @@ const LONG_FILES: [(&str, usize); 0] = [];
 const ONLY: [(&str, &[&str]); 10] = [
     ("sqlx", &["src/postgres"]),
     ("sled", &["src/journal", "src/cache", "src/disk.rs"]),
-    // The command line reads the status of an answer; it makes none.
-    ("StatusCode", &["src/server", "src/admin", "src/proxy", "src/cli/transport"]),
+    // The command line and the exporter read the status of an answer; they make none.
+    ("StatusCode", &["src/server", "src/admin", "src/proxy", "src/cli/transport", "src/otlp"]),
     ("tokio::spawn", &["src/gateway"]),
     ("SystemTime::now", &["src/clock.rs"]),
     // In proxy and listener it is tokio's, for timers.

@@ -21,10 +21,13 @@ const PREFIX: &str = "GATEPOST__";
 const TOKEN_KEYS: &str = "GATEPOST_TOKEN_KEYS";
 
 /// Variables that everybody knows, and the keys that they stand for.
-const WELL_KNOWN: [(&str, &str); 3] = [
+const WELL_KNOWN: &[(&str, &str)] = &[
     ("DATABASE_URL", "postgres.url"),
     ("DATABASE_DIRECT_URL", "postgres.direct_url"),
     ("RUST_LOG", "log.filter"),
+    // Set for all programs of a place, also for those that cannot export.
+    #[cfg(feature = "otlp")]
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "otlp.endpoint"),
 ];
 
 /// A configuration and where it came from.
@@ -102,7 +105,7 @@ struct Override {
 
 fn overrides(environment: &Environment, known: &Known) -> Result<Vec<Override>, Error> {
     let mut found = Vec::new();
-    for (variable, key) in WELL_KNOWN {
+    for &(variable, key) in WELL_KNOWN {
         if let Some(text) = secret(environment, variable)? {
             let value = Value::new(None, text);
             found.push(Override { key: key.into(), variable: variable.into(), value });

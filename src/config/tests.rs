@@ -196,6 +196,23 @@ scopes = ["openid", "orders..read"]
 }
 
 #[test]
+fn spans_need_a_build_that_can_export_them() {
+    let told = loaded("otlp.endpoint = \"http://collector:4318\"", &[]);
+    let ambient = &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")];
+    let found = loaded("", ambient).expect("what all programs are told harms none").otlp;
+    if cfg!(feature = "otlp") {
+        assert_eq!(told.expect("it can").otlp, found);
+        assert_eq!(found.expect("a section").endpoint, "http://collector:4318");
+        let error = refused("[otlp]\nsample = 2", &[]);
+        assert_eq!(error, "gatepost.toml: otlp.sample: must lie between 0 and 1");
+    } else {
+        let error = told.expect_err("it cannot");
+        assert!(error.contains("otlp: ") && error.contains("--features otlp"), "{error}");
+        assert_eq!(found, None);
+    }
+}
+
+#[test]
 fn a_remote_admin_plane_needs_the_explicit_word() {
     let text = "[admin]\nlisten = \"0.0.0.0:8081\"\nallow_remote = true";
     assert!(loaded(text, &[]).expect("allowed").admin.allow_remote);

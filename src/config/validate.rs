@@ -35,6 +35,7 @@ pub(super) fn problems(config: &Config, origin: impl Fn(&str) -> String) -> Vec<
     let share = (0.0..=1.0).contains(&config.events.requests);
     found.unless(share, "events.requests", "must lie between 0 and 1");
     drain(config, &mut found);
+    spans(config, cfg!(feature = "otlp"), &mut found);
     routing(config, &mut found);
     declared(config, &mut found);
     let problems = found.0.into_iter();
@@ -181,6 +182,16 @@ fn drain(config: &Config, found: &mut Found) {
     }
 }
 
+fn spans(config: &Config, can_export: bool, found: &mut Found) {
+    let Some(otlp) = &config.otlp else { return };
+    let rule = "this program was built without it; build one with `cargo build --release \
+                --features otlp`, or remove [otlp]";
+    found.unless(can_export, "otlp", rule);
+    if let Err(error) = otlp.check() {
+        found.unless(false, format!("otlp.{}", error.key), error.rule);
+    }
+}
+
 fn routing(config: &Config, found: &mut Found) {
     let upstreams = config.upstreams.iter().map(|upstream| upstream.name.as_str());
     found.names(upstreams.clone(), "upstreams");
@@ -271,4 +282,20 @@ fn missing<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> 
     let known =
         if known.is_empty() { "none is declared".into() } else { format!("known: {known}") };
     format!("there is no {what} named `{name}` ({known})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_cannot_export_refuses_the_section() {
+        let config = Config { otlp: Some(crate::otlp::Config::default()), ..Config::default() };
+        for (can_export, wrong) in [(true, 0), (false, 1)] {
+            let mut found = Found(Vec::new());
+            spans(&config, can_export, &mut found);
+            assert_eq!(found.0.len(), wrong);
+            assert!(found.0.iter().all(|(_, said)| said.contains("--features otlp")));
+        }
+    }
 }

@@ -13,6 +13,7 @@ use super::lines::Lines;
 use super::parts::Parts;
 use super::reload::{Exchanged, Running};
 use super::signals::Signals;
+use super::spans::Spans;
 use crate::admin::{self, Configuration};
 use crate::clock::SystemClock;
 use crate::config::{Config, Environment, Loaded, development_key};
@@ -61,7 +62,8 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
     let waiting = config.server.access_log_waiting;
     let dropped = parts.metrics.http.access_lines_dropped.clone();
     let lines = Lines::start(waiting, std::io::stderr(), dropped)?;
-    let plane = data_plane(&parts, &config, routes, readiness.clone(), &lines);
+    let spans = Spans::start(&config, &parts)?;
+    let plane = data_plane(&parts, &config, routes, readiness.clone(), (&lines, &spans));
     parts.tend(&config.retention);
     readiness.ready();
     announce(&config, &addresses, &parts.data);
@@ -91,6 +93,7 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
         }
         let closed = parts.close().await;
         lines.flush();
+        spans.end().await;
         closed
     };
     tokio::select! {
@@ -144,7 +147,7 @@ fn data_plane(
     config: &Config,
     routes: Arc<Routes>,
     readiness: Arc<Readiness>,
-    lines: &Lines,
+    (lines, spans): (&Lines, &Spans),
 ) -> server::DataPlane {
     let config = server::Config { events: config.events.clone(), ..config.server.clone() };
     server::service(ServerParts {
@@ -162,6 +165,7 @@ fn data_plane(
         tasks: parts.tasks.clone(),
         stopping: parts.stopping.clone(),
         write_line: lines.sink(),
+        spans: spans.sink(),
     })
 }
 

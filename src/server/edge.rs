@@ -25,7 +25,7 @@ use super::problem::{Code, NO_STORE, Refusal};
 use super::readiness::Readiness;
 use super::request_id::{RequestIds, X_REQUEST_ID};
 use super::routes::Routes;
-use super::story::{AccessLog, Telling, WriteLine};
+use super::story::{AccessLog, Spans, Telling, WriteLine};
 use crate::admission::Admission;
 use crate::cache::Cache;
 use crate::clock::{Seldom, SharedClock};
@@ -70,6 +70,8 @@ pub struct ServerParts {
     pub stopping: CancellationToken,
     /// Where access lines go.
     pub write_line: WriteLine,
+    /// Where spans go, if they are exported.
+    pub spans: Option<Spans>,
 }
 
 /// Who asks, for the metrics and for what a refusal looks like.
@@ -148,11 +150,13 @@ impl Edge {
             tasks,
             stopping,
             write_line,
+            spans,
         } = parts;
         let log = AccessLog::new(
             config.access_log,
             config.access_log_sample,
             write_line,
+            spans,
             Arc::clone(&clock),
             Arc::clone(&entropy),
         );

@@ -2,7 +2,10 @@
 //!
 //! A [`Story`] is filled in on the way of a request and told when it is dropped: at the end of the
 //! answer's body, or when the client has gone. It holds handles, not copies; only telling makes
-//! text. Never in it: a credential, and the query.
+//! text: a line, and of those that are traced a span. Never in it: a credential, and the query.
+
+mod line;
+mod span;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,19 +16,23 @@ use axum::http::request::Parts;
 use axum::http::{Method, Uri};
 use axum::response::Response;
 use hyper::body::Body;
+use line::Line;
 use serde::{Deserialize, Serialize};
+use span::Place;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::routes::{Access, Route};
-use super::trace::TraceId;
+use super::trace::TraceParent;
 use crate::authn::Caller;
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::model::Name;
 use crate::proxy::Upstream;
 use crate::usage::Ended;
+
+pub use span::Spans;
 
 /// The longest text in a line: what a client sends is told up to here.
 const TEXT_MAX: usize = 256;
@@ -60,6 +67,7 @@ pub struct AccessLog {
     share: f64,
     entropy: SharedEntropy,
     write: WriteLine,
+    spans: Option<Spans>,
     clock: SharedClock,
 }
 
@@ -69,15 +77,17 @@ impl AccessLog {
         which: AccessLines,
         share: f64,
         write: WriteLine,
+        spans: Option<Spans>,
         clock: SharedClock,
         entropy: SharedEntropy,
     ) -> Self {
-        Self { which, share, entropy, write, clock }
+        Self { which, share, entropy, write, spans, clock }
     }
 
     /// The story of a request, unless none is told.
     pub fn begin(self: &Arc<Self>, parts: &Parts, id: &HeaderValue) -> Telling {
-        Telling((self.which != AccessLines::Off).then(|| {
+        let place = self.spans.as_ref().and_then(|spans| spans.begin(parts, &*self.entropy));
+        Telling((self.which != AccessLines::Off || place.is_some()).then(|| {
             Box::new(Story {
                 log: Arc::clone(self),
                 started: self.clock.monotonic(),
@@ -87,7 +97,8 @@ impl AccessLog {
                 host: parts.headers.get(HOST).cloned(),
                 asked: None,
                 agent: parts.headers.get(USER_AGENT).cloned(),
-                trace: TraceId::of(&parts.headers),
+                trace: TraceParent::of(&parts.headers),
+                place,
                 ip: None,
                 endpoint: "proxy",
                 route: None,
@@ -103,27 +114,34 @@ impl AccessLog {
         }))
     }
 
-    /// Whether this one is told, of those that need not be.
-    fn draws(&self) -> bool {
-        if self.share >= 1.0 {
-            return true;
+    /// Whether it has a line.
+    fn has_line(&self, story: &Story) -> bool {
+        match self.which {
+            AccessLines::Off => false,
+            AccessLines::Errors => !story.went_well(),
+            AccessLines::All => !story.went_well() || self.entropy.draws(self.share),
         }
-        let mut random = [0; 4];
-        self.entropy.fill(&mut random);
-        f64::from(u32::from_le_bytes(random)) < self.share * f64::from(u32::MAX)
     }
 
     fn tell(&self, story: &Story) {
-        if story.went_well() && (self.which == AccessLines::Errors || !self.draws()) {
+        let has_line = self.has_line(story);
+        if !has_line && story.place.is_none() {
             return;
         }
-        let now = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.clock.now().0) * 1000);
-        let now = now.ok().and_then(|now| now.format(&Rfc3339).ok()).unwrap_or_default();
+        let now = self.clock.now();
         let took = self.clock.monotonic().saturating_sub(story.started);
-        // Plain fields: there is nothing that could fail.
-        let mut line = serde_json::to_vec(&Line::of(story, &now, took)).unwrap_or_default();
-        line.push(b'\n');
-        (self.write)(line);
+        let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(now.0) * 1000);
+        let at = at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
+        let line = Line::of(story, &at, took);
+        if let (Some(spans), Some(place)) = (&self.spans, &story.place) {
+            spans.record(place, &line, now, took);
+        }
+        if has_line {
+            // Plain fields: there is nothing that could fail.
+            let mut text = serde_json::to_vec(&line).unwrap_or_default();
+            text.push(b'\n');
+            (self.write)(text);
+        }
     }
 }
 
@@ -137,6 +155,12 @@ impl Telling {
         if let Some(story) = &mut self.0 {
             what(story);
         }
+    }
+
+    /// The `traceparent` for whoever is asked on behalf of this request, if it has a span: what
+    /// they do is a part of it.
+    pub fn traceparent(&self) -> Option<HeaderValue> {
+        Some(self.0.as_ref()?.place.as_ref()?.traceparent())
     }
 
     /// Hands it on to whoever knows the end.
@@ -162,7 +186,9 @@ pub struct Story {
     host: Option<HeaderValue>,
     asked: Option<Asked>,
     agent: Option<HeaderValue>,
-    trace: Option<TraceId>,
+    trace: Option<TraceParent>,
+    /// Where its span stands, if it has one.
+    place: Option<Place>,
     /// Who really asks, where that can be said.
     pub ip: Option<IpAddr>,
     endpoint: &'static str,
@@ -207,6 +233,11 @@ impl Story {
         self.client = Some(Arc::clone(client));
     }
 
+    /// The trace that it is a part of: the caller's, or one that began here.
+    fn trace(&self) -> Option<&TraceParent> {
+        self.trace.as_ref().or(self.place.as_ref().map(Place::own))
+    }
+
     fn went_well(&self) -> bool {
         self.status.is_some_and(|status| status < 400)
             && self.decision.is_none_or(|decision| ![BROKE_OFF, CLIENT_GONE].contains(&decision))
@@ -242,79 +273,6 @@ impl Drop for Story {
         let log = Arc::clone(&self.log);
         log.tell(self);
     }
-}
-
-/// A line as it is written; `timestamp`, `level` and `target` as in the lines of the log.
-#[derive(Serialize)]
-struct Line<'a> {
-    timestamp: &'a str,
-    level: &'static str,
-    target: &'static str,
-    request_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    trace_id: Option<&'a str>,
-    endpoint: &'static str,
-    method: &'a str,
-    host: Option<&'a str>,
-    path: &'a str,
-    route: Option<&'a str>,
-    status: Option<u16>,
-    decision: &'static str,
-    client: Option<&'a str>,
-    key_id: Option<Uuid>,
-    policy: Option<&'a str>,
-    ip: Option<IpAddr>,
-    bytes_in: u64,
-    bytes_out: u64,
-    duration_s: f64,
-    upstream: Option<&'a str>,
-    user_agent: Option<&'a str>,
-}
-
-impl<'a> Line<'a> {
-    fn of(story: &'a Story, now: &'a str, took: Duration) -> Self {
-        let host = story.uri.authority().map(|authority| authority.as_str());
-        let host = host.or(story.host.as_ref().and_then(text));
-        // A name and a password may stand before it.
-        let host = host.map(|host| bounded(host.rsplit('@').next().unwrap_or_default()));
-        let own = (story.method.as_str(), host, story.uri.path());
-        let (method, host, path) = story.asked.as_ref().map_or(own, |asked| {
-            (asked.method.as_str(), asked.host.as_deref(), asked.path.as_str())
-        });
-        Self {
-            timestamp: now,
-            level: "INFO",
-            target: "access",
-            request_id: text(&story.id).unwrap_or_default(),
-            trace_id: story.trace.as_ref().map(TraceId::as_str),
-            endpoint: story.endpoint,
-            method: bounded(method),
-            host,
-            path: bounded(path),
-            route: story.route.as_deref(),
-            status: story.status,
-            // Nobody was left to hear an answer.
-            decision: match story.status {
-                None if std::thread::panicking() => "internal",
-                None => CLIENT_GONE,
-                Some(_) => story.decision.unwrap_or("allowed"),
-            },
-            client: story.client.as_deref(),
-            key_id: story.key_id,
-            policy: story.policy.as_deref(),
-            ip: story.ip,
-            bytes_in: story.bytes_in,
-            bytes_out: story.bytes_out,
-            duration_s: took.as_secs_f64(),
-            upstream: story.upstream.as_ref().map(|upstream| upstream.name()),
-            user_agent: story.agent.as_ref().and_then(text),
-        }
-    }
-}
-
-/// What is not text is not told.
-fn text(value: &HeaderValue) -> Option<&str> {
-    value.to_str().ok().map(bounded)
 }
 
 fn bounded(text: &str) -> &str {

@@ -1,8 +1,11 @@
 //! W3C trace context: `traceparent` and `tracestate` are passed on when they are well-formed. What
-//! is not would break the trace of whoever reads it next, so it is dropped, and no trace is begun
-//! here: the request's own id is enough to find it by.
+//! is not would break the trace of whoever reads it next, so it is dropped. Only where spans are
+//! exported a trace begins here, and what is asked of an upstream stands below the gateway's span:
+//! a parent that nobody records would leave a hole.
 
 use axum::http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::entropy::Entropy;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -13,27 +16,68 @@ const PARENT_MAX: usize = 256;
 const STATE_MAX: usize = 512;
 const MEMBERS_MAX: usize = 32;
 
-/// A trace's id: 32 hexadecimal digits.
+/// A span's place in its trace, as a well-formed `traceparent` says it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TraceId(HeaderValue);
+pub struct TraceParent(HeaderValue);
 
-impl TraceId {
-    /// The trace that a request belongs to.
+impl TraceParent {
+    /// The span that a request belongs to.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let mut parents = headers.get_all(TRACEPARENT).iter();
         let parent = parents.next().filter(|parent| is_parent(parent.as_bytes()))?;
         parents.next().is_none().then(|| Self(parent.clone()))
     }
 
-    /// Its digits.
-    pub fn as_str(&self) -> &str {
-        self.0.to_str().ok().and_then(|text| text.get(3..35)).unwrap_or_default()
+    /// A new span that is recorded: below `parent`, or of a new trace.
+    pub fn below(parent: Option<&Self>, entropy: &dyn Entropy) -> Self {
+        let mut random = [0; 24];
+        entropy.fill(&mut random);
+        let (trace, span) = random.split_at(16);
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |all, byte| all << 8 | u128::from(*byte));
+        // Zero is none.
+        let trace = parent.map_or(number(trace).max(1), Self::trace);
+        let text = format!("00-{trace:032x}-{:016x}-01", number(span).max(1));
+        Self(HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("")))
+    }
+
+    fn digits(&self, from: usize, to: usize) -> &str {
+        self.0.to_str().ok().and_then(|text| text.get(from..to)).unwrap_or_default()
+    }
+
+    /// The trace's digits.
+    pub fn trace_digits(&self) -> &str {
+        self.digits(3, 35)
+    }
+
+    /// The trace.
+    pub fn trace(&self) -> u128 {
+        u128::from_str_radix(self.trace_digits(), 16).unwrap_or_default()
+    }
+
+    /// The span.
+    pub fn span(&self) -> u64 {
+        u64::from_str_radix(self.digits(36, 52), 16).unwrap_or_default()
+    }
+
+    /// Whether whoever made it records it.
+    pub fn is_sampled(&self) -> bool {
+        u8::from_str_radix(self.digits(53, 55), 16).is_ok_and(|flags| flags & 1 == 1)
+    }
+
+    /// As it is passed on.
+    pub fn header(&self) -> HeaderValue {
+        self.0.clone()
     }
 }
 
+/// Says in a request that it is a part of this span.
+pub fn stand_below(headers: &mut HeaderMap, parent: HeaderValue) {
+    headers.insert(TRACEPARENT, parent);
+}
+
 /// Drops what cannot be passed on, and says which trace is left.
-pub fn clean(headers: &mut HeaderMap) -> Option<TraceId> {
-    let trace = TraceId::of(headers);
+pub fn clean(headers: &mut HeaderMap) -> Option<TraceParent> {
+    let trace = TraceParent::of(headers);
     if trace.is_none() {
         headers.remove(TRACEPARENT);
     }
@@ -82,7 +126,7 @@ mod tests {
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
         }
-        (clean(&mut headers).map(|trace| trace.as_str().to_owned()), headers)
+        (clean(&mut headers).map(|trace| trace.trace_digits().to_owned()), headers)
     }
 
     #[test]
@@ -123,6 +167,24 @@ mod tests {
     }
 
     #[test]
+    fn a_new_span_stands_in_its_parents_trace_or_begins_one() {
+        let entropy: &dyn Entropy = &crate::entropy::SeededEntropy::new(1);
+        let mut headers = HeaderMap::new();
+        headers.insert(TRACEPARENT, HeaderValue::from_static(GOOD));
+        let parent = TraceParent::of(&headers).expect("one");
+        assert!(parent.is_sampled() && parent.span() == 0x00f0_67aa_0ba9_02b7);
+        let child = TraceParent::below(Some(&parent), entropy);
+        assert!(is_parent(child.header().as_bytes()) && child.is_sampled());
+        assert_eq!(child.trace(), parent.trace());
+        assert_ne!(child.span(), parent.span());
+        let first = TraceParent::below(None, entropy);
+        assert!(is_parent(first.header().as_bytes()) && first.trace() != parent.trace());
+        let quiet = GOOD.replace("-01", "-fe");
+        headers.insert(TRACEPARENT, HeaderValue::try_from(quiet).expect("a value"));
+        assert!(!TraceParent::of(&headers).expect("one").is_sampled());
+    }
+
+    #[test]
     fn any_bytes_are_a_trace_or_go() {
         let good = [
             format!("traceparent: {GOOD}\ntracestate: a=b,c=d"),
@@ -134,8 +196,8 @@ mod tests {
             assert_eq!(trace.is_some(), headers.contains_key(TRACEPARENT));
             assert!(trace.is_some() || !headers.contains_key(TRACESTATE));
             if let Some(trace) = trace {
-                assert_eq!(trace.as_str().len(), 32);
-                assert!(trace.as_str().bytes().all(|digit| digit.is_ascii_hexdigit()));
+                assert_eq!(trace.trace_digits().len(), 32);
+                assert!(trace.trace_digits().bytes().all(|digit| digit.is_ascii_hexdigit()));
             }
         });
     }

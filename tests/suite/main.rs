@@ -25,6 +25,8 @@ mod merge;
 mod migrations;
 mod model;
 mod nginx;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outage;
 mod policies;
 mod power;

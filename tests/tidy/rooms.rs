@@ -7,7 +7,7 @@ pub const LOW: [&str; 7] = ["model", "clock", "entropy", "codec", "disk", "metri
 
 /// Each room, and what it may use besides itself and the low rooms. A low room may use what stands
 /// here, and no more.
-pub const ROOMS: [(&str, &[&str]); 24] = [
+pub const ROOMS: [(&str, &[&str]); 25] = [
     ("model", &[]),
     ("breaker", &[]),
     ("clock", &["model"]),
@@ -17,6 +17,7 @@ pub const ROOMS: [(&str, &[&str]); 24] = [
     // Tests alone.
     ("fuzz", &[]),
     ("metrics", &["model"]),
+    ("otlp", &[]),
     ("journal", &[]),
     ("cache", &[]),
     ("tokens", &["cache", "journal"]),
@@ -27,12 +28,22 @@ pub const ROOMS: [(&str, &[&str]); 24] = [
     ("postgres", &["cache"]),
     ("drainer", &["journal", "postgres", "cache"]),
     ("steward", &["cache", "journal", "postgres"]),
-    ("server", &["authn", "admission", "cache", "journal", "usage", "proxy", "tokens"]),
+    ("server", &["authn", "admission", "cache", "journal", "usage", "proxy", "tokens", "otlp"]),
     ("admin", &["admission", "authn", "cache", "journal", "drainer", "tokens"]),
     // Each room's own `Config`.
     (
         "config",
-        &["admission", "cache", "drainer", "journal", "postgres", "proxy", "server", "tokens"],
+        &[
+            "admission",
+            "cache",
+            "drainer",
+            "journal",
+            "otlp",
+            "postgres",
+            "proxy",
+            "server",
+            "tokens",
+        ],
     ),
     (
         "gateway",
@@ -44,6 +55,7 @@ pub const ROOMS: [(&str, &[&str]); 24] = [
             "config",
             "drainer",
             "journal",
+            "otlp",
             "postgres",
             "proxy",
             "server",

@@ -171,6 +171,9 @@ impl Edge {
     ) -> Response {
         request.headers_mut().insert(X_REQUEST_ID, id.clone());
         trace::clean(request.headers_mut());
+        if let Some(parent) = story.traceparent() {
+            trace::stand_below(request.headers_mut(), parent);
+        }
         let outcome = self.in_time(self.forward(request, &mut story)).await;
         self.finish(Endpoint::Proxy, id, outcome, story)
     }

@@ -5,6 +5,7 @@ mod decisions;
 mod forwarding;
 mod kept;
 mod secure_upstreams;
+mod spans;
 mod stories;
 mod streams;
 mod targets;
@@ -147,6 +148,16 @@ impl Gateway {
         routes: &[RouteConfig],
         source: Option<Arc<dyn Source>>,
     ) -> Self {
+        Self::recording(config, upstreams, routes, source, None)
+    }
+
+    fn recording(
+        config: Config,
+        upstreams: &[UpstreamConfig],
+        routes: &[RouteConfig],
+        source: Option<Arc<dyn Source>>,
+        spans: Option<Spans>,
+    ) -> Self {
         let dir = TempDir::new().expect("a directory");
         let clock: SharedClock = Arc::new(SystemClock::new());
         let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
@@ -186,12 +197,11 @@ impl Gateway {
             tasks: tasks.clone(),
             stopping: stop.clone(),
             write_line: Arc::new(move |line| told.lock().expect("no panic").push(line)),
+            spans,
         };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
-        let shutdown = stop.clone();
-        let plane = service(parts);
-        let counters = Arc::clone(&metrics);
+        let (shutdown, counters, plane) = (stop.clone(), Arc::clone(&metrics), service(parts));
         tasks.spawn(async move {
             let stalled_max = config.shutdown_deadline.0;
             serve(listener, plane, &config, None, stalled_max, counters, shutdown).await
