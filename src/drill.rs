@@ -23,6 +23,7 @@ mod server;
 mod wire;
 
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,7 @@ pub async fn run(
     entropy: SharedEntropy,
     interrupted: impl Future<Output = ()>,
 ) -> Result<Report, Error> {
+    let mut interrupted = pin!(interrupted);
     let (_server, url) = match &setup.url {
         Some(url) => (None, url.clone()),
         None => {
@@ -129,17 +131,35 @@ pub async fn run(
             (Some(server), url)
         }
     };
-    let id = entropy.uuid_v7(clock.now());
-    let scratch = Scratch::create(&DatabaseUrl::new(url), id).await?;
-    let report = tokio::select! {
-        report = perform(&setup, &scratch, &clock) => report,
-        () = interrupted => Err(Error::Interrupted),
-    };
+    let scratch = Scratch::new(&DatabaseUrl::new(url), entropy.uuid_v7(clock.now()))?;
+    unless(&mut interrupted, async { Ok(scratch.reach().await?) }).await?;
+    scratch.make().await.map_err(|error| match error {
+        PostgresError::Refused(why) => Error::Failed(format!(
+            "the drill makes a database of its own, so its role needs CREATEDB: {why}"
+        )),
+        error => error.into(),
+    })?;
+    let report = unless(&mut interrupted, async {
+        scratch.migrate().await?;
+        perform(&setup, &scratch, &clock).await
+    })
+    .await;
     // (The gateway is gone by now.)
     if let Err(error) = scratch.remove().await {
         tracing::warn!(database = scratch.name(), %error, "the drill's database stays; drop it");
     }
     report
+}
+
+/// What comes of `work`, unless it is broken off.
+async fn unless<T>(
+    interrupted: impl Future<Output = ()>,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    tokio::select! {
+        done = work => done,
+        () = interrupted => Err(Error::Interrupted),
+    }
 }
 
 async fn perform(setup: &Setup, scratch: &Scratch, clock: &SharedClock) -> Result<Report, Error> {

@@ -20,19 +20,24 @@ cleanup() {
   rm -rf "$dir"
 }
 trap cleanup EXIT
-port=$((20000 + $$ % 20000))
-as_owner "$bin/initdb" -D "$dir/data" -U postgres -A trust -N --no-locale -E UTF8 >/dev/null
-as_owner "$bin/pg_ctl" -D "$dir/data" -w -l "$dir/log" \
-  -o "-c listen_addresses=127.0.0.1 -p $port -k $dir" start >/dev/null
+# A superuser runs programs: it is reached through a socket in that directory, which is private, and
+# with a password that stands in no list of processes.
+PGPASSWORD=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+export PGPASSWORD
+(umask 077 && echo "$PGPASSWORD" >"$dir/password")
+[ "$(id -u)" != 0 ] || chown nobody "$dir/password"
+as_owner "$bin/initdb" -D "$dir/data" -U postgres -A scram-sha-256 --pwfile "$dir/password" -N \
+  --no-locale -E UTF8 >/dev/null
+as_owner "$bin/pg_ctl" -D "$dir/data" -w -l "$dir/log" -o "-c listen_addresses= -k $dir" start \
+  >/dev/null
+url="postgres://postgres@localhost/postgres?host=$dir"
 for file in migrations/*.sql; do
-  psql -q -v ON_ERROR_STOP=1 -o /dev/null -f "$file" \
-    "postgres://postgres@127.0.0.1:$port/postgres"
+  psql -q -v ON_ERROR_STOP=1 -o /dev/null -f "$file" "$url"
 done
 
 mkdir "$dir/sqlx"
 touch src/lib.rs
-SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$dir/sqlx" \
-  DATABASE_URL="postgres://postgres@127.0.0.1:$port/postgres" cargo check --lib
+SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$dir/sqlx" DATABASE_URL="$url" cargo check --lib
 if [ "${1-}" = --check ]; then
   diff -r .sqlx "$dir/sqlx" || {
     echo ".sqlx is not what the queries and migrations say; run tests/sqlx-prepare.sh" >&2

@@ -2,9 +2,10 @@
 //! both make what they wrote visible in one step under the overlay's lock.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, MutexGuard, PoisonError};
 
+use parking_lot::MutexGuard;
 use uuid::Uuid;
 
 use super::overlay::Overlay;
@@ -54,7 +55,7 @@ impl From<StoreError> for FollowError {
 
 impl Cache {
     pub(super) fn writing(&self) -> MutexGuard<'_, Writing> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writing.lock()
     }
 
     /// Takes in what a miss found. `None`: the feed has passed its snapshot, read again.
@@ -211,8 +212,7 @@ impl Cache {
         Ok(lacking)
     }
 
-    fn apply_step(&self, changes: &[Change]) -> Result<(), FollowError> {
-        let mut writing = self.writing();
+    fn apply_step(&self, writing: &mut Writing, changes: &[Change]) -> Result<(), FollowError> {
         let full = writing.seen.is_some();
         let mut digests = Vec::new();
         for change in changes {
@@ -225,7 +225,7 @@ impl Cache {
             if let Change::Key(row) = change {
                 // It has come back: no word of the operator is asked for any more.
                 writing.held.remove(&row.key.id);
-                self.tell_held(&writing);
+                self.tell_held(writing);
             }
         }
         // Loads hold the overlay's reading lock from disk to hot tier: none of them can put back
@@ -287,9 +287,15 @@ impl Follower for Cache {
     }
 
     fn apply(&self, changes: Vec<Change>) -> Result<(), FollowError> {
-        // In steps, so that the fills of misses need not wait for a whole page.
+        // In steps, so that the fills of misses need not wait for a whole page: who waits is let in
+        // between two, for whoever takes a lock again at once is faster than who must wake first.
         const STEP: usize = 500;
-        changes.chunks(STEP).try_for_each(|step| self.apply_step(step))
+        changes.chunks(STEP).try_for_each(|step| {
+            let mut writing = self.writing();
+            self.apply_step(&mut writing, step)?;
+            MutexGuard::unlock_fair(writing);
+            Ok(())
+        })
     }
 
     fn complete(&self, position: Position) -> Result<Vec<Revocation>, FollowError> {

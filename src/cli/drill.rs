@@ -26,7 +26,10 @@ pub(super) async fn run(args: &DrillArgs, environment: &Environment) -> Result<R
         program,
         path: environment.get("PATH").unwrap_or("/usr/bin:/bin").to_owned(),
     };
-    output::talk(&format!("about {} s of load, outages and kills…", args.seconds));
+    let seconds = args.seconds;
+    output::talk(&format!(
+        "about {seconds} s of load, outages and kills; more where Postgres is far away…"
+    ));
     let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::new()));
     Ok(drill::run(setup, clock, entropy, interrupted()?).await?)
 }

@@ -16,12 +16,14 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
-use super::pool::Pool;
+use super::pool::{Checkout, Pool};
+use super::source::look_up;
 use super::{Config, PostgresError, connect, deadline};
 use crate::cache::{FollowError, Follower};
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::metrics::Metrics;
+use crate::model::Digest;
 use crate::model::fact::Revocation;
 
 const CHANNEL: &str = "gatepost_changes";
@@ -198,6 +200,7 @@ impl Feed {
         tokio::select! {
             ended = asking => ended,
             ended = self.pass_hints_on(listener) => ended,
+            never = self.keep_warm() => match never {},
         }
     }
 
@@ -216,14 +219,30 @@ impl Feed {
         Err(PostgresError::Unavailable("the connection that listens was lost".into()).into())
     }
 
-    /// Opens the connections that lookups will need, so that the first ones do not wait for them.
+    /// A lookup that is too late loses its connection, and old ones end: where it takes longer to
+    /// open one than a lookup may take, no lookup would ever have one again.
+    async fn keep_warm(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(self.poll_interval).await;
+            if self.auth.open() < self.auth.max().div_ceil(2) {
+                self.warm().await;
+            }
+        }
+    }
+
+    /// Opens the connections that lookups will need, and has each prepare what they ask, so that
+    /// the first ones do not wait for that.
     async fn warm(&self) {
         let seats = self.auth.max().div_ceil(2);
-        let opened = (0..seats).map(|_| self.auth.acquire());
-        let opened = futures_util::future::join_all(opened);
+        let opening = (0..seats).map(async |_| {
+            let mut checkout = self.auth.acquire().await?;
+            look_up(checkout.conn(), Digest([0; 32])).await?;
+            Ok::<_, PostgresError>(checkout)
+        });
+        let opened = futures_util::future::join_all(opening);
         // When this fails, the lookups will find out for themselves.
         if let Ok(opened) = tokio::time::timeout(self.connect_timeout, opened).await {
-            opened.into_iter().flatten().for_each(super::pool::Checkout::give_back);
+            opened.into_iter().flatten().for_each(Checkout::give_back);
         }
     }
 }

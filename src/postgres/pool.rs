@@ -73,6 +73,11 @@ impl Pool {
         self.idle.set(i64::try_from(self.inner.num_idle()).unwrap_or(i64::MAX));
     }
 
+    /// How many connections are open, or being opened.
+    pub fn open(&self) -> u32 {
+        self.inner.size()
+    }
+
     pub fn max(&self) -> u32 {
         self.inner.options().get_max_connections()
     }

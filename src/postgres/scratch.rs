@@ -18,7 +18,7 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const MAKE_MAX: Duration = Duration::from_secs(60);
 const READ_MAX: Duration = Duration::from_secs(30);
 
-/// See the module. It stays until it is [removed](Self::remove).
+/// See the module. What was [made](Self::make) stays until it is [removed](Self::remove).
 pub struct Scratch {
     server: PgConnectOptions,
     own: PgConnectOptions,
@@ -43,13 +43,11 @@ pub struct Counted {
 }
 
 impl Scratch {
-    /// Makes a database on the server that `url` leads to, named after `id`, with the schema of
-    /// this program.
+    /// A database on the server that `url` leads to, named after `id`. Nothing is asked yet.
     ///
     /// # Errors
-    /// [`PostgresError::Url`] where a proxy on this machine could not stand before that server;
-    /// [`PostgresError::Refused`] when the role may not make databases.
-    pub async fn create(url: &DatabaseUrl, id: Uuid) -> Result<Self, PostgresError> {
+    /// [`PostgresError::Url`] where a proxy on this machine could not stand before that server.
+    pub fn new(url: &DatabaseUrl, id: Uuid) -> Result<Self, PostgresError> {
         let server = options(url)?;
         if server.get_socket().is_some() {
             let hint = "it names a Unix socket, and the drill needs a host and a port";
@@ -62,20 +60,31 @@ impl Scratch {
         }
         let name = format!("{SCRATCH_PREFIX}{}", id.simple());
         let own = server.clone().database(&name);
-        let scratch = Self { server, own, name };
-        // From the empty template: in the other one anything may have been put.
-        scratch.on_server(format!("CREATE DATABASE {} TEMPLATE template0", scratch.name)).await?;
-        match scratch.migrate().await {
-            Ok(()) => Ok(scratch),
-            Err(error) => {
-                // What went wrong first is the news.
-                drop(scratch.remove().await);
-                Err(error)
-            }
-        }
+        Ok(Self { server, own, name })
     }
 
-    async fn migrate(&self) -> Result<(), PostgresError> {
+    /// Whether the server is there and lets us in. May be broken off.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn reach(&self) -> Result<(), PostgresError> {
+        connect(&self.server, CONNECT_MAX).await.map(drop)
+    }
+
+    /// Makes it. Must not be broken off: the server would make it all the same.
+    ///
+    /// # Errors
+    /// [`PostgresError::Refused`] when the role may not make databases.
+    pub async fn make(&self) -> Result<(), PostgresError> {
+        // From the empty template: in the other one anything may have been put.
+        self.on_server(format!("CREATE DATABASE {} TEMPLATE template0", self.name)).await
+    }
+
+    /// Gives it the schema of this program. May be broken off.
+    ///
+    /// # Errors
+    /// When Postgres cannot be asked.
+    pub async fn migrate(&self) -> Result<(), PostgresError> {
         let mut conn = connect(&self.own, CONNECT_MAX).await?;
         deadline(MAKE_MAX, migrate::run(&mut conn)).await
     }

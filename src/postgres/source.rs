@@ -126,7 +126,10 @@ impl Source for KeySource {
 
 /// One statement is one snapshot: the counter that it reads is the one that its rows belong to.
 /// (`LIMIT` tells the planner what it cannot know of a table this small: that there is one row.)
-async fn look_up(conn: &mut PgConnection, digest: Digest) -> Result<Lookup, PostgresError> {
+pub(super) async fn look_up(
+    conn: &mut PgConnection,
+    digest: Digest,
+) -> Result<Lookup, PostgresError> {
     let row = sqlx::query!(
         r#"
         SELECT n.revision AS "counter!", k.id AS "id?", coalesce(k.prefix, '') AS "prefix!",

@@ -2,6 +2,7 @@
 
 mod server;
 
+use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use crate::support::cluster::Cluster;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::gateway::until;
+use crate::support::process::signal;
 use crate::support::tls::Pair;
 
 fn drill(args: &[&str]) -> Command {
@@ -61,7 +63,14 @@ async fn a_server_that_is_not_near_is_no_trouble() {
 async fn on_a_server_that_is_named_it_leaves_nothing_and_tells_each_phase() {
     let cluster = Cluster::dedicated();
     let server = cluster.url("postgres");
-    let args = ["--seconds", "10", "--output", "json", "--database-url", &server];
+    // What it needs and no more, and a password with every sign that means something in a URL.
+    let role = "CREATE ROLE drill LOGIN CREATEDB PASSWORD 'p@s:/?#[]%25 &=+é'";
+    let mut conn = PgConnection::connect(&server).await.unwrap();
+    conn.execute(role).await.unwrap();
+    let password = "p%40s%3A%2F%3F%23%5B%5D%2525%20%26%3D%2B%C3%A9";
+    let (_, place) = server.rsplit_once('@').unwrap();
+    let url = format!("postgres://drill:{password}@{place}");
+    let args = ["--seconds", "10", "--output", "json", "--database-url", &url];
     let (code, stdout, stderr) = run(&args).await;
     assert_eq!(code, Some(0), "{stdout}{stderr}");
     let report: Value = serde_json::from_str(&stdout).unwrap();
@@ -153,13 +162,42 @@ async fn an_interrupted_drill_cleans_up() {
         counted.await.is_ok_and(|counted| counted > 0)
     })
     .await;
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").arg("-INT").arg(pid).status().unwrap().success());
+    signal(&child, "-INT");
     let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
     let ended = tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends");
     assert_eq!(ended.unwrap().code(), Some(1));
     assert_eq!(left(&server).await, Vec::<String>::new());
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0, "directories stay");
+}
+
+/// While there is nothing to clean up, nothing is waited for.
+#[tokio::test]
+async fn a_drill_whose_server_is_silent_can_be_interrupted() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("postgres://me@{}/x", server.local_addr().unwrap());
+    let mut command = drill(&["--database-url", &url]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let asked = tokio::task::spawn_blocking(move || server.accept().unwrap());
+    let _silent = asked.await.unwrap();
+    signal(&child, "-INT");
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap());
+    let ended = ended.await.unwrap();
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("interrupted"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_make_databases_is_told_what_it_lacks() {
+    let cluster = Cluster::dedicated();
+    let server = cluster.url("postgres");
+    let mut conn = PgConnection::connect(&server).await.unwrap();
+    conn.execute("CREATE ROLE weak LOGIN PASSWORD 'weak'").await.unwrap();
+    let (_, place) = server.rsplit_once('@').unwrap();
+    let (code, _, stderr) =
+        run(&["--database-url", &format!("postgres://weak:weak@{place}")]).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("its role needs CREATEDB: permission denied"), "{stderr}");
 }
 
 #[tokio::test]

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use gatepost::cache::{Change, Deleted, FollowError, Follower, Position};
+use gatepost::cache::{Change, Deleted, FollowError, Follower, Position, Source, SourceError};
 use gatepost::model::Timestamp;
 use gatepost::model::fact::{Revocation, RevocationKind};
 use gatepost::model::units::Span;
-use gatepost::postgres::Config;
 use gatepost::postgres::feed::{FeedHandle, Missing};
+use gatepost::postgres::{Config, KeySource};
+use sqlx::{Connection, Executor};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::cluster::Cluster;
 use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
-use crate::support::postgres::{config, with};
+use crate::support::gateway::until;
+use crate::support::postgres::{config, digest, with};
 
 /// Remembers what it was told.
 struct Recorder {
@@ -62,6 +64,7 @@ impl Follower for Recorder {
 struct Following {
     recorder: Arc<Recorder>,
     handle: FeedHandle,
+    source: Arc<KeySource>,
     resent: Arc<Mutex<Vec<Revocation>>>,
     shutdown: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -82,11 +85,12 @@ impl Following {
         let resent = Arc::new(Mutex::new(Vec::new()));
         let taking = Arc::clone(&resent);
         let missing: Missing = Arc::new(move |lacking| taking.lock().unwrap().extend(lacking));
-        let feed = with(config).feed();
+        let postgres = with(config);
+        let (feed, source) = (postgres.feed(), postgres.source());
         let (handle, shutdown) = (feed.handle(), CancellationToken::new());
         let follower: Arc<dyn Follower> = recorder.clone();
         let task = tokio::spawn(feed.run(follower, missing, shutdown.clone()));
-        Self { recorder, handle, resent, shutdown, task }
+        Self { recorder, handle, source, resent, shutdown, task }
     }
 
     /// Waits until so many catch-ups were completed since the start.
@@ -275,4 +279,37 @@ async fn a_frozen_server_is_noticed_and_followed_again_when_it_wakes() {
     db.execute(FILL).await;
     feed.completed(2).await;
     assert!(!feed.end().await.full);
+}
+
+/// As far away as that, a lookup that has to open a connection first is too late, and loses it.
+#[tokio::test]
+async fn connections_that_take_longer_than_a_lookup_may_are_kept_open_beforehand() {
+    let db = Database::new().await;
+    db.execute(FILL).await;
+    let proxy = FaultProxy::new(&db.url);
+    // Each of what a connection and a question consist of; three for the first, and seven or, where
+    // it was prepared, five for the second.
+    proxy.set(Fault::Delay(Duration::from_millis(100)));
+    let settings = Config {
+        lookup_deadline: Span::millis(800),
+        connect_timeout: Span::secs(20),
+        poll_interval: Span::millis(50),
+        breaker_open_for: Span::millis(50),
+        ..config(&proxy.url(&db.url))
+    };
+    let following = Following::with(settings, Seen::default());
+    following.completed(1).await;
+    let source = &following.source;
+    until("a lookup", async || source.lookup(digest("nobody's")).await.is_ok()).await;
+    // All of its connections are lost behind somebody's lock.
+    let mut other = db.connect().await;
+    let mut lock = other.begin().await.unwrap();
+    lock.execute("LOCK TABLE gatepost.api_keys").await.unwrap();
+    until("lookups pause", async || {
+        source.lookup(digest("nobody's")).await == Err(SourceError::BreakerOpen)
+    })
+    .await;
+    lock.rollback().await.unwrap();
+    until("a lookup again", async || source.lookup(digest("nobody's")).await.is_ok()).await;
+    following.end().await;
 }

@@ -90,6 +90,27 @@ async fn a_fill_that_is_held_costs_a_caller_the_deadline_and_no_more() {
     assert_eq!(bench.known("k").await, Some(KeyState::Active));
 }
 
+/// The feed takes the lock again as soon as it has let go of it, and is awake then.
+#[tokio::test]
+async fn a_fill_need_not_wait_for_the_end_of_a_page() {
+    let bench = Bench::new();
+    bench.cache.begin(1, false);
+    let cache = bench.cache.clone();
+    let feed = tokio::task::spawn_blocking(move || {
+        let page = (0..50_000).map(|number| fed(&format!("of a page {}", number % 500), 1));
+        cache.apply(page.collect()).expect("a disk");
+    });
+    while !bench.cache.writing.is_locked() {
+        tokio::task::yield_now().await;
+    }
+    let cache = bench.cache.clone();
+    let lookup = found(1, key_row("k", 1)).expect("a lookup");
+    let fill = tokio::task::spawn_blocking(move || cache.fill(api_key::digest("k"), lookup));
+    fill.await.expect("no panic").expect("it is not too old").expect("a key");
+    assert!(!feed.is_finished(), "the fill has waited for all of the page");
+    feed.await.expect("no panic");
+}
+
 #[tokio::test]
 async fn callers_that_leave_do_not_lift_the_bound() {
     let bench = Bench::with(Config { max_waiting: 1, ..patient() }, Declared::default());
