@@ -17,13 +17,12 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::pool::{Checkout, Pool};
-use super::source::look_up;
+use super::source::prepare;
 use super::{Config, PostgresError, connect, deadline};
 use crate::cache::{FollowError, Follower};
 use crate::clock::SharedClock;
 use crate::entropy::SharedEntropy;
 use crate::metrics::Metrics;
-use crate::model::Digest;
 use crate::model::fact::Revocation;
 
 const CHANNEL: &str = "gatepost_changes";
@@ -236,7 +235,7 @@ impl Feed {
         let seats = self.auth.max().div_ceil(2);
         let opening = (0..seats).map(async |_| {
             let mut checkout = self.auth.acquire().await?;
-            look_up(checkout.conn(), Digest([0; 32])).await?;
+            prepare(checkout.conn()).await?;
             Ok::<_, PostgresError>(checkout)
         });
         let opened = futures_util::future::join_all(opening);

@@ -124,12 +124,14 @@ impl Source for KeySource {
     }
 }
 
+/// Has a connection prepare what lookups ask, by asking for what nobody has.
+pub(super) async fn prepare(conn: &mut PgConnection) -> Result<(), PostgresError> {
+    look_up(conn, Digest([0; 32])).await.map(drop)
+}
+
 /// One statement is one snapshot: the counter that it reads is the one that its rows belong to.
 /// (`LIMIT` tells the planner what it cannot know of a table this small: that there is one row.)
-pub(super) async fn look_up(
-    conn: &mut PgConnection,
-    digest: Digest,
-) -> Result<Lookup, PostgresError> {
+async fn look_up(conn: &mut PgConnection, digest: Digest) -> Result<Lookup, PostgresError> {
     let row = sqlx::query!(
         r#"
         SELECT n.revision AS "counter!", k.id AS "id?", coalesce(k.prefix, '') AS "prefix!",
