@@ -3,10 +3,12 @@
 //! found no connection free.
 
 use std::cell::RefCell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::{Mutex, mpsc};
+// (The real one, unless a test moves it.)
+use tokio::time::Instant;
 
 use super::closed::Closed;
 use super::latency::Latency;
@@ -118,7 +120,7 @@ impl Open {
     pub fn beside<L: Load, T>(
         &self,
         load: &L,
-        work: impl FnOnce(Instant) -> Result<T>,
+        work: impl FnOnce(std::time::Instant) -> Result<T>,
     ) -> Result<(Timeline, T)> {
         let (due, coming) = mpsc::unbounded_channel();
         // Time to connect.
@@ -126,17 +128,22 @@ impl Open {
         std::thread::scope(|scope| {
             let asking = scope.spawn(move || self.ask(load, begin, coming));
             scope.spawn(move || self.tick(begin, &due));
-            let done = work(begin);
+            let done = work(begin.into_std());
             let timeline = asking.join().expect("no panic")?;
             Ok((timeline, done?))
         })
     }
 
+    /// When each request should be sent.
+    pub fn schedule(&self, begin: Instant) -> impl Iterator<Item = Instant> {
+        let (span, all) =
+            (self.span, (self.span.as_secs_f64() * f64::from(self.per_second)) as u32);
+        (0..all).map(move |number| begin + span.mul_f64(f64::from(number) / f64::from(all)))
+    }
+
     /// A thread of its own: a runtime's timers are a millisecond coarse, and late with it.
     fn tick(&self, begin: Instant, due: &mpsc::UnboundedSender<Instant>) {
-        let all = (self.span.as_secs_f64() * f64::from(self.per_second)) as u32;
-        for number in 0..all {
-            let at = begin + self.span.mul_f64(f64::from(number) / f64::from(all));
+        for at in self.schedule(begin) {
             std::thread::sleep(at.saturating_duration_since(Instant::now()));
             if due.send(at).is_err() {
                 return;
@@ -151,27 +158,36 @@ impl Open {
         coming: mpsc::UnboundedReceiver<Instant>,
     ) -> Result<Timeline> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(self.answers(load, begin, coming))
+    }
+
+    /// Asks for what is `coming` as soon as it is due, until nothing more will be.
+    pub async fn answers<L: Load>(
+        &self,
+        load: &L,
+        begin: Instant,
+        coming: mpsc::UnboundedReceiver<Instant>,
+    ) -> Result<Timeline> {
         let slices = self.span.as_secs_f64() / self.slice.as_secs_f64();
         let slices = vec![Slice::default(); slices.ceil() as usize];
         let timeline = Timeline { slice: self.slice, slices, failure: None };
-        let (mut coming, mut timeline) = (Mutex::new(coming), RefCell::new(timeline));
-        runtime.block_on(async {
-            let mut callers = Vec::new();
-            for number in 0..self.connections {
-                callers.push(load.caller(number).await?);
-            }
-            let asking = callers.into_iter().enumerate().map(|(number, caller)| {
-                turn_by_turn(load, number, caller, begin, &coming, &timeline)
-            });
-            let all = futures_util::future::join_all(asking);
-            // What is not answered by then has failed.
-            drop(tokio::time::timeout(self.span + PATIENCE, all).await);
-            Ok::<_, anyhow::Error>(())
-        })?;
-        while let Ok(due) = coming.get_mut().try_recv() {
-            timeline.get_mut().of(due, begin).failed += 1;
+        let (mut coming, timeline) = (Mutex::new(coming), RefCell::new(timeline));
+        let mut callers = Vec::new();
+        for number in 0..self.connections {
+            callers.push(load.caller(number).await?);
         }
-        Ok(timeline.into_inner())
+        let asking = callers
+            .into_iter()
+            .enumerate()
+            .map(|(number, caller)| turn_by_turn(load, number, caller, begin, &coming, &timeline));
+        let all = futures_util::future::join_all(asking);
+        // What is not answered by then has failed.
+        drop(tokio::time::timeout(self.span + PATIENCE, all).await);
+        let mut timeline = timeline.into_inner();
+        while let Ok(due) = coming.get_mut().try_recv() {
+            timeline.of(due, begin).failed += 1;
+        }
+        Ok(timeline)
     }
 }
 
