@@ -271,10 +271,13 @@ async fn send(
         let was_kept = kept.is_some();
         let mut wire = match kept {
             Some(wire) => wire,
-            None => Wire::connect(&pool.connector, target.uri()).await.map_err(|error| {
-                tracing::debug!(error, "no connection to a target");
-                connecting(&error)
-            })?,
+            // On the heap: it is large and seldom.
+            None => {
+                Box::pin(Wire::connect(&pool.connector, target.uri())).await.map_err(|error| {
+                    tracing::debug!(error, "no connection to a target");
+                    connecting(&error)
+                })?
+            }
         };
         let mut failure = match wire.ask(request).await {
             Ok(answer) => return Ok((answer, wire)),

@@ -28,7 +28,7 @@ impl Deadline {
 /// What comes of `work`, unless there is a deadline and it is over first.
 pub(super) async fn within<T>(
     deadline: &mut Option<Deadline>,
-    work: impl Future<Output = T>,
+    work: Pin<&mut impl Future<Output = T>>,
 ) -> Option<T> {
     let Some(Deadline(alarm)) = deadline else { return Some(work.await) };
     tokio::select! {

@@ -1,5 +1,6 @@
 //! From a request on a route to the answer of its upstream.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::extract::Request;
@@ -58,16 +59,16 @@ impl Edge {
         let (record, receipt) = self.meter.open(room, &mut permit, line);
         let limits = route.limits(self.config.limits());
         let mut deadline = route.total_timeout().map(Deadline::new);
-        let forwarded = self.proxy.forward(
+        let forwarded = pin!(self.proxy.forward(
             &permit,
             Arc::clone(&record),
             &route.upstream,
             &limits,
             &origin,
             request,
-        );
+        ));
         // The admission is committed while the upstream works; only the reply waits for both.
-        let both = async { tokio::join!(forwarded, receipt.settled()) };
+        let both = pin!(async { tokio::join!(forwarded, receipt.settled()) });
         let Some((answer, settled)) = deadline::within(&mut deadline, both).await else {
             let refusal = self.permitted(Code::TotalTimeout.into(), &permit);
             record.tally().answered(refusal.status());
