@@ -15,6 +15,7 @@ mod forwarded;
 pub mod headers;
 mod health;
 mod kept;
+mod shares;
 mod stream;
 mod sweep;
 mod target;
@@ -48,6 +49,7 @@ pub use error::{Fault, ProxyError};
 use exchange::Head;
 pub use forwarded::{Forwarding, address, senders};
 pub use headers::Additions;
+pub use shares::{Share, Shares};
 pub use upstream::Upstream;
 use via::Via;
 
@@ -70,6 +72,8 @@ pub struct Limits {
 pub struct Origin {
     /// The peer of the connection.
     pub peer: IpAddr,
+    /// The address whose share of tunnels it may take; none where many come through it.
+    pub party: Option<IpAddr>,
     /// Whether it came over TLS.
     pub secure: bool,
     /// Whether the peer is a trusted proxy, so that what it says is carried on.
@@ -86,6 +90,8 @@ pub struct Origin {
 pub struct ProxyParts {
     /// Tunnels at a time.
     pub max_tunnels: usize,
+    /// Of these from one address.
+    pub max_tunnels_per_address: usize,
     /// How long nothing may go through a tunnel.
     pub tunnel_idle: Duration,
     /// Time.
@@ -103,6 +109,7 @@ pub struct ProxyParts {
 /// Forwards to all upstreams, which have their connections themselves.
 pub struct Proxy {
     tunnels: Arc<Semaphore>,
+    shares: Arc<Shares>,
     tunnel_idle: Duration,
     via: Via,
     clock: SharedClock,
@@ -114,11 +121,11 @@ pub struct Proxy {
 impl Proxy {
     /// Nothing runs yet.
     pub fn new(parts: ProxyParts) -> Self {
-        let ProxyParts { max_tunnels, tunnel_idle, clock, entropy, metrics, tasks, stopping } =
-            parts;
-        let tunnels = Arc::new(Semaphore::new(max_tunnels));
+        let ProxyParts { tunnel_idle, clock, entropy, metrics, tasks, stopping, .. } = parts;
+        let tunnels = Arc::new(Semaphore::new(parts.max_tunnels));
+        let shares = Shares::new(parts.max_tunnels_per_address);
         let via = Via::new(&entropy);
-        Self { tunnels, tunnel_idle, via, clock, metrics, tasks, stopping }
+        Self { tunnels, shares, tunnel_idle, via, clock, metrics, tasks, stopping }
     }
 
     /// Forwards a request within the `limits` of its route. The path goes out byte for byte as it
@@ -148,7 +155,7 @@ impl Proxy {
             self.metrics.http.bodies_too_large.inc();
             return Err(ProxyError::BodyTooLarge);
         }
-        let upgrade = self.upgrade(&mut request)?;
+        let upgrade = self.upgrade(&mut request, origin.party)?;
         headers::prepare(request.headers_mut(), origin, permit.principal());
         let version = request.version();
         self.via.add(request.headers_mut(), version);

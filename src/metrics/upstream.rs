@@ -30,8 +30,10 @@ metrics! {
         pub healthy: Counter = Counter::default() => "upstream_healthy",
         /// Open tunnels: WebSockets and other upgraded connections.
         pub tunnels: Gauge = Gauge::default() => "tunnels",
-        /// Upgrades refused because `server.max_tunnels` were open.
+        /// Upgrades refused or left out because `server.max_tunnels` were open.
         pub tunnels_full: Counter = Counter::default() => "tunnels_full",
+        /// Upgrades refused or left out because their address had its share of tunnels.
+        pub tunnels_refused: Counter = Counter::default() => "tunnels_refused",
         /// Tunnels ended because nothing went through for `server.tunnel_idle_timeout`.
         pub tunnels_idle: Counter = Counter::default() => "tunnels_idle",
     }

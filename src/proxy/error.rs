@@ -33,8 +33,8 @@ pub enum ProxyError {
     /// The request has been here before.
     #[error("the request goes in circles")]
     Loop,
-    /// `max_tunnels` are open.
-    #[error("`server.max_tunnels` are open")]
+    /// `max_tunnels` are open, or from its address `max_tunnels_per_address`.
+    #[error("`server.max_tunnels` are open, or `server.max_tunnels_per_address`")]
     TunnelsFull,
 }
 

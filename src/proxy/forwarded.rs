@@ -183,6 +183,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let origin = Origin {
+            party: None,
             peer: "192.0.2.7".parse().expect("an address"),
             secure: true,
             trusted,
@@ -254,6 +255,7 @@ mod tests {
             for forwarding in [Forwarding::XForwarded, Forwarding::Rfc7239, Forwarding::Both] {
                 let mut headers = crate::fuzz::fields(bytes);
                 let origin = Origin {
+                    party: None,
                     peer: "192.0.2.7".parse().expect("an address"),
                     secure: true,
                     trusted: true,

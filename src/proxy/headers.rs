@@ -300,6 +300,7 @@ mod tests {
     fn prepared(pairs: &[(&'static str, &'static str)], trusted: bool) -> HeaderMap {
         let mut headers = headers(pairs);
         let origin = Origin {
+            party: None,
             peer: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7)),
             secure: false,
             trusted,

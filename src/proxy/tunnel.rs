@@ -1,10 +1,11 @@
 //! Tunnels: what a WebSocket or another upgraded connection becomes. Bytes are counted in the
 //! request's record as they go by, which ends with the tunnel.
 //!
-//! A tunnel is bounded by its number, by how long nothing may go through it, and by the life of the
+//! A tunnel is bounded by its number, in all and from one address, by how long nothing may go through it, and by the life of the
 //! gateway. However it ends, the request has had its answer, and counts as what that was.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -20,7 +21,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Busy;
 use super::error::ProxyError;
-use super::{Proxy, Running, headers};
+use super::{Proxy, Running, Share, headers};
 use crate::usage::OpenRecord;
 
 const UPGRADE_ONLY: HeaderValue = HeaderValue::from_static("upgrade");
@@ -29,7 +30,13 @@ const UPGRADE_ONLY: HeaderValue = HeaderValue::from_static("upgrade");
 pub(super) struct Upgrade {
     client: OnUpgrade,
     protocols: HeaderValue,
-    place: OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// One of the tunnels that there may be, and of those that its address may have.
+struct Place {
+    _among_all: OwnedSemaphorePermit,
+    _of_its_address: Option<Share>,
 }
 
 impl Upgrade {
@@ -49,16 +56,39 @@ impl Upgrade {
 }
 
 impl Proxy {
-    /// What a request wants to become, if anything.
-    pub(super) fn upgrade(&self, request: &mut Request) -> Result<Option<Upgrade>, ProxyError> {
+    /// What a request wants to become, if anything. Where no tunnel can be had any more it is
+    /// forwarded as if it had not asked (RFC 9110 §7.8); a WebSocket's client has no use for such
+    /// an answer, and is told to come again.
+    pub(super) fn upgrade(
+        &self,
+        request: &mut Request,
+        party: Option<IpAddr>,
+    ) -> Result<Option<Upgrade>, ProxyError> {
         let Some(protocols) = headers::upgrade(request.version(), request.headers()) else {
             return Ok(None);
         };
-        let Ok(place) = Arc::clone(&self.tunnels).try_acquire_owned() else {
-            self.metrics.upstream.tunnels_full.inc();
-            return Err(ProxyError::TunnelsFull);
+        match self.place(party) {
+            Some(place) => {
+                Ok(Some(Upgrade { client: hyper::upgrade::on(request), protocols, place }))
+            }
+            None if headers::tokens(&protocols).any(is_websocket) => Err(ProxyError::TunnelsFull),
+            None => Ok(None),
+        }
+    }
+
+    fn place(&self, party: Option<IpAddr>) -> Option<Place> {
+        let of_its_address = match party.map(|ip| self.shares.take(ip)) {
+            Some(None) => {
+                self.metrics.upstream.tunnels_refused.inc();
+                return None;
+            }
+            taken => taken.flatten(),
         };
-        Ok(Some(Upgrade { client: hyper::upgrade::on(request), protocols, place }))
+        let Ok(among_all) = Arc::clone(&self.tunnels).try_acquire_owned() else {
+            self.metrics.upstream.tunnels_full.inc();
+            return None;
+        };
+        Some(Place { _among_all: among_all, _of_its_address: of_its_address })
     }
 
     /// The upstream has agreed: passes that on, and then everything else.
@@ -107,6 +137,10 @@ impl Proxy {
         });
         answer.map(|_| Body::empty())
     }
+}
+
+fn is_websocket(protocol: &str) -> bool {
+    protocol.split('/').next().is_some_and(|name| name.eq_ignore_ascii_case("websocket"))
 }
 
 /// The upstream's end of a tunnel: what is read there goes out, what is written there came in.

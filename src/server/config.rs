@@ -62,6 +62,9 @@ pub struct Config {
     pub upstream_response_timeout: Span,
     /// Tunnels at a time: WebSockets and other upgraded connections.
     pub max_tunnels: usize,
+    /// Tunnels at a time from one address (in IPv6 from one network of 64 bits), as far as trusted
+    /// proxies can say.
+    pub max_tunnels_per_address: usize,
     /// A tunnel through which nothing goes for so long is ended.
     pub tunnel_idle_timeout: Span,
     /// How long running requests may take when the gateway shuts down.
@@ -103,6 +106,7 @@ impl Default for Config {
             body_idle_timeout: Span::secs(30),
             upstream_response_timeout: Span::secs(60),
             max_tunnels: 1024,
+            max_tunnels_per_address: 128,
             tunnel_idle_timeout: Span::secs(300),
             shutdown_deadline: Span::secs(30),
             access_log: AccessLines::All,
@@ -177,6 +181,7 @@ impl Config {
         let counts = [
             ("max_connections_per_address", self.max_connections_per_address),
             ("max_requests", self.max_requests),
+            ("max_tunnels_per_address", self.max_tunnels_per_address),
         ];
         if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(ConfigError::None(key));
@@ -254,6 +259,8 @@ mod tests {
         assert_eq!(many.check(), Err(ConfigError::HeadersMax(5000)));
         let nobody = Config { max_requests: 0, ..Config::default() };
         assert_eq!(nobody.check(), Err(ConfigError::None("max_requests")));
+        let none = Config { max_tunnels_per_address: 0, ..Config::default() };
+        assert_eq!(none.check(), Err(ConfigError::None("max_tunnels_per_address")));
         let at_once = Config { idle_timeout: Span::millis(0), ..Config::default() };
         assert_eq!(at_once.check(), Err(ConfigError::NoTime("idle_timeout")));
         let http2 = Http2 { stream_window: Size::kib(1), ..Http2::default() };

@@ -168,6 +168,7 @@ impl Edge {
             trusted: Trusted::new(config.trusted_proxies.clone(), config.forwarded),
             proxy: Proxy::new(ProxyParts {
                 max_tunnels: config.max_tunnels,
+                max_tunnels_per_address: config.max_tunnels_per_address,
                 tunnel_idle: config.tunnel_idle_timeout.0,
                 clock: Arc::clone(&clock),
                 entropy: Arc::clone(&entropy),

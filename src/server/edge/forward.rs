@@ -1,5 +1,6 @@
 //! From a request on a route to the answer of its upstream.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ impl Edge {
 
         let id = parts.headers.get(X_REQUEST_ID);
         let line = self.sampled(&parts, permit.principal(), host, id);
-        let origin = self.origin(peer, host, route);
+        let origin = self.origin(peer, ip, host, route);
         if !route.forward_credential {
             authn::strip(&mut parts.headers);
         }
@@ -108,11 +109,19 @@ impl Edge {
         refusal
     }
 
-    fn origin(&self, peer: Peer, host: Option<&str>, route: &Route) -> Origin {
+    fn origin(
+        &self,
+        peer: Peer,
+        client: Option<IpAddr>,
+        host: Option<&str>,
+        route: &Route,
+    ) -> Origin {
+        let party = client.filter(|ip| !self.trusted.contains(*ip));
         let Peer { ip: peer, trusted, secure } = peer;
         let host = host.and_then(|host| HeaderValue::from_str(host).ok());
         let additions = Arc::clone(&route.request_headers);
-        Origin { peer, secure, trusted, host, additions, forwarding: self.config.forwarded }
+        let forwarding = self.config.forwarded;
+        Origin { peer, party, secure, trusted, host, additions, forwarding }
     }
 
     /// What the gateway and the route say in an upstream's answer.

@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use super::answers::Answers;
 use super::framing::Switch;
-use super::guests::Guest;
 use crate::metrics::Metrics;
+use crate::proxy::Share;
 
 /// See the module.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
-    _guest: Option<Guest>,
+    _guest: Option<Share>,
     metrics: Arc<Metrics>,
     opened: Instant,
     /// Requests that have begun and whose answers have not ended.
@@ -40,7 +40,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub fn new(permit: OwnedSemaphorePermit, guest: Option<Guest>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(permit: OwnedSemaphorePermit, guest: Option<Share>, metrics: Arc<Metrics>) -> Self {
         metrics.http.connections.inc();
         Self {
             _permit: permit,

@@ -93,6 +93,67 @@ async fn tunnels_have_a_bound_of_their_own_and_requests_are_not_held_up_by_it() 
     drop(tunnel(&gateway, "").await);
 }
 
+/// What a client behind a trusted proxy says, that asks for another protocol.
+fn from(address: &str, protocol: &str) -> String {
+    format!("X-Forwarded-For: {address}\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_address_takes_the_tunnels_of_others() {
+    let few = Config { max_tunnels_per_address: 2, ..Config::default() };
+    let gateway = started(few).await;
+    let ask = |address: &str| head(1, "GET /ws", &from(address, "WebSocket"));
+    let mut open = Vec::new();
+    for address in ["192.0.2.1", "192.0.2.1", "2001:db8::1", "2001:db8::2"] {
+        let mut client = gateway.connect(ask(address)).await;
+        let answer = read_head(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 101"), "{address}: {answer}");
+        open.push(client);
+    }
+    for address in ["192.0.2.1", "2001:db8::3"] {
+        let mut client = gateway.connect(ask(address)).await;
+        let answer = read_head(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{address}: {answer}");
+        assert!(answer.contains("retry-after: 1"), "{answer}");
+    }
+    let refused = &gateway.metrics.upstream.tunnels_refused;
+    assert_eq!((refused.get(), gateway.metrics.upstream.tunnels_full.get()), (2, 0));
+    // Others have theirs; a proxy that speaks for itself has no share.
+    for address in ["192.0.2.2", "2001:db8:0:1::1", "127.0.0.1", "127.0.0.1", "127.0.0.1"] {
+        let mut client = gateway.connect(ask(address)).await;
+        let answer = read_head(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 101"), "{address}: {answer}");
+        open.push(client);
+    }
+    open.remove(0);
+    until_tunnels(&gateway, 8).await;
+    let answer = read_head(&mut gateway.connect(ask("192.0.2.1")).await).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_can_do_without_a_tunnel_is_answered_without_one() {
+    let bounds =
+        [Config { max_tunnels: 0, ..echo() }, Config { max_tunnels_per_address: 1, ..echo() }];
+    for (at, config) in bounds.into_iter().enumerate() {
+        let upstream = agrees(&TaskTracker::new()).await;
+        let gateway = Gateway::start(config, &[upstream], &[route("/ws", "up")]);
+        let mut first = gateway.connect(head(1, "GET /ws", &from("192.0.2.1", "WebSocket"))).await;
+        let answer = read_head(&mut first).await;
+        assert!(answer.starts_with(["HTTP/1.1 503", "HTTP/1.1 101"][at]), "{answer}");
+
+        let fields = from("192.0.2.1", "x, y/2") + "Connection: close\r\n";
+        let answer = gateway.raw(head(1, "GET /echo", &fields)).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(!answer.contains("\"upgrade\"") && !answer.contains("y/2"), "{answer}");
+        for protocol in ["websocket", "x, WebSocket/13"] {
+            let fields = from("192.0.2.1", protocol) + "Connection: close\r\n";
+            let answer = gateway.raw(head(1, "GET /echo", &fields)).await;
+            assert!(answer.starts_with("HTTP/1.1 503"), "{protocol}: {answer}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn shutting_down_ends_tunnels_and_counts_them() {
     let gateway = started(Config::default()).await;
