@@ -1,8 +1,9 @@
 //! Tunnels: what a WebSocket or another upgraded connection becomes. Bytes are counted in the
 //! request's record as they go by, which ends with the tunnel.
 //!
-//! A tunnel is bounded by its number, in all and from one address, by how long nothing may go through it, and by the life of the
-//! gateway. However it ends, the request has had its answer, and counts as what that was.
+//! A tunnel is bounded by its number, in all and from one address, by how long nothing may go
+//! through it, and by the life of the gateway. However it ends, the request has had its answer, and
+//! counts as what that was.
 
 use std::io;
 use std::net::IpAddr;

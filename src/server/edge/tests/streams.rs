@@ -158,3 +158,17 @@ async fn a_client_that_closes_its_half_is_counted_once() {
     let [requests, succeeded, failed, ..] = gateway.counted().await[":read"];
     assert_eq!((requests, succeeded + failed), (1, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn interim_answers_are_left_out_and_change_nothing() {
+    let tasks = TaskTracker::new();
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+    let answers = format!("{hints}{hints}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let end = super::upstreams::End::Hold;
+    let upstream = super::upstreams::says(&tasks, answers.leak(), end).await;
+    let gateway = Gateway::start(Config::default(), &[upstream], &[route("/up", "up")]);
+    let answer = gateway.raw(head(1, "GET /up", "Connection: close\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("\r\n\r\nok"), "{answer}");
+    assert!(!answer.contains("a.css"), "{answer}");
+    assert_eq!(gateway.counted().await[":read"], [1, 1, 0, 0, 0, 2]);
+}
