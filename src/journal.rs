@@ -40,6 +40,7 @@ mod dropped;
 mod error;
 mod foreign;
 mod inherit;
+mod manifest;
 mod merge;
 mod quarantine;
 mod reader;
@@ -154,7 +155,7 @@ impl Journal {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Vec<StateFact>), JournalError> {
         let dir = data.join("journal");
-        let shared = Arc::new(Shared::new());
+        let shared = Arc::new(Shared::new(&dir));
         let journal = Self {
             shared: shared.clone(),
             config: Arc::new(config.clone()),
@@ -168,6 +169,7 @@ impl Journal {
         let damaged = journal.inherit()?;
         journal.look_whether_attached();
         let state = journal.inherited_state(damaged)?;
+        journal.miss();
         let reader = journal.reader.clone();
         let mut committer =
             Committer::new(shared.clone(), dir, config, reader, clock, entropy, metrics);

@@ -31,7 +31,7 @@ impl Pace {
 
     /// A batch failed, or took too long.
     pub fn failed(&mut self) {
-        self.rows = (self.rows / 2).max(ROWS_MIN);
+        self.rows = (self.rows / 2).max(ROWS_MIN.min(self.most));
         self.easy = 0;
     }
 

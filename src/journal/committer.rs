@@ -244,6 +244,7 @@ impl Committer {
         let lane_dir = self.dir.join(lane.as_str());
         let writer = Writer::create(&lane_dir, lane, stream, &self.reader, self.clock.monotonic())?;
         self.shared.streams().push(writer.segment().clone());
+        self.shared.list();
         Ok(writer)
     }
 

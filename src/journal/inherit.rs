@@ -168,6 +168,7 @@ impl Journal {
         writer.close()?;
         tracing::warn!(%stream, kept = facts.len(), "facts of a damaged segment are logged again");
         self.shared.streams().push(Arc::clone(writer.segment()));
+        self.shared.list();
         Ok(())
     }
 

@@ -318,6 +318,7 @@ impl Merge<'_> {
             stream = %merged.stream, segments = self.claimed.len(), bytes_before = before,
             bytes_after = bytes(&merged), facts = merged.facts(), "segments were merged"
         );
+        shared.list();
         for (segment, claim) in self.claimed {
             claim.keep();
             segment.release();

@@ -142,6 +142,7 @@ impl Journal {
         let (applied, end) = (segment.applied(), segment.end());
         if self.set_aside(segment.lane, segment.stream, segment.dir(), end, applied, error) {
             self.shared.streams().retain(|known| known.stream != segment.stream);
+            self.shared.list();
         } else {
             // Nobody reads it before the next start, and it stays on the list.
             segment.strand();
@@ -173,7 +174,11 @@ impl Journal {
             applied_seq: applied.seq,
             missing: not_counted(end, applied, error),
         };
-        let moved = disk::make_private_dir(&quarantine).and_then(|()| fs::rename(dir, &to));
+        let moved = disk::make_private_dir(&quarantine).and_then(|()| match error {
+            // An empty one stands for it, with the report.
+            SegmentError::Gone => disk::make_private_dir(&to),
+            _ => fs::rename(dir, &to),
+        });
         let away = moved.is_ok();
         let moved = moved.and_then(|()| disk::sync_dir(&quarantine));
         let moved = moved.and_then(|()| write_report(&quarantine, &report)).err();

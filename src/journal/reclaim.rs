@@ -53,8 +53,12 @@ impl Journal {
         if !removed.is_empty() {
             told(removed);
         }
+        if !due.is_empty() {
+            let goes = |known: &Arc<Segment>| due.iter().any(|due| due.stream == known.stream);
+            self.shared.streams().retain(|known| !goes(known));
+            self.shared.list();
+        }
         for segment in due {
-            self.shared.streams().retain(|known| known.stream != segment.stream);
             segment.release();
             if segment.missing().chunks > 0 {
                 // What is left of it is in Postgres; the rest may yet be found in the files.

@@ -142,7 +142,7 @@ impl Journal {
     }
 
     /// The stream of this journal that holds the facts of `stream`, because it was merged into it.
-    fn merged_into(&self, stream: Uuid) -> Option<Uuid> {
+    pub(super) fn merged_into(&self, stream: Uuid) -> Option<Uuid> {
         let stands_for =
             |segment: &Segment| segment.sources().iter().any(|source| source.stream == stream);
         let streams = self.shared.streams();
@@ -168,6 +168,7 @@ impl Journal {
         });
         let segment = inherited.inspect_err(|_| replay.take_back(&dir))?;
         self.shared.streams().push(Arc::new(segment));
+        self.shared.list();
         tracing::info!(
             stream = %replay.stream, lane = replay.lane.as_str(), facts = replay.end.facts,
             source = %replay.source.display(), "a segment is replayed"

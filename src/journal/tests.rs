@@ -2,6 +2,7 @@
 
 mod aside;
 mod events;
+mod manifest;
 mod room;
 mod salvage;
 mod starts;

@@ -1,5 +1,6 @@
 //! What the handles and the journal thread share, and the tickets that wait for it.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use std::thread::Thread;
@@ -7,6 +8,7 @@ use std::thread::Thread;
 use tokio::sync::Notify;
 
 use super::dropped::Dropped;
+use super::manifest::Manifest;
 use super::window::Window;
 use super::{Full, STATE_RESERVE, Segment, lock};
 use crate::disk;
@@ -61,11 +63,12 @@ pub(super) struct Shared {
     pub events_dropped: Dropped,
     pub segments: Mutex<Vec<Arc<Segment>>>,
     pub merging: Merging,
+    pub manifest: Manifest,
 }
 
 impl Shared {
-    /// Nothing recorded, nothing committed.
-    pub fn new() -> Self {
+    /// Nothing recorded, nothing committed, in a journal's directory.
+    pub fn new(dir: &Path) -> Self {
         Self {
             window: Window::new(),
             committed: AtomicU64::new(0),
@@ -84,6 +87,7 @@ impl Shared {
             events_dropped: Dropped::default(),
             segments: Mutex::default(),
             merging: Merging::default(),
+            manifest: Manifest::new(dir.to_path_buf()),
         }
     }
 

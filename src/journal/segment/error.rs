@@ -35,6 +35,9 @@ pub enum SegmentError {
     /// What it was merged of is not what its `end` tells.
     #[error("the segment's lists of sources are gone, or of another segment")]
     Sources,
+    /// It is listed, and there is none of it.
+    #[error("the segment's directory is not there any more")]
+    Gone,
     /// It can never be sent.
     #[error("a copy of this data directory has drained a part of what was merged into it")]
     Copied,
@@ -58,6 +61,7 @@ impl SegmentError {
             | Self::Missing(_)
             | Self::Changed
             | Self::Sources
+            | Self::Gone
             | Self::Copied
             | Self::Unreadable(_) => true,
             Self::Store(StoreError::Locked | StoreError::Trouble(_)) | Self::Io(_) => false,
