@@ -3,7 +3,7 @@
 //! With waiters it commits as fast as the disk allows, and all who wait share one sync (group
 //! commit); without, once an interval.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -55,6 +55,8 @@ pub(super) struct Committer {
     /// Segments of earlier processes with sums that are not settled, and their bytes.
     inherited: (u64, u64),
     warned: bool,
+    /// Lanes that could not be written when it was last tried.
+    troubled: HashSet<Lane>,
 }
 
 impl Committer {
@@ -85,6 +87,7 @@ impl Committer {
             tried: Duration::ZERO,
             inherited: (0, 0),
             warned: false,
+            troubled: HashSet::new(),
         }
     }
 
@@ -196,12 +199,22 @@ impl Committer {
         facts: impl Fn() -> I,
     ) -> Result<(), SegmentError> {
         let first = self.try_lane(lane, facts());
-        let Err(error) = first else { return Ok(()) };
+        let Err(error) = first else {
+            self.troubled.remove(&lane);
+            return Ok(());
+        };
         self.metrics.journal.segments_failed.inc();
         let name = lane.as_str();
-        tracing::error!(%error, lane = name, "segment ended early; its facts go to a new one");
+        // Said once: while it goes on, it is tried again several times a second.
+        if self.troubled.insert(lane) {
+            tracing::error!(%error, lane = name, "segment ended early; its facts go to a new one");
+        }
         self.ballast.free();
-        self.try_lane(lane, facts())
+        let again = self.try_lane(lane, facts());
+        if again.is_ok() {
+            self.troubled.remove(&lane);
+        }
+        again
     }
 
     fn try_lane<'a>(

@@ -16,7 +16,7 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
-use super::pool::{Checkout, Pool};
+use super::pool::Pool;
 use super::source::prepare;
 use super::{Config, PostgresError, connect, deadline};
 use crate::cache::{FollowError, Follower};
@@ -236,12 +236,11 @@ impl Feed {
         let opening = (0..seats).map(async |_| {
             let mut checkout = self.auth.acquire().await?;
             prepare(checkout.conn()).await?;
-            Ok::<_, PostgresError>(checkout)
+            checkout.give_back();
+            Ok::<_, PostgresError>(())
         });
         let opened = futures_util::future::join_all(opening);
-        // When this fails, the lookups will find out for themselves.
-        if let Ok(opened) = tokio::time::timeout(self.connect_timeout, opened).await {
-            opened.into_iter().flatten().for_each(Checkout::give_back);
-        }
+        // Where this fails, the lookups will find out for themselves.
+        drop(tokio::time::timeout(self.connect_timeout, opened).await);
     }
 }

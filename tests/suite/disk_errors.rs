@@ -1,6 +1,7 @@
 //! A disk that fails, fills up, or takes its time, under the real program: what was promised is
 //! kept, nothing is counted twice, and it goes on by itself.
 
+mod attached;
 mod merging;
 mod slow;
 

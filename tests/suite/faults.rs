@@ -2,6 +2,7 @@
 //! counters, a process that runs out of descriptors, an orderly end without Postgres.
 //! docs/evidence.md lists all 25 kinds.
 
+mod clock;
 mod dropped;
 mod rows;
 
@@ -20,6 +21,8 @@ use crate::support::database::Database;
 use crate::support::fault_proxy::{Fault, FaultProxy};
 use crate::support::gateway::{Gateway, Made, until};
 use crate::support::http::Http;
+#[cfg(target_os = "linux")]
+use crate::support::process::files;
 
 const KEYS: usize = 4;
 
@@ -210,10 +213,6 @@ async fn an_orderly_end_without_postgres_loses_nothing_and_no_secret_is_on_disk_
         assert_eq!(counted[&key.id], passed);
     }
     gateway.terminate().await;
-}
-
-fn files(pid: u32) -> u64 {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64
 }
 
 #[cfg(target_os = "linux")]

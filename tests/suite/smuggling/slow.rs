@@ -10,6 +10,10 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{Recorder, head, house};
 use crate::support::house::{Gateway, connect, get, key, until};
+use crate::support::process::{files, resident_kib};
+
+/// What one who never ends his head may cost.
+const KIB_EACH: u64 = 64;
 
 /// As many as the machine lets one process have, with room for what else there is.
 fn many() -> usize {
@@ -39,6 +43,8 @@ fn is_closed(stream: &mut TcpStream) -> bool {
 fn thousands_of_half_heads_are_closed_and_others_are_served() {
     let recorder = Recorder::new();
     let gateway = house("header_read_timeout = \"3s\"\n", &recorder).serve();
+    serves(&gateway);
+    let before = (files(gateway.program.pid()), resident_kib(gateway.program.pid()));
     let mut slow: Vec<TcpStream> = (0..many())
         .map(|_| {
             let mut stream = connect(gateway.data);
@@ -47,6 +53,9 @@ fn thousands_of_half_heads_are_closed_and_others_are_served() {
         })
         .collect();
     serves(&gateway);
+    // Each is a buffer, and no more of it than was sent.
+    let grown = resident_kib(gateway.program.pid()).saturating_sub(before.1);
+    assert!(grown / (slow.len() as u64) < KIB_EACH, "{grown} KiB for {}", slow.len());
     until("they are closed", || {
         // Every further byte does not begin the time anew.
         slow.iter_mut().for_each(|stream| drop(stream.write_all(b"x")));
@@ -56,6 +65,10 @@ fn thousands_of_half_heads_are_closed_and_others_are_served() {
     });
     until("their places are free", || {
         (metric(&gateway, "gatepost_http_connections") <= 1).then_some(())
+    });
+    // (It may have opened a few for itself: those of its segments.)
+    until("their descriptors are free", || {
+        (files(gateway.program.pid()) < before.0 + 50).then_some(())
     });
     gateway.stop();
 }
