@@ -27,6 +27,7 @@ async fn what_a_full_disk_cannot_take_is_durable_when_there_is_room_and_counts_o
     let Some(shim) = Shim::below(gateway.dir()) else { return };
     gateway.shim = Some(shim);
     let key = started(&mut gateway).await;
+    gateway.is_well().await;
     assert!(gateway.allowed(&key).await);
     gateway.drain().await;
     gateway.shim().quota(Some(0));

@@ -66,5 +66,16 @@ async fn before_reply_many_requests_share_the_commits_of_a_slow_disk() {
     assert!(answers.iter().all(|allowed| *allowed));
     let commits = gateway.metric("gatepost_journal_commits_total").await - before;
     assert!((1..=20).contains(&commits), "100 requests took {commits} commits");
+    // And the metric tells how slow it is: each of them has waited for a sync.
+    let text = gateway.admin().get("/metrics").await.body;
+    let told = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().parse::<f64>().expect("a number")
+    };
+    let (all, commits) = (
+        told("gatepost_journal_commit_duration_seconds_sum"),
+        told("gatepost_journal_commits_total"),
+    );
+    assert!(all >= 0.2 * commits, "{commits} commits took {all} s");
     assert_eq!(gateway.counted().await, 101);
 }
