@@ -98,17 +98,21 @@ async fn a_fill_need_not_wait_for_the_end_of_a_page() {
     let cache = bench.cache.clone();
     let feed = tokio::task::spawn_blocking(move || {
         let page = (0..50_000).map(|number| fed(&format!("of a page {}", number % 500), 1));
-        cache.apply(page.collect()).expect("a disk");
+        cache.apply(page.chain([fed("the last", 1)]).collect()).expect("a disk");
     });
     while !bench.cache.writing.is_locked() {
         tokio::task::yield_now().await;
     }
     let cache = bench.cache.clone();
     let lookup = found(1, key_row("k", 1)).expect("a lookup");
-    let fill = tokio::task::spawn_blocking(move || cache.fill(api_key::digest("k"), lookup));
-    fill.await.expect("no panic").expect("it is not too old").expect("a key");
-    assert!(!feed.is_finished(), "the fill has waited for all of the page");
+    let fill = tokio::task::spawn_blocking(move || {
+        let filled = cache.fill(api_key::digest("k"), lookup);
+        filled.expect("it is not too old").expect("a key");
+        cache.load(&api_key::digest("the last")).is_none()
+    });
+    assert!(fill.await.expect("no panic"), "the fill has waited for all of the page");
     feed.await.expect("no panic");
+    assert_eq!(bench.known("the last").await, Some(KeyState::Active));
 }
 
 #[tokio::test]
