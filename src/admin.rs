@@ -9,6 +9,7 @@
 mod clients;
 mod control;
 mod directory;
+mod distinct;
 mod extract;
 mod health;
 mod keys;

@@ -8,10 +8,12 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::Problem;
+use super::distinct::Distinct;
 use crate::model::{NAME_MAX, Name, is_name};
 
 /// A JSON body of at most [`super::BODY_MAX_BYTES`], or [`super::POLICIES_MAX_BYTES`] of policies;
-/// an empty one is `{}`.
+/// an empty one is `{}`. No field
+/// stands twice.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
@@ -28,7 +30,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             }
         })?;
         let bytes = if bytes.is_empty() { b"{}" } else { bytes.as_ref() };
-        let parsed = serde_json::from_slice(bytes);
+        let parsed =
+            serde_json::from_slice::<Distinct>(bytes).and_then(|_| serde_json::from_slice(bytes));
         parsed.map(Self).map_err(|error| Problem::bad_request(format!("the body: {error}")))
     }
 }

@@ -83,3 +83,21 @@ async fn quotas_of_more_keys_than_a_list_shows_are_not_left_out_in_silence() {
     let first = plane.get("/usage?client=acme").await.1[0].take();
     assert_eq!((shown(&first), &first["more_keys_after"]), (Some(0), &json!(id(1000))));
 }
+
+#[tokio::test]
+async fn no_field_stands_twice_in_what_is_asked() {
+    let plane = Plane::attached();
+    let rate = r#"{"name":"steady","limit":1,"window":"1s","limit":1000}"#;
+    for (path, body) in [
+        ("clients", r#"{"name":"acme","name":"other"}"#.to_owned()),
+        ("policies/apply", r#"{"policies":[{"name":"a","rights":["*"],"rights":[]}]}"#.to_owned()),
+        ("policies/apply", format!(r#"{{"policies":[{{"name":"a","rate_limits":[{rate}]}}]}}"#)),
+    ] {
+        let path = format!("/admin/v1/{path}");
+        let (status, problem) = plane.send(Method::POST, &path, body.clone()).await;
+        let detail = problem["detail"].as_str().expect("a detail");
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}: {detail}");
+        assert!(detail.contains("stands twice"), "{detail}");
+    }
+    assert_eq!(plane.get("/clients").await.1, json!([]));
+}
