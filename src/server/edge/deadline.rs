@@ -1,4 +1,5 @@
-//! A route's `total_timeout`: one alarm for the answer's head and all of its body.
+//! How long a request may take: `server.request_timeout` until its answer begins, and a route's
+//! `total_timeout`, one alarm for the answer's head and all of its body.
 
 use std::io;
 use std::pin::Pin;
@@ -10,12 +11,27 @@ use axum::BoxError;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
+use futures_util::poll;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
+use super::Edge;
 use crate::usage::OpenRecord;
 
-/// See the module.
+impl Edge {
+    /// What comes of a part of a request, unless it takes longer than all of it may. Pinned where
+    /// it was made: whatever is handed to an `async fn` by value stands in its future twice, and
+    /// that is moved.
+    pub(super) async fn soon<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        // Most are done at once, and cost no timer.
+        if let Poll::Ready(done) = poll!(work.as_mut()) {
+            return Some(done);
+        }
+        tokio::time::timeout(self.config.request_timeout.0, work).await.ok()
+    }
+}
+
+/// A route's `total_timeout`.
 pub(super) struct Deadline(Pin<Box<Sleep>>);
 
 impl Deadline {

@@ -39,12 +39,16 @@ impl Edge {
         story.note(|story| story.takes(route));
         let caller = match route.access {
             Access::Anonymous => None,
-            access => Some(self.caller(access, &parts.headers, ip).await?),
+            access => {
+                let caller = pin!(self.caller(access, &parts.headers, ip));
+                Some(self.soon(caller).await.ok_or_else(Refusal::overdue)??)
+            }
         };
         let (mut permit, room) = match &caller {
             Some(caller) => {
                 story.note(|story| story.identified(caller));
-                let (permit, room) = self.admit(caller, Ask::forwarded(&hit.target, ip)).await?;
+                let admitted = pin!(self.admit(caller, Ask::forwarded(&hit.target, ip)));
+                let (permit, room) = self.soon(admitted).await.ok_or_else(Refusal::overdue)??;
                 (permit, Some(room))
             }
             None => (self.admission.open(&self.nobody, &hit.target, self.clock.now()), None),
@@ -70,10 +74,10 @@ impl Edge {
         ));
         // The admission is committed while the upstream works; only the reply waits for both.
         let both = pin!(async { tokio::join!(forwarded, receipt.settled()) });
-        let Some((answer, settled)) = deadline::within(&mut deadline, both).await else {
-            let refusal = self.permitted(Code::TotalTimeout.into(), &permit);
-            record.tally().answered(refusal.status());
-            return Err(refusal);
+        let (answer, settled) = match deadline::within(&mut deadline, pin!(self.soon(both))).await {
+            Some(Some(both)) => both,
+            Some(None) => return Err(self.late(Refusal::overdue(), &permit, record.tally())),
+            None => return Err(self.late(Code::TotalTimeout.into(), &permit, record.tally())),
         };
         if let Err(error) = settled {
             // The upstream has answered, but the client never hears of it.
@@ -88,6 +92,13 @@ impl Edge {
         }
         self.dress(&mut answer, route, &permit);
         Ok(deadline::bind(deadline, answer, record))
+    }
+
+    /// What is said when the time is over. Nothing came of the request, whoever was slow.
+    fn late(&self, refusal: Refusal, permit: &Permit<'_>, tally: &Tally) -> Refusal {
+        tally.answered(refusal.status());
+        tally.broke_off();
+        self.permitted(refusal, permit)
     }
 
     /// What is said in the place of an upstream's answer.

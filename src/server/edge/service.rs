@@ -16,7 +16,7 @@ use axum::http::{Method, Request, Version};
 use axum::response::IntoResponse;
 use axum::response::Response;
 use axum::{BoxError, Json};
-use futures_util::{FutureExt, poll};
+use futures_util::FutureExt;
 use hyper::body::{Body as HttpBody, Bytes};
 use tower::Service;
 
@@ -109,18 +109,12 @@ impl Edge {
         }
     }
 
-    /// What comes of a request, unless it takes too long. Pinned where it was made: whatever is
-    /// handed to an `async fn` by value stands in its future twice, and that is moved.
+    /// What comes of a request, or a 408 when it takes too long.
     async fn in_time(
         &self,
-        mut work: Pin<&mut impl Future<Output = Result<Response, Refusal>>>,
+        work: Pin<&mut impl Future<Output = Result<Response, Refusal>>>,
     ) -> Result<Response, Refusal> {
-        // Most are done at once, and cost no timer.
-        if let Poll::Ready(done) = poll!(work.as_mut()) {
-            return done;
-        }
-        let done = tokio::time::timeout(self.config.request_timeout.0, work).await;
-        done.unwrap_or_else(|_| Err(Refusal::overdue()))
+        self.soon(work).await.unwrap_or_else(|| Err(Refusal::overdue()))
     }
 
     async fn asked(
@@ -174,7 +168,7 @@ impl Edge {
         if let Some(parent) = story.traceparent() {
             trace::stand_below(request.headers_mut(), parent);
         }
-        let outcome = self.in_time(pin!(self.forward(request, &mut story))).await;
+        let outcome = self.forward(request, &mut story).await;
         self.finish(Endpoint::Proxy, id, outcome, story)
     }
 

@@ -188,6 +188,12 @@ async fn what_takes_too_long_in_all_has_a_line_that_says_so() {
     let want = json!(["proxy", "GET", "/up", "/up", 408, "request_timeout"]);
     assert_eq!(fields(&line, &ABOUT), want, "{line}");
     assert_eq!(fields(&line, &["request_id", "client"]), json!(["r-2", "acme"]));
+    // It was charged, and hears of it.
+    let counted = gateway.get("/up", &[("x-api-key", key(10).reveal())]).await;
+    assert_eq!((counted.status.as_u16(), counted.code().as_str()), (408, "request_timeout"));
+    let left = counted.header("ratelimit").unwrap_or_default();
+    assert!(left.starts_with("\"yearly\";r=1;t="), "{:?}", counted.headers);
+    assert_eq!(gateway.counted().await[":read"][..3], [2, 0, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
