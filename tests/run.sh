@@ -103,7 +103,7 @@ step "clippy" cargo clippy -- -D warnings
 step "clippy, with every feature" cargo clippy --all-targets --features otlp -- -D warnings
 step "documentation" rustdoc
 if command -v cargo-deny >/dev/null; then
-  step "dependencies" cargo deny check
+  step "dependencies" cargo deny --all-features check
 fi
 step "unit tests" cargo test --lib --bins --features otlp
 if grep -rqE '^ *//[/!] ```' src; then
