@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{Execute, Executor, PgConnection};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -124,16 +124,13 @@ impl Source for KeySource {
     }
 }
 
-/// Has a connection prepare what lookups ask, by asking for what nobody has.
-pub(super) async fn prepare(conn: &mut PgConnection) -> Result<(), PostgresError> {
-    look_up(conn, Digest([0; 32])).await.map(drop)
-}
-
-/// One statement is one snapshot: the counter that it reads is the one that its rows belong to.
-/// (`LIMIT` tells the planner what it cannot know of a table this small: that there is one row.)
-async fn look_up(conn: &mut PgConnection, digest: Digest) -> Result<Lookup, PostgresError> {
-    let row = sqlx::query!(
-        r#"
+/// What is asked on a miss. One statement is one snapshot: the counter that it reads is the one
+/// that its rows belong to. (`LIMIT` tells the planner what it cannot know of a table this small:
+/// that there is one row.)
+macro_rules! lookup {
+    ($digest:expr) => {
+        sqlx::query!(
+            r#"
         SELECT n.revision AS "counter!", k.id AS "id?", coalesce(k.prefix, '') AS "prefix!",
                coalesce(k.last4, '') AS "last4!", coalesce(k.client_name, '') AS "client_name!",
                k.policy AS "policy?", coalesce(k.scopes, '{}') AS "scopes!",
@@ -156,10 +153,19 @@ async fn look_up(conn: &mut PgConnection, digest: Digest) -> Result<Lookup, Post
         LEFT JOIN gatepost.policies AS kp ON kp.name = k.policy
         LEFT JOIN gatepost.policies AS cp ON cp.name = coalesce(c.policy, 'default')
         "#,
-        &digest.0[..]
-    )
-    .fetch_one(conn)
-    .await?;
+            $digest
+        )
+    };
+}
+
+/// Has a connection prepare what lookups ask. Costs nothing where it has.
+pub(super) async fn prepare(conn: &mut PgConnection) -> Result<(), PostgresError> {
+    conn.prepare(lookup!(&[][..]).sql()).await?;
+    Ok(())
+}
+
+async fn look_up(conn: &mut PgConnection, digest: Digest) -> Result<Lookup, PostgresError> {
+    let row = lookup!(&digest.0[..]).fetch_one(conn).await?;
     let revision = row.counter;
     let Some(id) = row.id else { return Ok(Lookup { revision, found: None }) };
 
