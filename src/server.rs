@@ -22,11 +22,13 @@ mod routes;
 mod story;
 mod trace;
 mod verify;
+mod workers;
 
 pub use certificates::{Certificates, TlsConfig, TlsError};
 pub use config::{Config, ConfigError, Events, Http2};
 pub use edge::{DataPlane, ServerParts, service};
-pub use listener::serve;
+pub use listener::{Entry, serve};
 pub use readiness::{Footing, Phase, Readiness};
 pub use routes::{Access, RouteConfig, RouteError, RouteTable, Routes};
 pub use story::{AccessLines, AccessLog, Spans, WriteLine};
+pub use workers::{Worker, Workers};

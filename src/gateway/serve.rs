@@ -19,7 +19,9 @@ use crate::clock::SystemClock;
 use crate::config::{Config, Environment, Loaded, development_key};
 use crate::journal::Reader;
 use crate::metrics::Metrics;
-use crate::server::{self, Certificates, Footing, Readiness, RouteTable, Routes, ServerParts};
+use crate::server::{
+    self, Certificates, Entry, Footing, Readiness, RouteTable, Routes, ServerParts, Worker, Workers,
+};
 use crate::usage::Meter;
 
 /// How many polls of the feed may be missed before Postgres counts as away.
@@ -51,6 +53,10 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
     let data_listener = bind(config.server.listen, "server.listen")?;
     let admin_listener = bind(config.admin.listen, "admin.listen")?;
     let addresses = Addresses::of(&data_listener, &admin_listener)?;
+    // To the end: what was begun on them may still be needed then.
+    let workers = Workers::start(config.server.workers).map_err(|error| {
+        Error::Failed(format!("the threads of `server.workers` cannot be started: {error}"))
+    })?;
     let parts = Parts::open(&config, data, config.drain.clone(), reader).await?;
 
     let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
@@ -71,9 +77,9 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
     let mut data = {
         let (config, metrics) = (config.server.clone(), parts.metrics.clone());
         let (stop, stalled_max) = (parts.stopping.clone(), config.shutdown_deadline.0);
+        let entry = Entry { listener: data_listener, certificates, workers: workers.all() };
         parts.tasks.spawn(async move {
-            let tls = certificates;
-            server::serve(data_listener, plane, &config, tls, stalled_max, metrics, stop).await
+            server::serve(entry, plane, &config, stalled_max, metrics, stop).await
         })
     };
     let mut admin = serve_admin(&parts, &config, admin_listener, control);
@@ -138,7 +144,8 @@ fn serve_admin(
     let metrics = Arc::new(Metrics::new());
     parts.tasks.spawn(async move {
         let stalled_max = ADMIN_STALLED_MAX;
-        server::serve(listener, router, &config, None, stalled_max, metrics, stop).await
+        let entry = Entry { listener, certificates: None, workers: vec![Worker::here()] };
+        server::serve(entry, router, &config, stalled_max, metrics, stop).await
     })
 }
 

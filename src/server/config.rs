@@ -16,6 +16,9 @@ use crate::proxy::{Forwarding, Limits};
 
 pub use http2::Http2;
 
+/// The most threads that serve connections.
+const WORKERS_MAX: usize = 1024;
+
 /// `[server]`: the data plane's listener, and the bounds of what it forwards.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +37,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// What one connection of HTTP/2 may ask for.
     pub http2: Http2,
+    /// Threads that serve connections; 0: as many as there are processors.
+    pub workers: usize,
     /// Connections at a time; beyond it accepting pauses.
     pub max_connections: usize,
     /// Connections at a time from one address (in IPv6 from one network of 64 bits), trusted
@@ -93,6 +98,7 @@ impl Default for Config {
             forwarded: Forwarding::XForwarded,
             tls: None,
             http2: Http2::default(),
+            workers: 0,
             max_connections: 10_000,
             max_connections_per_address: 1_000,
             max_requests: 10_000,
@@ -152,6 +158,9 @@ pub enum ConfigError {
     /// Nobody could connect, or the counter cannot hold it.
     #[error("`server.max_connections` is {0}; it must lie between 1 and 1000000")]
     MaxConnections(usize),
+    /// More threads than that only wait for one another.
+    #[error("`server.workers` is {0}; it must lie between 0 (as many as processors) and 1024")]
+    Workers(usize),
     /// No parser has room for more, and less is no HTTP.
     #[error("`server.headers_max` is {0}; it must lie between 10 and 1000")]
     HeadersMax(usize),
@@ -174,6 +183,9 @@ impl Config {
         }
         if !(1..=1_000_000).contains(&self.max_connections) {
             return Err(ConfigError::MaxConnections(self.max_connections));
+        }
+        if self.workers > WORKERS_MAX {
+            return Err(ConfigError::Workers(self.workers));
         }
         if !(10..=1_000).contains(&self.headers_max) {
             return Err(ConfigError::HeadersMax(self.headers_max));

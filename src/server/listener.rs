@@ -6,6 +6,7 @@
 //! followed ([`framing`]).
 
 mod answers;
+mod arrivals;
 mod connection;
 mod door;
 mod entrance;
@@ -26,17 +27,20 @@ use std::time::Duration;
 
 use axum::http::Request;
 use axum::response::Response;
-use axum_server::Handle;
+use axum_server::{Handle, Server};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::certificates::Certificates;
 use super::config::Config;
+use super::workers::Worker;
 use crate::metrics::Metrics;
+use arrivals::{Caller, Reception, arrivals};
+use connection::Bounds;
 pub use connection::Overloaded;
 use door::Door;
 use entrance::Entrance;
@@ -46,14 +50,25 @@ use watch::Patience;
 /// hyper panics on smaller buffers.
 const HEAD_MIN: usize = 8 * 1024;
 
+/// Where connections come in, and who serves them.
+pub struct Entry {
+    /// On this socket.
+    pub listener: TcpListener,
+    /// With these it speaks TLS alone.
+    pub certificates: Option<Certificates>,
+    /// By these.
+    pub workers: Vec<Worker>,
+}
+
 /// Serves `service` until `shutdown`; then lets running requests end within `shutdown_deadline`, or
-/// sooner: who takes nothing of an answer for `stalled_max` is cut off then. With `certificates` it
-/// speaks TLS alone.
+/// sooner: who takes nothing of an answer for `stalled_max` is cut off then.
+///
+/// # Errors
+/// When the socket cannot be used.
 pub async fn serve<S>(
-    listener: TcpListener,
+    entry: Entry,
     service: S,
     config: &Config,
-    certificates: Option<Certificates>,
     stalled_max: Duration,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
@@ -63,12 +78,9 @@ where
     S: Clone + Send + 'static,
     S::Future: Send,
 {
-    listener.set_nonblocking(true)?;
-    let handle = Handle::new();
-    let slots = Arc::new(Semaphore::new(config.max_connections));
-    let server = axum_server::from_tcp(listener)?.handle(handle.clone());
+    let Entry { listener, certificates, workers } = entry;
+    let door = Door::new(listener, config, Arc::clone(&metrics))?;
     let send_timeout = config.send_timeout.0;
-    let cutting = Cutting { shutdown: shutdown.clone(), send_timeout, stalled_max };
     let patience = Patience {
         head: config.header_read_timeout.0,
         idle: config.idle_timeout.0,
@@ -77,22 +89,35 @@ where
         answer: config.request_timeout.0,
         send: send_timeout,
     };
+    let cutting = Cutting { shutdown: shutdown.clone(), send_timeout, stalled_max };
     let head_max = config.head_max.bytes();
-    let entrance =
-        Entrance { cutting, certificates, patience, head_max, metrics: Arc::clone(&metrics) };
-    let mut server = server.acceptor(entrance);
-    bound(server.http_builder(), config);
+    let entrance = Entrance { cutting, certificates, patience, head_max, metrics };
+    let bounds = Bounds { requests_max: config.max_requests, answer: config.request_timeout.0 };
 
-    let door = Door::new(service, config, Arc::clone(&slots), metrics);
-    let mut running = std::pin::pin!(server.serve(door));
-    tokio::select! {
-        ended = &mut running => return ended,
-        () = shutdown.cancelled() => {}
-    }
-    // Wakes an accept loop that waits for a slot, so that it sees the shutdown.
-    slots.close();
+    let (handle, serving) = (Handle::new(), TaskTracker::new());
+    let start = |worker: &Worker| {
+        let (inbox, arrivals) = arrivals();
+        let server = Server::<Caller>::from_listener(arrivals).handle(handle.clone());
+        let mut server = server.acceptor(entrance.clone());
+        bound(server.http_builder(), config);
+        let reception = Reception { service: service.clone(), bounds };
+        serving.spawn_on(server.serve(reception), worker.runtime());
+        inbox
+    };
+    let workers: Vec<_> = workers.iter().map(|worker| (worker.clone(), start(worker))).collect();
+    let welcome = async {
+        loop {
+            let (socket, caller, inbox) = door.next(&workers).await?;
+            // It is there until the shutdown.
+            drop(inbox.send((socket, caller)));
+        }
+    };
+    let ended = shutdown.run_until_cancelled(welcome).await;
+    drop(door);
     handle.graceful_shutdown(Some(config.shutdown_deadline.0));
-    running.await
+    serving.close();
+    serving.wait().await;
+    ended.unwrap_or(Ok(()))
 }
 
 /// Sets the bounds that hyper keeps. Its deadlines for heads are [`watch`]'s.

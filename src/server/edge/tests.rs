@@ -46,7 +46,7 @@ use crate::model::fact::QuotaKey;
 use crate::model::units::{Size, Span};
 use crate::model::{Client as Owner, Key, Policy, Timestamp};
 use crate::proxy::UpstreamConfig;
-use crate::server::{Footing, RouteConfig, RouteTable, serve};
+use crate::server::{Entry, Footing, RouteConfig, RouteTable, Worker, serve};
 
 /// A gateway on a port of its own.
 struct Gateway {
@@ -204,7 +204,8 @@ impl Gateway {
         let (shutdown, counters, plane) = (stop.clone(), Arc::clone(&metrics), service(parts));
         tasks.spawn(async move {
             let stalled_max = config.shutdown_deadline.0;
-            serve(listener, plane, &config, None, stalled_max, counters, shutdown).await
+            let entry = Entry { listener, certificates: None, workers: vec![Worker::here()] };
+            serve(entry, plane, &config, stalled_max, counters, shutdown).await
         });
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self {

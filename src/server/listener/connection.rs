@@ -44,8 +44,8 @@ pub(super) struct Connection<S> {
 
 impl<S> Connection<S> {
     /// One without TLS, so far.
-    pub fn new(service: S, peer: SocketAddr, bounds: Bounds, slot: Slot) -> Self {
-        Self { service, peer, secure: false, bounds, slot: Arc::new(slot) }
+    pub fn new(service: S, peer: SocketAddr, bounds: Bounds, slot: Arc<Slot>) -> Self {
+        Self { service, peer, secure: false, bounds, slot }
     }
 
     /// The same, behind a handshake.

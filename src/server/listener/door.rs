@@ -1,74 +1,84 @@
 //! Who may come in: as many connections at a time as there are slots, and as many from one address
 //! as is its share.
 
-use std::future::{Ready, ready};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::PollSemaphore;
-use tower::Service;
 
-use super::connection::{Bounds, Connection};
+use super::arrivals::{Caller, Inbox};
 use super::guests::Guests;
 use super::slot::Slot;
 use crate::metrics::Metrics;
 use crate::server::config::Config;
 use crate::server::peers::Trusted;
+use crate::server::workers::Worker;
 
-/// Lets connections in. While there is no slot the accept loop stands still, and the kernel's
-/// backlog holds who comes.
-pub(super) struct Door<S> {
-    service: S,
-    bounds: Bounds,
-    slots: PollSemaphore,
+/// Between attempts when nothing can be accepted: no descriptors are left, for one.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Lets connections in. While there is no slot it stands still, and the kernel's backlog holds who
+/// comes.
+pub(super) struct Door {
+    listener: TcpListener,
+    slots: Arc<Semaphore>,
     guests: Arc<Guests>,
-    slot: Option<OwnedSemaphorePermit>,
-    waiting: bool,
     metrics: Arc<Metrics>,
 }
 
-impl<S> Door<S> {
-    pub fn new(service: S, config: &Config, slots: Arc<Semaphore>, metrics: Arc<Metrics>) -> Self {
-        let bounds = Bounds { requests_max: config.max_requests, answer: config.request_timeout.0 };
+impl Door {
+    pub fn new(listener: StdListener, config: &Config, metrics: Arc<Metrics>) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
         let exempt = Trusted::new(config.trusted_proxies.clone(), config.forwarded);
-        let guests = Guests::new(config.max_connections_per_address, exempt);
-        let slots = PollSemaphore::new(slots);
-        Self { service, bounds, slots, guests, slot: None, waiting: false, metrics }
+        Ok(Self {
+            listener: TcpListener::from_std(listener)?,
+            slots: Arc::new(Semaphore::new(config.max_connections)),
+            guests: Guests::new(config.max_connections_per_address, exempt),
+            metrics,
+        })
     }
-}
 
-impl<S: Clone> Service<SocketAddr> for Door<S> {
-    type Response = Connection<S>;
-    type Error = io::Error;
-    type Future = Ready<Result<Connection<S>, io::Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
-        if self.slot.is_none() {
-            let Poll::Ready(slot) = self.slots.poll_acquire(cx) else {
-                if !self.waiting {
-                    self.waiting = true;
-                    self.metrics.http.connections_full.inc();
-                }
-                return Poll::Pending;
+    /// The next one that is let in, and where it is put: with the worker that has the fewest.
+    ///
+    /// # Errors
+    /// When it cannot be handed on: there are no workers.
+    pub async fn next<'a>(
+        &self,
+        workers: &'a [(Worker, Inbox)],
+    ) -> io::Result<(StdStream, Caller, &'a Inbox)> {
+        loop {
+            let (socket, peer) = self.accept().await;
+            let permit = self.slot().await;
+            let fewest = workers.iter().min_by_key(|(worker, _)| worker.connections());
+            let (Some(permit), Some((worker, inbox))) = (permit, fewest) else {
+                return Err(io::ErrorKind::Unsupported.into());
             };
-            self.slot = slot;
+            let Ok(guest) = self.guests.admit(peer.ip()) else {
+                self.metrics.http.connections_refused.inc();
+                continue;
+            };
+            let slot = Slot::new(permit, guest, worker.take(), Arc::clone(&self.metrics));
+            return Ok((socket.into_std()?, Caller { peer, slot: Arc::new(slot) }, inbox));
         }
-        self.waiting = false;
-        Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, peer: SocketAddr) -> Self::Future {
-        let refused = || ready(Err(io::ErrorKind::ConnectionRefused.into()));
-        let Ok(guest) = self.guests.admit(peer.ip()) else {
-            self.metrics.http.connections_refused.inc();
-            return refused();
-        };
-        // No slot after being ready: the gateway is shutting down.
-        let Some(permit) = self.slot.take() else { return refused() };
-        let slot = Slot::new(permit, guest, Arc::clone(&self.metrics));
-        ready(Ok(Connection::new(self.service.clone(), peer, self.bounds, slot)))
+    async fn accept(&self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => return accepted,
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// A slot, as soon as there is one. (They are never closed.)
+    async fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        if self.slots.available_permits() == 0 {
+            self.metrics.http.connections_full.inc();
+        }
+        Arc::clone(&self.slots).acquire_owned().await.ok()
     }
 }

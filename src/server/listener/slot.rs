@@ -16,11 +16,13 @@ use super::answers::Answers;
 use super::framing::Switch;
 use crate::metrics::Metrics;
 use crate::proxy::Share;
+use crate::server::workers::Seat;
 
 /// See the module.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
     _guest: Option<Share>,
+    _seat: Seat,
     metrics: Arc<Metrics>,
     opened: Instant,
     /// Requests that have begun and whose answers have not ended.
@@ -40,11 +42,17 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub fn new(permit: OwnedSemaphorePermit, guest: Option<Share>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        permit: OwnedSemaphorePermit,
+        guest: Option<Share>,
+        seat: Seat,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         metrics.http.connections.inc();
         Self {
             _permit: permit,
             _guest: guest,
+            _seat: seat,
             metrics,
             opened: Instant::now(),
             running: AtomicUsize::new(0),

@@ -31,7 +31,8 @@ fn start_with(config: Config, certificates: Option<Certificates>) -> Running {
     let mut task = tokio::task::JoinSet::new();
     task.spawn(async move {
         let stalled_max = config.shutdown_deadline.0;
-        serve(listener, router, &config, certificates, stalled_max, counted, stop).await
+        let entry = Entry { listener, certificates, workers: vec![Worker::here()] };
+        serve(entry, router, &config, stalled_max, counted, stop).await
     });
     Running { address, metrics, shutdown, task }
 }
