@@ -9,6 +9,7 @@ use axum::extract::ConnectInfo;
 
 use super::*;
 use crate::model::units::Span;
+use crate::server::workers::Workers;
 
 struct Running {
     address: SocketAddr,
@@ -113,4 +114,61 @@ async fn a_full_house_waits_and_shutdown_ends_it() {
     let ended = running.task.join_next().await.expect("a task").expect("no panic");
     assert!(ended.is_ok(), "{ended:?}");
     drop(third);
+}
+
+/// Asks on a connection that stays open, and hears which thread answers.
+async fn asked(stream: &mut tokio::net::TcpStream) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"!") {
+        let byte = stream.read_u8().await.expect("an answer");
+        answer.push(byte);
+    }
+    let text = String::from_utf8(answer).expect("text");
+    text.trim_end_matches('!').rsplit("\r\n").next().expect("a body").to_owned()
+}
+
+#[tokio::test]
+async fn a_connection_goes_to_the_worker_with_the_fewest_and_stays_there() {
+    let workers = Workers::start(2).expect("threads");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let thread = || async { format!("{}!", std::thread::current().name().unwrap_or_default()) };
+    let router = Router::new().route("/", axum::routing::get(thread));
+    let shutdown = CancellationToken::new();
+    let (all, stop) = (workers.all(), shutdown.clone());
+    let mut task = tokio::task::JoinSet::new();
+    task.spawn(async move {
+        let entry = Entry { listener, certificates: None, workers: all };
+        let (config, metrics) = (Config::default(), Arc::new(Metrics::new()));
+        serve(entry, router, &config, Duration::from_secs(1), metrics, stop).await
+    });
+    let connect = || async { tokio::net::TcpStream::connect(address).await.expect("connected") };
+    let mut open = Vec::new();
+    let mut threads = Vec::new();
+    for _ in 0..4 {
+        let mut stream = connect().await;
+        threads.push(asked(&mut stream).await);
+        open.push(stream);
+    }
+    assert_eq!(threads, ["worker-0", "worker-1", "worker-0", "worker-1"]);
+    for (stream, thread) in open.iter_mut().zip(&threads) {
+        assert_eq!(asked(stream).await, *thread);
+    }
+    // Both of the second leave: the next two are its own.
+    open.remove(3);
+    open.remove(1);
+    let second = workers.all()[1].clone();
+    while second.connections() > 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for _ in 0..2 {
+        let mut stream = connect().await;
+        assert_eq!(asked(&mut stream).await, "worker-1");
+        open.push(stream);
+    }
+    shutdown.cancel();
+    let ended = task.join_next().await.expect("a task").expect("no panic");
+    assert!(ended.is_ok(), "{ended:?}");
 }
