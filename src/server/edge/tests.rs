@@ -174,14 +174,14 @@ impl Gateway {
         )
         .expect("a cache");
         let readiness = Arc::new(Readiness::new(|| Footing::Firm));
+        let stop = CancellationToken::new();
         let tokens = Tokens::of_test(dir.path(), &cache, &journal, &clock, &entropy, &metrics);
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&lines);
-        let (now, monotonic) = (clock.now(), clock.monotonic());
-        let admission = Admission::new(Default::default(), now, monotonic, Arc::clone(&metrics));
+        let (now, since) = (clock.now(), clock.monotonic());
+        let admission = Admission::new(Default::default(), now, since, Arc::clone(&metrics));
         admission.quotas().based_on(Arc::new(Unused));
         let table = RouteTable::build(upstreams, routes, config.echo).expect("routes");
-        let stop = CancellationToken::new();
+        let told = Arc::clone(&lines);
         let parts = ServerParts {
             routes: Arc::new(Routes::new(table)),
             config: config.clone(),
@@ -202,18 +202,17 @@ impl Gateway {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let (shutdown, counters, plane) = (stop.clone(), Arc::clone(&metrics), service(parts));
+        let entry = Entry { listener, certificates: None, workers: vec![Worker::here()] };
         tasks.spawn(async move {
             let stalled_max = config.shutdown_deadline.0;
-            let entry = Entry { listener, certificates: None, workers: vec![Worker::here()] };
             serve(entry, plane, &config, stalled_max, counters, shutdown).await
         });
-        let client = Client::builder(TokioExecutor::new()).build_http();
         Self {
             address,
             journal,
             cache,
             tokens,
-            client,
+            client: Client::builder(TokioExecutor::new()).build_http(),
             readiness,
             metrics,
             tasks,
