@@ -18,19 +18,25 @@ mod transport;
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{self, Environment, Loaded};
-use crate::gateway;
+use crate::gateway::{self, Lines};
 use crate::journal::Reader;
+use crate::metrics::Metrics;
 use args::{Cli, Command, ConfigCommand, TokenCommand, TokenKeysCommand};
 use failure::Failure;
 use output::{Output, Shape};
 
 /// Threads of a command that is not `serve`.
 const COMMAND_THREADS: usize = 2;
+
+/// How long what blocks (a name that is being looked up) may go on when `serve` is over.
+const LAST: Duration = Duration::from_secs(5);
 
 /// Runs one command; `args` begin with the program's name.
 pub fn run(args: impl IntoIterator<Item = OsString>, environment: &Environment) -> ExitCode {
@@ -71,11 +77,7 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
             output::talk(&format!("the configuration is valid ({place})"));
         }
         Command::SegmentFrames => return frames::serve(),
-        Command::Serve => {
-            let loaded = load()?;
-            logging::init(&loaded.config.log, environment).map_err(Failure::Config)?;
-            serving()?.block_on(gateway::serve(loaded, environment, reader(environment)))?;
-        }
+        Command::Serve => return serve(load()?, environment),
         Command::Doctor => {
             logging::init_quiet(environment);
             let checks = commanding()?.block_on(doctor::run(load()));
@@ -118,6 +120,27 @@ fn execute(cli: &Cli, environment: &Environment) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// From here on all that is said goes through one queue: who does not read it holds up neither
+/// requests nor the end.
+fn serve(loaded: Loaded, environment: &Environment) -> Result<ExitCode, Failure> {
+    let metrics = Arc::new(Metrics::new());
+    let lines = Lines::start(&loaded.config, io::stderr(), &metrics)?;
+    logging::init(&loaded.config.log, environment, lines.clone()).map_err(Failure::Config)?;
+    let (runtime, reader) = (serving()?, reader(environment));
+    let served = gateway::serve(loaded, environment, reader, metrics, lines.clone());
+    let served = runtime.block_on(served).map_err(Failure::from);
+    runtime.shutdown_timeout(LAST);
+    let code = served.map_or_else(
+        |failure| {
+            lines.log(format!("gatepost: {failure}\n").into_bytes());
+            ExitCode::from(failure.exit_code())
+        },
+        |()| ExitCode::SUCCESS,
+    );
+    lines.flush();
+    Ok(code)
 }
 
 /// Segments of earlier processes are read by a child of this program, where it knows itself.

@@ -35,6 +35,7 @@ use parts::Parts;
 
 pub use crate::postgres::MigrationState;
 pub use error::Error;
+pub use lines::Lines;
 pub use serve::serve;
 
 /// The parts of a gateway that commands work on while none is running.
@@ -67,7 +68,8 @@ impl LocalGateway {
 pub async fn open_local(config: &Config, reader: Reader) -> Result<LocalGateway, Error> {
     let only_when_asked = drainer::Config { interval: Span::secs(3600), ..config.drain.clone() };
     let data = DataDir::take(&config.data.dir)?;
-    let parts = Parts::open(config, data, only_when_asked, reader).await?;
+    let metrics = Arc::new(Metrics::new());
+    let parts = Parts::open(config, data, only_when_asked, reader, metrics).await?;
     parts.open_book().await;
     let control = Arc::new(parts.control("cli", true, None));
     Ok(LocalGateway { router: admin::router(control), token: parts.token.clone(), parts })

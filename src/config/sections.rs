@@ -70,11 +70,13 @@ pub struct Log {
     pub filter: String,
     /// How they look.
     pub format: LogFormat,
+    /// Lines of `serve` that wait to be written; beyond it they are dropped, and counted.
+    pub waiting: usize,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "info".into(), format: LogFormat::Auto }
+        Self { filter: "info".into(), format: LogFormat::Auto, waiting: 1024 }
     }
 }
 

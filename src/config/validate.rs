@@ -119,6 +119,8 @@ fn listeners(config: &Config, found: &mut Found) {
         let hint = format!("{error}; write it like \"info\" or \"warn,gatepost=debug\"");
         found.unless(false, "log.filter", hint);
     }
+    let bounded = (1..=1_000_000).contains(&config.log.waiting);
+    found.unless(bounded, "log.waiting", "must lie between 1 and 1000000");
 }
 
 fn cache(config: &Config, found: &mut Found) {

@@ -79,10 +79,11 @@ impl Parts {
         data: DataDir,
         drain: drainer::Config,
         reader: Reader,
+        metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
         let clock: SharedClock = Arc::new(SystemClock::new());
         let entropy: SharedEntropy = Arc::new(SystemEntropy::new());
-        let (metrics, tasks) = (Arc::new(Metrics::new()), TaskTracker::new());
+        let tasks = TaskTracker::new();
         let node = data.node(config.data.node.as_deref(), &entropy, clock.now())?;
         let postgres = postgres(config, &clock, &entropy, &metrics)?;
         let source = postgres.as_ref().map(|postgres| postgres.source() as Arc<dyn Source>);

@@ -1,6 +1,5 @@
 //! `gatepost serve`: both listeners from start to an orderly end.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,12 +35,18 @@ const ADMIN_STALLED_MAX: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT, shuts down in order, and returns. A second signal ends it at once.
 /// On SIGHUP the configuration is read again, with `environment` as it was. Segments of earlier
-/// processes are read by `reader`.
+/// processes are read by `reader`. All that is said goes to `lines`; whoever calls flushes them.
 ///
 /// # Errors
 /// [`Error::Locked`] when another process has the data directory, [`Error::Config`] for addresses
 /// that cannot be bound and a directory that cannot be used.
-pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) -> Result<(), Error> {
+pub async fn serve(
+    loaded: Loaded,
+    environment: &Environment,
+    reader: Reader,
+    metrics: Arc<Metrics>,
+    lines: Lines,
+) -> Result<(), Error> {
     let config = loaded.config.clone();
     let routes = RouteTable::build(&config.upstreams, &config.routes, config.server.echo)
         .map_err(|error| Error::Config(error.to_string()))?;
@@ -57,31 +62,22 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
     let workers = Workers::start(config.server.workers).map_err(|error| {
         Error::Failed(format!("the threads of `server.workers` cannot be started: {error}"))
     })?;
-    let parts = Parts::open(&config, data, config.drain.clone(), reader).await?;
+    let parts = Parts::open(&config, data, config.drain.clone(), reader, metrics.clone()).await?;
 
-    let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
+    let clock = parts.clock.clone();
     let exchanged = Exchanged { routes: routes.clone(), certificates: certificates.clone() };
     let running = Running::new(loaded, environment.clone(), exchanged, clock, metrics);
     let running: Arc<dyn Configuration> = Arc::new(running);
     let control = control_plane(&parts, &config, running.clone());
     let readiness = readiness(&control);
-    let waiting = config.server.access_log_waiting;
-    let dropped = parts.metrics.http.access_lines_dropped.clone();
-    let lines = Lines::start(waiting, std::io::stderr(), dropped)?;
     let spans = Spans::start(&config, &parts)?;
     let plane = data_plane(&parts, &config, routes, readiness.clone(), (&lines, &spans));
     parts.tend(&config.retention);
     readiness.ready();
-    announce(&config, &addresses, &parts.data);
+    announce(&config, &addresses, &parts.data, &lines);
 
-    let mut data = {
-        let (config, metrics) = (config.server.clone(), parts.metrics.clone());
-        let (stop, stalled_max) = (parts.stopping.clone(), config.shutdown_deadline.0);
-        let entry = Entry { listener: data_listener, certificates, workers: workers.all() };
-        parts.tasks.spawn(async move {
-            server::serve(entry, plane, &config, stalled_max, metrics, stop).await
-        })
-    };
+    let entry = Entry { listener: data_listener, certificates, workers: workers.all() };
+    let mut data = serve_data(&parts, &config, entry, plane);
     let mut admin = serve_admin(&parts, &config, admin_listener, control);
     let early = tokio::select! {
         name = signals.end_or_reload(&parts.tasks, &running) => {
@@ -98,7 +94,6 @@ pub async fn serve(loaded: Loaded, environment: &Environment, reader: Reader) ->
             drop(tokio::join!(data, admin));
         }
         let closed = parts.close().await;
-        lines.flush();
         spans.end().await;
         closed
     };
@@ -129,6 +124,20 @@ fn control_plane(
         parts.follow(feed);
     }
     Arc::new(control)
+}
+
+/// The data plane's listener, until `stopping`.
+fn serve_data(
+    parts: &Parts,
+    config: &Config,
+    entry: Entry,
+    plane: server::DataPlane,
+) -> JoinHandle<std::io::Result<()>> {
+    let (config, metrics) = (config.server.clone(), parts.metrics.clone());
+    let (stop, stalled_max) = (parts.stopping.clone(), config.shutdown_deadline.0);
+    parts.tasks.spawn(async move {
+        server::serve(entry, plane, &config, stalled_max, metrics, stop).await
+    })
 }
 
 /// The control plane's listener, until `stopping`.
@@ -218,7 +227,7 @@ impl Addresses {
 }
 
 /// Says where it listens and what to try.
-fn announce(config: &Config, addresses: &Addresses, dir: &DataDir) {
+fn announce(config: &Config, addresses: &Addresses, dir: &DataDir, lines: &Lines) {
     let Addresses { data, admin } = addresses;
     let first_start = dir.is_first_start();
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
@@ -242,8 +251,7 @@ fn announce(config: &Config, addresses: &Addresses, dir: &DataDir) {
     said += &format!(
         "gatepost: try  curl -i -H 'Authorization: Bearer {shown}' {scheme}://{data}{path}\n"
     );
-    // Nobody may be listening to stderr; that is no reason not to serve.
-    drop(std::io::stderr().write_all(said.as_bytes()));
+    lines.log(said.into_bytes());
     if first_start && let Err(error) = dir.served() {
         tracing::warn!(%error, "the next start will take itself for the first");
     }

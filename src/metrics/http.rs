@@ -53,6 +53,8 @@ metrics! {
         pub proxied: Gauge = Gauge::default() => "http_proxied",
         /// Access lines that were dropped because too many waited to be written.
         pub access_lines_dropped: Counter = Counter::default() => "access_lines_dropped",
+        /// Lines of the log that were dropped because too many waited to be written.
+        pub log_lines_dropped: Counter = Counter::default() => "log_lines_dropped",
         /// Bodies refused because they were larger than their bound.
         pub bodies_too_large: Counter = Counter::default() => "http_bodies_too_large",
     }
