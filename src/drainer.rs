@@ -30,7 +30,7 @@ use crate::model::units::Span;
 use crate::postgres::sink::{Sink, SinkError};
 use gather::gather;
 use lost::Remembered;
-use pace::{PROBE, Pace};
+use pace::{PROBE, Paces};
 use quotas::Quotas;
 use settle::{Awaiting, Sessions};
 
@@ -167,7 +167,7 @@ pub struct Worker {
     remembered: Remembered,
     /// When the ledger was last read; `None` while in doubt.
     certain_since: Option<Duration>,
-    pace: Pace,
+    paces: Paces,
     /// Nothing was applied since a failure, or the start: Postgres may answer and take nothing.
     /// Whatever is sent is marked, and not merged any more: so only a little of one stream is.
     probing: bool,
@@ -210,7 +210,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         clock: clock.clone(),
         requests: sender,
     };
-    let pace = Pace::new(config.batch_rows, config.deadline.0);
+    let paces = Paces::new(config.batch_rows, config.deadline.0);
     let remembered = Remembered::new(journal.remembered());
     let worker = Worker {
         journal,
@@ -227,7 +227,7 @@ pub fn new(parts: Parts) -> (Drainer, Worker) {
         quotas: Quotas::new(listener),
         remembered,
         certain_since: None,
-        pace,
+        paces,
         probing: true,
         held: false,
         trouble: None,
@@ -279,7 +279,6 @@ impl Worker {
             self.metrics.drain.failures.inc();
             self.certain_since = None;
             if matches!(failed, DrainError::Sink(SinkError::Failed(_) | SinkError::Unknown(_))) {
-                self.pace.failed();
                 self.probing = true;
             }
             // Once per outage, not once per attempt.
@@ -330,7 +329,7 @@ impl Worker {
 
     /// Sends one batch of a lane; whether it had to leave something behind.
     async fn drain_batch(&mut self, lane: Lane) -> Result<bool, DrainError> {
-        let bounds = if self.probing { PROBE } else { self.pace.bounds() };
+        let bounds = if self.probing { PROBE } else { self.paces.bounds(lane) };
         let (journal, cache) = (self.journal.clone(), self.cache.clone());
         let gather = move || gather(&journal, lane, bounds, &|| cache.pinned());
         let gathered = self.threads.spawn_blocking(gather);
@@ -346,7 +345,13 @@ impl Worker {
                 self.set_aside(&gathered, stream);
                 return Ok(true);
             }
-            applied => applied?,
+            Err(error) => {
+                if matches!(error, SinkError::Failed(_) | SinkError::Unknown(_)) {
+                    self.paces.failed(lane);
+                }
+                return Err(error.into());
+            }
+            Ok(applied) => applied,
         };
         let now = self.clock.monotonic();
         self.metrics.drain.batches.inc();
@@ -354,7 +359,7 @@ impl Worker {
         self.metrics.drain.duration.observe((now - started).as_secs_f64());
         self.told.lock().unwrap_or_else(PoisonError::into_inner).last_commit = Some(now);
         self.probing = false;
-        self.pace.applied(applied.rows, now - started);
+        self.paces.applied(lane, gathered.size(), now - started);
         let whole = gathered.whole;
         if lane == Lane::Quota {
             self.quotas.sent(&gathered);

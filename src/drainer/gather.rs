@@ -9,8 +9,10 @@ use crate::journal::{InForce, Journal, Page, Segment, SegmentError};
 use crate::model::fact::{Counter, Counts, Fact, Lane, QuotaFact, QuotaKey, UsageFact};
 use crate::postgres::sink::{Batch, Retirement, StreamRange};
 
-/// Chunks read at a time: a batch exceeds its bound by what they hold at most.
+/// Chunks read at a time, at most: a batch exceeds its bound by what one of them holds.
 const PAGE_CHUNKS: usize = 16;
+/// Facts in a chunk, at most about: what is left of a bound is read by so many.
+const CHUNK_FACTS: usize = 200;
 /// The bound on the chunks of one batch, however few rows they merge to: 64 MiB.
 const BATCH_CHUNKS_MAX: usize = 16_384;
 
@@ -41,6 +43,13 @@ pub struct Gathered {
 }
 
 impl Gathered {
+    /// Its facts, as bounds count them.
+    pub fn size(&self) -> usize {
+        let batch = &self.batch;
+        let sums = batch.usage.len() + batch.quotas.len();
+        sums + batch.state.len() + batch.events.len() + batch.happened.len()
+    }
+
     /// Of a directory that was attached nothing is merged but what its own process knows: where a
     /// mark cannot be made durable, memory is enough. On a full disk only the drain makes room.
     fn mark_sent(&self) {
@@ -76,9 +85,14 @@ impl Merged {
     }
 
     fn full(&self, batch: &Batch, bounds: Bounds) -> bool {
+        self.left(batch, bounds) == 0 || self.chunks >= BATCH_CHUNKS_MAX
+    }
+
+    /// How many facts the bounds leave, of whichever kind there is less room for.
+    fn left(&self, batch: &Batch, bounds: Bounds) -> usize {
         let sums = self.usage.len() + self.quotas.len();
         let others = batch.state.len() + batch.events.len() + batch.happened.len();
-        sums >= bounds.sums || others >= bounds.rows || self.chunks >= BATCH_CHUNKS_MAX
+        bounds.sums.saturating_sub(sums).min(bounds.rows.saturating_sub(others))
     }
 }
 
@@ -190,12 +204,12 @@ fn retires(segment: &Segment, range: &StreamRange) -> Option<Retirement> {
 /// A page. The writer that closes a segment, or a reader that lets go of it, takes a moment: that
 /// is waited for. And a handle that failed once fails for ever: another one tells whether it is
 /// damage.
-fn read(segment: &Segment, after: u64) -> Result<Page, SegmentError> {
+fn read(segment: &Segment, after: u64, chunks: usize) -> Result<Page, SegmentError> {
     const PAUSE: Duration = Duration::from_millis(10);
     const ATTEMPTS: u32 = 100;
     let mut reopened = false;
     for _ in 1..ATTEMPTS {
-        match segment.read(after, PAGE_CHUNKS) {
+        match segment.read(after, chunks) {
             Err(error) if error.is_locked() => std::thread::sleep(PAUSE),
             Err(SegmentError::Store(_)) if segment.is_closed() && !reopened => {
                 reopened = true;
@@ -204,7 +218,7 @@ fn read(segment: &Segment, after: u64) -> Result<Page, SegmentError> {
             result => return result,
         }
     }
-    segment.read(after, PAGE_CHUNKS)
+    segment.read(after, chunks)
 }
 
 fn gather_segment(
@@ -217,7 +231,8 @@ fn gather_segment(
     let from = segment.applied_seq();
     let (mut to, mut facts, mut looked) = (from, 0_usize, false);
     loop {
-        let page = match read(segment, to) {
+        let chunks = (merged.left(batch, bounds) / CHUNK_FACTS).clamp(1, PAGE_CHUNKS);
+        let page = match read(segment, to, chunks) {
             Ok(page) => page,
             // What was read before stays in the batch; the error comes again with the next one.
             Err(_) if to > from => break,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::gather::Bounds;
+use crate::model::fact::Lane;
 
 /// The smallest batch that deadlines shrink to.
 const ROWS_MIN: usize = 100;
@@ -12,46 +13,76 @@ const ROWS_MIN: usize = 100;
 /// and a commit may hold more of them than one batch has rows.
 const STRETCH: usize = 4;
 
-/// See the module.
+/// The pace of each kind of lane: quick events tell nothing of slow counters.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct Paces {
+    sums: Pace,
+    others: Pace,
+}
+
+impl Paces {
+    /// At most `most` facts a batch, [`STRETCH`] times as many sums.
+    pub fn new(most: usize, deadline: Duration) -> Self {
+        let pace = || Pace::new(most, deadline);
+        Self { sums: pace(), others: pace() }
+    }
+
+    fn of(&mut self, lane: Lane) -> &mut Pace {
+        if lane.is_sum() { &mut self.sums } else { &mut self.others }
+    }
+
+    /// What the next batch of a lane may take.
+    pub fn bounds(&mut self, lane: Lane) -> Bounds {
+        self.of(lane).bounds()
+    }
+
+    /// One was committed: so many facts, in this time.
+    pub fn applied(&mut self, lane: Lane, facts: usize, took: Duration) {
+        self.of(lane).applied(facts, took);
+    }
+
+    /// One failed, or took too long.
+    pub fn failed(&mut self, lane: Lane) {
+        self.of(lane).failed();
+    }
+}
+
+/// In facts as the bounds count them, whatever they are in rows.
+#[derive(Debug)]
+struct Pace {
     most: usize,
     deadline: Duration,
     /// What a batch may take now.
     rows: usize,
-    /// So many rows take a quarter of the deadline.
+    /// So many take a quarter of the deadline.
     easy: usize,
 }
 
 impl Pace {
-    /// At most `most` rows, [`STRETCH`] times as many sums.
-    pub fn new(most: usize, deadline: Duration) -> Self {
+    fn new(most: usize, deadline: Duration) -> Self {
         Self { most, deadline, rows: most, easy: 0 }
     }
 
-    /// A batch failed, or took too long.
-    pub fn failed(&mut self) {
+    fn failed(&mut self) {
         self.rows = (self.rows / 2).max(ROWS_MIN.min(self.most));
         self.easy = 0;
     }
 
-    /// A batch of so many rows was committed. What it proves is that twice as many will do, if it
+    /// A batch of so many was committed. What it proves is that twice as many will do, if it
     /// took less than half of the deadline: a small one proves little, and takes nothing back.
-    pub fn applied(&mut self, rows: u64, took: Duration) {
+    fn applied(&mut self, rows: usize, took: Duration) {
         if took < self.deadline / 2 {
-            let proven = usize::try_from(rows).unwrap_or(usize::MAX).saturating_mul(2);
+            let proven = rows.saturating_mul(2);
             self.rows = self.rows.max(proven.min(self.rows * 2)).min(self.most);
         }
-        // A few rows tell of the way there and back.
-        let rows = u128::from(rows);
-        if rows >= ROWS_MIN as u128 {
-            let easy = rows * (self.deadline / 4).as_nanos() / took.as_nanos().max(1);
+        // A few tell of the way there and back.
+        if rows >= ROWS_MIN {
+            let easy = rows as u128 * (self.deadline / 4).as_nanos() / took.as_nanos().max(1);
             self.easy = usize::try_from(easy).unwrap_or(usize::MAX);
         }
     }
 
-    /// What the next batch may take.
-    pub fn bounds(&self) -> Bounds {
+    fn bounds(&self) -> Bounds {
         let most = self.rows.saturating_mul(STRETCH);
         Bounds { rows: self.rows, sums: self.easy.clamp(self.rows, most), segments: usize::MAX }
     }
@@ -83,7 +114,7 @@ mod tests {
                 // The probe that follows is taken at once.
                 pace.applied(100, row * 100);
             } else {
-                pace.applied(sums as u64, took);
+                pace.applied(sums, took);
             }
             sums
         });
@@ -104,6 +135,18 @@ mod tests {
         assert_eq!(bounds(&pace), (2500, 2500));
         pace.applied(2500, Duration::from_millis(100));
         assert_eq!(bounds(&pace), (5000, 20_000));
+    }
+
+    #[test]
+    fn quick_events_bring_back_no_counters_that_were_too_many() {
+        let mut paces = Paces::new(5000, DEADLINE);
+        paces.failed(Lane::Usage);
+        for _ in 0..9 {
+            paces.applied(Lane::Events, 5000, Duration::from_millis(50));
+        }
+        assert_eq!(paces.bounds(Lane::Usage).sums, 2500);
+        assert_eq!(paces.bounds(Lane::Quota).rows, 2500);
+        assert_eq!(paces.bounds(Lane::Events).rows, 5000);
     }
 
     #[test]

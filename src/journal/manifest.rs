@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! for each segment a line: lane · blank · stream
+//! at last: `crc32` · blank · the sum over all before it, eight hexadecimal digits
 //! ```
 //!
 //! A segment is on the list from the moment it has its name on, and is taken off before its
@@ -12,7 +13,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use uuid::Uuid;
@@ -30,20 +31,25 @@ const FILE: &str = "manifest";
 #[derive(Debug)]
 pub(super) struct Manifest {
     path: PathBuf,
-    /// The newest list is written last, and none before the one of the last process was compared.
-    compared: Mutex<bool>,
+    /// None before the list of the last process was compared; then what could not be reported, and
+    /// stays on the list. Held while one is written: the newest is the last.
+    unreported: Mutex<Option<Vec<(Lane, Uuid)>>>,
 }
 
 impl Manifest {
     /// The one of the journal in `dir`.
     pub fn new(dir: PathBuf) -> Self {
-        Self { path: dir.join(FILE), compared: Mutex::default() }
+        Self { path: dir.join(FILE), unreported: Mutex::default() }
     }
 
     /// What was listed last.
     fn read(&self) -> Vec<(Lane, Uuid)> {
         match fs::read(&self.path) {
-            Ok(bytes) => read(&bytes),
+            Ok(bytes) => read(&bytes).unwrap_or_else(|| {
+                let path = self.path.display();
+                tracing::warn!(%path, "the file is damaged: nobody knows what was here");
+                Vec::new()
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
                 tracing::warn!(%error, path = %self.path.display(), "nobody knows what was here");
@@ -56,15 +62,15 @@ impl Manifest {
 impl Shared {
     /// Lists the segments that there are now. Blocks.
     pub fn list(&self) {
-        let compared = lock(&self.manifest.compared);
-        if !*compared {
-            return;
-        }
-        let lines = self.streams().iter().map(|s| line(s.lane, s.stream)).collect::<String>();
+        let unreported = lock(&self.manifest.unreported);
+        let Some(unreported) = &*unreported else { return };
+        let here: Vec<_> = self.streams().iter().map(|s| (s.lane, s.stream)).collect();
         let path = &self.manifest.path;
-        if let Err(error) = disk::write_whole(path, lines.as_bytes()) {
+        if let Err(error) = disk::write_whole(path, &write(here.iter().chain(unreported))) {
             tracing::warn!(%error, "a segment that is lost as a whole will not be noticed");
-            if let Err(error) = fs::remove_file(path)
+            let removed = fs::remove_file(path)
+                .and_then(|()| disk::sync_dir(path.parent().unwrap_or(Path::new("."))));
+            if let Err(error) = removed
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!(%error, path = %path.display(), "it may be wrong: remove it");
@@ -77,32 +83,52 @@ impl Journal {
     /// Reports the segments that were listed and are nowhere now, and lists what is here. Blocks.
     pub(super) fn miss(&self) {
         let aside = self.names_aside();
+        // An earlier version of the program lists nothing, and remembers what it removes.
+        let removed = self.remembered().0;
+        let mut unreported = Vec::new();
         for (lane, stream) in self.shared.manifest.read() {
             let dir = self.dir.join(lane.as_str()).join(stream.to_string());
-            let aside = aside.iter().any(|name| stream_of(name) == Some(stream));
-            // A kill may have come between a merge and its being listed.
-            if !dir.exists() && !aside && self.merged_into(stream).is_none() {
-                self.set_aside(lane, stream, &dir, None, Applied::NONE, &SegmentError::Gone);
+            let known = aside.iter().any(|name| stream_of(name) == Some(stream))
+                || removed.iter().any(|removed| removed.stream == stream)
+                // A kill may have come between a merge and its being listed.
+                || self.merged_into(stream).is_some();
+            if !dir.exists()
+                && !known
+                && !self.set_aside(lane, stream, &dir, None, Applied::NONE, &SegmentError::Gone)
+            {
+                unreported.push((lane, stream));
             }
         }
-        *lock(&self.shared.manifest.compared) = true;
+        *lock(&self.shared.manifest.unreported) = Some(unreported);
         self.shared.list();
     }
 }
 
-fn line(lane: Lane, stream: Uuid) -> String {
-    format!("{} {stream}\n", lane.as_str())
+const SUM: &str = "crc32 ";
+
+fn write<'a>(segments: impl Iterator<Item = &'a (Lane, Uuid)>) -> Vec<u8> {
+    let mut text = String::new();
+    for (lane, stream) in segments {
+        text += &format!("{} {stream}\n", lane.as_str());
+    }
+    text += &format!("{SUM}{:08x}\n", crc32fast::hash(text.as_bytes()));
+    text.into_bytes()
 }
 
-fn read(bytes: &[u8]) -> Vec<(Lane, Uuid)> {
-    let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
-    let listed = lines.filter_map(|line| {
+/// Nothing where it is not as it was written.
+fn read(bytes: &[u8]) -> Option<Vec<(Lane, Uuid)>> {
+    let text = str::from_utf8(bytes).ok()?;
+    let (lines, sum) = text.split_at(text.rfind(SUM)?);
+    let sum = u32::from_str_radix(sum.strip_prefix(SUM)?.trim_end(), 16).ok()?;
+    if sum != crc32fast::hash(lines.as_bytes()) {
+        return None;
+    }
+    let segment = |line: &str| {
         let (lane, stream) = line.split_once(' ')?;
         let lane = Lane::ALL.into_iter().find(|known| known.as_str() == lane)?;
-        let listed = stream.parse::<Uuid>().ok()?;
-        (listed.to_string() == stream).then_some((lane, listed))
-    });
-    listed.collect()
+        Some((lane, stream.parse::<Uuid>().ok()?))
+    };
+    lines.lines().map(segment).collect()
 }
 
 #[cfg(test)]
@@ -111,14 +137,22 @@ mod tests {
 
     #[test]
     fn any_bytes_are_a_list_or_none() {
-        let lines = Lane::ALL.map(|lane| line(lane, Uuid::from_u128(7))).concat();
-        assert_eq!(read(lines.as_bytes()), Lane::ALL.map(|lane| (lane, Uuid::from_u128(7))));
-        crate::fuzz::each("manifest", &[lines.clone().into_bytes()], |bytes| {
-            let listed = read(bytes);
-            assert!(
-                listed.iter().map(|(lane, stream)| line(*lane, *stream).len()).sum::<usize>()
-                    <= bytes.len() + 1
-            );
+        let all = Lane::ALL.map(|lane| (lane, Uuid::from_u128(7)));
+        let file = write(all.iter());
+        assert_eq!(read(&file), Some(all.to_vec()));
+        assert_eq!(read(&write([].iter())), Some(Vec::new()));
+        for at in 0..file.len() * 8 {
+            let mut damaged = file.clone();
+            damaged[at / 8] ^= 1 << (at % 8);
+            assert!(read(&damaged).is_none_or(|list| list == all), "bit {at}");
+        }
+        for length in 0..file.len() - 1 {
+            assert_eq!(read(&file[..length]), None, "{length}");
+        }
+        crate::fuzz::each("manifest", &[file], |bytes| {
+            if let Some(list) = read(bytes) {
+                assert!(list.len() * 37 <= bytes.len());
+            }
         });
     }
 }

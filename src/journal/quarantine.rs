@@ -42,6 +42,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether something was missing although Postgres had been sent all to the end: the ledger
+    /// passes over what is known to be missing.
+    pub fn passed_a_gap(&self) -> bool {
+        self.missing.chunks > 0 && self.last_seq.is_some_and(|end| self.applied_seq >= end)
+    }
+
     /// For a directory without a report.
     fn unknown(name: String) -> Self {
         let (lane, stream) = lane_and_stream(&name).unzip();

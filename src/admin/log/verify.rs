@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::super::{Control, DirectoryError, LIST_MAX, LedgerRow, Problem};
 use super::STOPPING;
-use crate::journal::{Place, Survey};
+use crate::journal::{Place, Report, Survey};
 use crate::model::fact::Lane;
 
 /// What was found. `ok` is false when any stream has a problem, or something is not known for a
@@ -72,6 +72,8 @@ pub(in super::super) async fn verify(
             .flat_map(|lane| journal.segments(lane))
             .map(|s| s.stream)
             .collect();
+        let with_gaps = journal.quarantined().into_iter().filter(Report::passed_a_gap);
+        let gaps: HashSet<String> = with_gaps.map(|report| report.name).collect();
         let mut rows = Vec::new();
         for place in &places {
             let survey = journal.survey(place, &mut |_| match stopping.is_cancelled() {
@@ -85,7 +87,8 @@ pub(in super::super) async fn verify(
             let gone = matches!(place, Place::Journal(segment) if !segment.dir().exists());
             if !gone {
                 let twin = survey.place != "journal" && here.contains(&survey.stream);
-                rows.push(row(survey, &ledger, twin));
+                let gap = survey.name.as_ref().is_some_and(|name| gaps.contains(name));
+                rows.push(row(survey, &ledger, twin, gap));
             }
         }
         Ok(rows)
@@ -106,14 +109,16 @@ fn shown(ledger: String, mut rows: Vec<Row>, mut strangers: Vec<PathBuf>) -> Sho
     Shown { ok, ledger, read, chunks, facts, bad: bad as u64, streams: rows, strangers }
 }
 
-/// `twin`: its facts are in the journal too, and counted there.
-fn row(survey: Survey, ledger: &Ledger, twin: bool) -> Row {
+/// `twin`: its facts are in the journal too, and counted there. `gap`: it was set aside because of
+/// what was missing when all the rest had been sent.
+fn row(survey: Survey, ledger: &Ledger, twin: bool, gap: bool) -> Row {
     let known = ledger.as_ref().and_then(|ledger| ledger.get(&survey.stream)).copied();
     let mut problems = Vec::new();
-    // Postgres knows its end and has all of it: what became of its files is no loss.
+    // Postgres knows its end and has come to it: what became of its files is no loss, unless
+    // something was missing by then.
     let has_all = |row: &LedgerRow| row.closed_seq.is_some_and(|end| row.last_seq >= end);
     let settled = known.filter(has_all).is_some_and(|row| row.last_seq >= survey.last_seq);
-    if survey.place == "quarantine" && settled {
+    if survey.place == "quarantine" && settled && !gap {
         return Row { survey, ledger: known, problems };
     }
     if let Some(error) = &survey.error {
@@ -151,4 +156,39 @@ fn row(survey: Survey, ledger: &Ledger, twin: bool) -> Row {
         }
     }
     Row { survey, ledger: known, problems }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::Missing;
+
+    #[test]
+    fn what_postgres_came_to_the_end_of_is_lost_only_where_it_passed_a_gap() {
+        let stream = Uuid::from_u128(1);
+        let ended = LedgerRow { last_seq: 10, closed_seq: Some(10), underway: false };
+        let ledger: Ledger = Some([(stream, ended)].into());
+        let of = |missing: Missing, gap: bool| {
+            let survey = Survey {
+                place: "quarantine",
+                name: Some(format!("usage-{stream}")),
+                lane: Some("usage"),
+                stream,
+                chunks: 9,
+                facts: 90,
+                last_seq: 10,
+                sealed: true,
+                missing,
+                first_missing: Some(4),
+                misplaced: 0,
+                error: None,
+            };
+            row(survey, &ledger, false, gap).problems
+        };
+        let gap = Missing { chunks: 1, facts: 10, exact: true };
+        let told = of(gap, true);
+        assert_eq!(told, ["1 chunks with 10 facts are missing, the first is 4"]);
+        // Damaged after all of it had been sent.
+        assert!(of(gap, false).is_empty());
+    }
 }

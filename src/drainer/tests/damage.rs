@@ -110,7 +110,7 @@ async fn what_is_lost_between_close_and_drain_is_reported_exactly() {
 /// the whole has.
 fn begun(journal: &Journal) -> (Arc<Segment>, u64, u64) {
     let segment = journal.segments(Lane::Usage)[0].clone();
-    let first = usage(journal, Bounds { sums: 1, ..ALL });
+    let first = usage(journal, Bounds { sums: 16 * KEYS as usize, ..ALL });
     let (before, of_it) = (requests(&first), segment.facts());
     applied(&first);
     segment.release();

@@ -97,3 +97,28 @@ async fn a_replay_that_fails_in_its_place_leaves_nothing_and_works_the_next_time
     journal.replay(&replay).expect("nothing is in the way");
     assert_eq!(usage_on_disk(&journal), 1);
 }
+
+/// What is known to be missing is passed over by the ledger: its end is no proof of all.
+#[tokio::test]
+async fn a_segment_with_a_gap_that_postgres_has_passed_says_so_when_it_is_set_aside() {
+    let data = TempDir::new().expect("temporary directory");
+    let config = Config { retention: Span::secs(0), ..Config::default() };
+    let (journal, _) = open(&data, config.clone());
+    for n in 0..3 {
+        journal.count(journal.reserve().expect("room"), counter(n), ONE);
+        journal.flush().durable().await.expect("a working disk");
+    }
+    journal.shutdown().expect("a working disk");
+    let dir = journal.segments(Lane::Usage)[0].dir().to_owned();
+    {
+        let db = disk::open_sled(&dir, 1 << 20).expect("it opens");
+        db.remove(2_u64.to_be_bytes()).expect("there").expect("a chunk");
+        db.flush().expect("writable");
+    }
+    let (journal, _) = open(&data, config);
+    journal.examine(&|| false);
+    journal.segments(Lane::Usage).iter().for_each(|s| s.set_applied(s.durable_seq()));
+    journal.reclaim(&|segment| segment.is_finished(), &mut |_| ());
+    let [report] = &journal.quarantined()[..] else { panic!("one is set aside") };
+    assert!(report.missing.chunks == 1 && report.passed_a_gap(), "{report:?}");
+}

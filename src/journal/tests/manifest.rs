@@ -102,6 +102,44 @@ async fn what_was_set_aside_is_not_missed() {
     assert_eq!(aside(&open(&data, at_once()).0).len(), 1);
 }
 
+/// An earlier version of the program ran in between: it lists nothing, and remembers what it removes.
+#[tokio::test]
+async fn what_is_remembered_as_removed_is_not_missed() {
+    let data = TempDir::new().expect("temporary directory");
+    leave(&data).await;
+    let listed = fs::read(manifest(&data)).expect("it is there");
+    let (journal, _) = open(&data, at_once());
+    journal.attach().expect("a working disk");
+    journal.examine(&|| false);
+    journal.segments(Lane::Usage).iter().for_each(|s| s.set_applied(s.durable_seq()));
+    journal.reclaim(&|segment| segment.is_finished(), &mut |removed| {
+        journal.remember(removed.iter()).expect("writable");
+    });
+    journal.shutdown().expect("a working disk");
+    fs::write(manifest(&data), listed).expect("writable");
+    assert_eq!(aside(&open(&data, at_once()).0), []);
+}
+
+#[tokio::test]
+async fn what_cannot_be_reported_stays_on_the_list() {
+    let data = TempDir::new().expect("temporary directory");
+    let gone = leave(&data).await;
+    fs::remove_dir_all(dir(&data, gone)).expect("writable");
+    let quarantine = data.path().join("quarantine");
+    fs::write(&quarantine, "in its place").expect("writable");
+    for _ in 0..2 {
+        let (journal, _) = open(&data, at_once());
+        assert_eq!(aside(&journal), []);
+        journal.shutdown().expect("a working disk");
+    }
+    fs::remove_file(&quarantine).expect("writable");
+    let (journal, _) = open(&data, at_once());
+    assert_eq!(
+        aside(&journal).into_iter().map(|(stream, _)| stream).collect::<Vec<_>>(),
+        [Some(gone)]
+    );
+}
+
 #[tokio::test]
 async fn without_a_list_nothing_is_missed() {
     let data = TempDir::new().expect("temporary directory");

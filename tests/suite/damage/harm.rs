@@ -18,6 +18,7 @@ pub const JOURNAL: &[&str] = &[
     "/blobs",
     "/db",
     "/removed",
+    "/manifest",
 ];
 /// What sums are read from.
 pub const USAGE: &[&str] = &["/journal/usage/"];
@@ -32,6 +33,7 @@ pub const PROGRAM: &[&str] = &[
     "cache/",
     "/ballast",
     "/removed",
+    "/manifest",
 ];
 
 #[derive(Debug)]
