@@ -11,8 +11,8 @@ use crate::postgres::sink::{Batch, Retirement, StreamRange};
 
 /// Chunks read at a time, at most: a batch exceeds its bound by what one of them holds.
 const PAGE_CHUNKS: usize = 16;
-/// Facts in a chunk, at most about: what is left of a bound is read by so many.
-const CHUNK_FACTS: usize = 200;
+/// Facts in a chunk, at most about (200 as a rule): what is left of a bound is read by so many.
+const CHUNK_FACTS: usize = 600;
 /// The bound on the chunks of one batch, however few rows they merge to: 64 MiB.
 const BATCH_CHUNKS_MAX: usize = 16_384;
 

@@ -113,6 +113,19 @@ async fn a_batch_ends_at_its_bound_and_the_next_one_begins_there() {
     assert!(usage(&journal, ALL).whole);
 }
 
+/// A commit of many counters is many chunks of one segment: a batch that must be small is.
+#[tokio::test]
+async fn a_large_commit_makes_no_large_batch() {
+    let data = TempDir::new().expect("temporary directory");
+    let journal = open(&data);
+    count(&journal, 0..3000).await;
+    assert_eq!(journal.segments(Lane::Usage).len(), 1);
+    let first = usage(&journal, Bounds { sums: 100, ..ALL });
+    let many = first.batch.usage.len();
+    assert!((1..1000).contains(&many), "one chunk, not {many}");
+    assert_eq!(first.size(), many);
+}
+
 #[tokio::test]
 async fn counters_that_come_again_are_read_on_beyond_the_bound_on_rows() {
     let data = TempDir::new().expect("temporary directory");
