@@ -5,6 +5,7 @@ mod damage;
 mod disk;
 mod misses;
 mod policies;
+mod reads;
 mod resync;
 mod revoking;
 mod sessions;
