@@ -84,6 +84,8 @@ async fn a_loop_of_starts_that_fills_the_journal_is_refused_at_once_and_recovers
     journal.examine(&|| false);
     let status = journal.status();
     assert!(status.full && status.bytes_left == 0, "{status:?}");
+    let told = &journal.metrics.journal;
+    assert!(told.bytes_left.get() == 0 && told.bytes.get() >= (MAX << 20).cast_signed());
     assert!(status.bytes <= (MAX << 20) + PER_START + (4 << 20), "{status:?}");
     assert!(journal.reserve().is_err(), "from the first moment on");
     assert_eq!(usage_on_disk(&journal), passed, "nothing was dropped");
