@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,6 +30,10 @@ use crate::model::fact::{Revocation, StateFact};
 use crate::postgres::feed::FeedHandle;
 use crate::postgres::{Feed, Postgres};
 use crate::tokens::{self, Keys, Tokens};
+
+/// How long what runs beside requests may take to end: more than all of its own deadlines, so that
+/// only what stands still is left behind.
+const TASKS_MAX: Duration = Duration::from_secs(60);
 
 /// Postgres, as far as it is configured.
 pub struct Linked {
@@ -206,7 +211,11 @@ impl Parts {
     pub async fn close(self) -> Result<(), Error> {
         self.closing.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if timeout(TASKS_MAX, self.tasks.wait()).await.is_err() {
+            tracing::error!(
+                "not all that runs beside requests ends: the journal is closed as it is"
+            );
+        }
         let journal = self.journal.clone();
         let stopped = tokio::task::spawn_blocking(move || journal.shutdown());
         stopped.await.map_err(|error| Error::Failed(error.to_string()))??;

@@ -31,6 +31,7 @@ use axum_server::{Handle, Server};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -49,6 +50,9 @@ use watch::Patience;
 
 /// hyper panics on smaller buffers.
 const HEAD_MIN: usize = 8 * 1024;
+
+/// How long the last connections may take to go when the deadline of the shutdown has cut them.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Where connections come in, and who serves them.
 pub struct Entry {
@@ -108,15 +112,23 @@ where
     let welcome = async {
         loop {
             let (socket, caller, inbox) = door.next(&workers).await?;
-            // It is there until the shutdown.
-            drop(inbox.send((socket, caller)));
+            if inbox.send((socket, caller)).is_err() {
+                return Err(io::Error::other("a worker has ended"));
+            }
         }
     };
     let ended = shutdown.run_until_cancelled(welcome).await;
-    drop(door);
-    handle.graceful_shutdown(Some(config.shutdown_deadline.0));
+    let slots = door.close();
+    let deadline = config.shutdown_deadline.0;
+    handle.graceful_shutdown(Some(deadline));
     serving.close();
-    serving.wait().await;
+    // What the deadline cuts is dropped, and with that counted, by its worker a moment later.
+    let everybody = u32::try_from(config.max_connections).unwrap_or(u32::MAX);
+    let gone = async { (serving.wait().await, slots.acquire_many(everybody).await) };
+    // The servers keep the deadline, but by timers of their workers.
+    if timeout(deadline + MOMENT, gone).await.is_err() {
+        tracing::warn!("connections do not end, nor by force: nobody waits for them any more");
+    }
     ended.unwrap_or(Ok(()))
 }
 

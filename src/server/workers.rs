@@ -4,10 +4,11 @@
 //! moves from one processor to another, no queue is shared, and whoever is woken is woken by its
 //! own thread. The price is that one connection's work is one processor's.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
@@ -15,12 +16,16 @@ use tokio_util::sync::CancellationToken;
 
 /// How long what was begun on other threads may go on at the end: it is on its way to the disk.
 const LAST: Duration = Duration::from_secs(5);
+/// And how long a thread that is stuck is waited for besides.
+const MOMENT: Duration = Duration::from_secs(1);
 
-/// See the module. When they are dropped, whatever they still do is.
+/// See the module. When they are dropped, whatever they still do is; one that is stuck is left.
 pub struct Workers {
     workers: Vec<Worker>,
     over: CancellationToken,
-    threads: Vec<JoinHandle<()>>,
+    /// Each thread has its other end, and says nothing there: when all have ended, so has this.
+    threads: Receiver<Infallible>,
+    patience: Duration,
 }
 
 /// One of them.
@@ -41,19 +46,26 @@ impl Workers {
     pub fn start(many: usize) -> io::Result<Self> {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);
         let many = if many == 0 { processors() } else { many };
-        let over = CancellationToken::new();
-        let mut started = Self { workers: Vec::new(), over: over.clone(), threads: Vec::new() };
-        for number in 0..many {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            started.workers.push(Worker::on(runtime.handle().clone()));
-            let over = over.clone();
-            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
-            started.threads.push(thread.spawn(move || {
-                runtime.block_on(over.cancelled());
-                runtime.shutdown_timeout(LAST);
-            })?);
-        }
-        Ok(started)
+        let (running, threads) = channel();
+        let (over, patience) = (CancellationToken::new(), LAST + MOMENT);
+        let mut started = Self { workers: Vec::new(), over, threads, patience };
+        let all = (0..many).try_for_each(|number| started.add(number, running.clone()));
+        // Theirs alone keep them from having ended.
+        drop(running);
+        all.map(|()| started)
+    }
+
+    fn add(&mut self, number: usize, running: Sender<Infallible>) -> io::Result<()> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        self.workers.push(Worker::on(runtime.handle().clone()));
+        let over = self.over.clone();
+        let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+        thread.spawn(move || {
+            runtime.block_on(over.cancelled());
+            runtime.shutdown_timeout(LAST);
+            drop(running);
+        })?;
+        Ok(())
     }
 
     /// All of them.
@@ -65,9 +77,8 @@ impl Workers {
 impl Drop for Workers {
     fn drop(&mut self) {
         self.over.cancel();
-        for thread in self.threads.drain(..) {
-            // A panic has been told already.
-            drop(thread.join());
+        if self.threads.recv_timeout(self.patience) == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("a thread that serves connections does not end: it is left");
         }
     }
 }
@@ -128,6 +139,30 @@ mod tests {
         tracker.spawn_on(std::future::pending::<()>(), never.runtime());
         drop(workers);
         assert!(tracker.is_empty(), "what was left is dropped with them");
+    }
+
+    #[test]
+    fn one_that_is_stuck_is_left() {
+        let mut workers = Workers::start(2).expect("threads");
+        workers.patience = Duration::from_millis(100);
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (stands, stuck) = std::sync::mpsc::channel();
+        let tracker = tokio_util::task::TaskTracker::new();
+        let stand_still = async move {
+            stands.send(()).expect("the test waits");
+            held.recv()
+        };
+        tracker.spawn_on(stand_still, workers.all()[0].runtime());
+        stuck.recv().expect("it begins");
+        let (ended, end) = std::sync::mpsc::channel();
+        let ending = std::thread::spawn(move || {
+            drop(workers);
+            ended.send(()).is_ok()
+        });
+        let left = end.recv_timeout(Duration::from_secs(20));
+        drop(hold);
+        assert_eq!(left, Ok(()));
+        assert!(ending.join().expect("no panic"));
     }
 
     #[test]

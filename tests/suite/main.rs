@@ -37,6 +37,7 @@ mod reload;
 mod routes;
 mod sessions;
 mod sessions_admin;
+mod shutdown;
 mod sink;
 mod smuggling;
 mod soak;

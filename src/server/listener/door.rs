@@ -65,6 +65,11 @@ impl Door {
         }
     }
 
+    /// Nobody comes in any more. Whoever has all the slots knows that everybody has left.
+    pub fn close(self) -> Arc<Semaphore> {
+        self.slots
+    }
+
     async fn accept(&self) -> (TcpStream, SocketAddr) {
         loop {
             match self.listener.accept().await {

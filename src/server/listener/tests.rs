@@ -1,5 +1,6 @@
 //! The bounds of the accept loop, on real sockets.
 
+mod shutdown;
 mod tls;
 
 use std::net::{SocketAddr, TcpStream};
