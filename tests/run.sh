@@ -110,6 +110,7 @@ if grep -rqE '^ *//[/!] ```' src; then
   step "examples in the documentation" cargo test --doc --features otlp
 fi
 step "tidy" cargo test --test tidy --features otlp
+step "the benchmark harness's own sums" cargo test --test harness --features otlp
 step "suite" cargo test --test suite --features otlp
 if [ "${GATEPOST_LONG-}" = 1 ]; then
   step "hostile bytes, a minute each" fuzz
