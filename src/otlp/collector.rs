@@ -70,11 +70,12 @@ impl Collector {
             .map_err(|error| Failure::Never(error.to_string()))?;
         let answer = self.client.request(request).await.map_err(|error| again(causes(&error)))?;
         let (parts, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER_MAX).collect().await;
         if parts.status.is_success() {
             // It has been taken, whatever was said of it.
+            let body = Limited::new(body, ANSWER_MAX).collect().await;
             return Ok(body.map_or(0, |body| rejected(body.to_bytes())));
         }
+        // Nobody reads why, nor waits for it: a refusal may never end.
         let why = format!("it answered {}", parts.status);
         match parts.status {
             StatusCode::TOO_MANY_REQUESTS

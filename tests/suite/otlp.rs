@@ -155,12 +155,13 @@ fn spans_arrive_between_their_caller_and_the_upstream() {
 fn what_a_collector_does_not_take_now_is_tried_again() {
     let later = "503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n";
     let busy = "429 Too Many Requests\r\nContent-Length: 0\r\n\r\n";
-    let collector = Collector::start(&[later, busy]);
+    let endless = "503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 5\r\n\r\nno";
+    let collector = Collector::start(&[later, endless, busy]);
     let gateway = house(collector.address, "interval = \"10ms\"\ndeadline = \"1m\"").serve();
     asks(&gateway, 1);
     collector.spans(1);
     counts(&gateway, "otlp_spans_exported_total", 1);
-    assert_eq!(metric(&gateway, "otlp_attempts_failed_total"), 2);
+    assert_eq!(metric(&gateway, "otlp_attempts_failed_total"), 3);
     gateway.stop();
     assert_eq!(collector.spans(1).len(), 1);
 }

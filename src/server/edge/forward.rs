@@ -76,10 +76,16 @@ impl Edge {
         let both = pin!(async { tokio::join!(forwarded, receipt.settled()) });
         let (answer, settled) = match deadline::within(&mut deadline, pin!(self.soon(both))).await {
             Some(Some(both)) => both,
-            Some(None) => return Err(self.late(Refusal::overdue(), &permit, record.tally())),
-            None => return Err(self.late(Code::TotalTimeout.into(), &permit, record.tally())),
+            Some(None) => {
+                return Err(self.late(Refusal::overdue(), &permit, record.tally(), story));
+            }
+            None => {
+                let refusal = Code::TotalTimeout.into();
+                return Err(self.late(refusal, &permit, record.tally(), story));
+            }
         };
         if let Err(error) = settled {
+            story.note(|story| story.bytes_in = record.tally().bytes_in());
             // The upstream has answered, but the client never hears of it.
             record.tally().broke_off();
             return Err(self.permitted(error.into(), &permit));
@@ -95,7 +101,14 @@ impl Edge {
     }
 
     /// What is said when the time is over. Nothing came of the request, whoever was slow.
-    fn late(&self, refusal: Refusal, permit: &Permit<'_>, tally: &Tally) -> Refusal {
+    fn late(
+        &self,
+        refusal: Refusal,
+        permit: &Permit<'_>,
+        tally: &Tally,
+        story: &mut Telling,
+    ) -> Refusal {
+        story.note(|story| story.bytes_in = tally.bytes_in());
         tally.answered(refusal.status());
         tally.broke_off();
         self.permitted(refusal, permit)

@@ -197,6 +197,24 @@ async fn what_takes_too_long_in_all_has_a_line_that_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_takes_too_long_has_a_line_that_says_how_much_was_sent() {
+    let tasks = TaskTracker::new();
+    let second = Span::secs(1);
+    let overdue = Config { request_timeout: second, ..Config::default() };
+    let bounded = RouteConfig { total_timeout: Some(second), ..route("/up", "up") };
+    for (config, route, status) in
+        [(overdue, route("/up", "up"), 408), (Config::default(), bounded, 504)]
+    {
+        let upstream = super::upstreams::says(&tasks, "", super::upstreams::End::Hold).await;
+        let gateway = Gateway::start(config, &[upstream], &[route]);
+        let answer = gateway.ask("POST", "/up", &[("x-api-key", key(1).reveal())], "12345").await;
+        assert_eq!(answer.status.as_u16(), status);
+        let line = gateway.told(1).await.remove(0);
+        assert_eq!(fields(&line, &["status", "bytes_in"]), json!([status, 5]), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_trace_is_passed_on_and_told_when_it_is_one() {
     let gateway = Gateway::start(echo(), &[], &orders());
     let good = key(1);
