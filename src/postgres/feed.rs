@@ -88,6 +88,8 @@ impl FeedHandle {
 pub struct Feed {
     options: PgConnectOptions,
     auth: Arc<Pool>,
+    /// No statement may outlive its transaction where a transaction pooler stands in between.
+    prepares: bool,
     connect_timeout: Duration,
     query_deadline: Duration,
     poll_interval: Duration,
@@ -116,6 +118,7 @@ impl Feed {
         Self {
             options,
             auth,
+            prepares: config.direct_url.is_none(),
             connect_timeout: config.connect_timeout.0,
             query_deadline: config.query_deadline.0,
             poll_interval: config.poll_interval.0,
@@ -179,7 +182,6 @@ impl Feed {
         let mut conn = connect(&self.options, self.connect_timeout).await?;
         // Before the first catch-up, so that no change falls between the two.
         let listener = deadline(self.connect_timeout, self.listen()).await?;
-        self.warm().await;
         let asking = async {
             loop {
                 self.catch_up(&mut conn, follower, missing).await?;
@@ -218,9 +220,11 @@ impl Feed {
         Err(PostgresError::Unavailable("the connection that listens was lost".into()).into())
     }
 
-    /// A lookup that is too late loses its connection, and old ones end: where it takes longer to
-    /// open one than a lookup may take, no lookup would ever have one again.
+    /// At once, and whenever fewer are open. A lookup that is too late loses its connection, and old
+    /// ones end: where it takes longer to open one than a lookup may take, no lookup would ever have
+    /// one again. (Beside the feed: it does not wait for a pooler that says nothing.)
     async fn keep_warm(&self) -> Infallible {
+        self.warm().await;
         loop {
             tokio::time::sleep(self.poll_interval).await;
             if self.auth.open() < self.auth.max().div_ceil(2) {
@@ -229,13 +233,15 @@ impl Feed {
         }
     }
 
-    /// Opens the connections that lookups will need, and has each prepare what they ask, so that
-    /// the first ones do not wait for that.
+    /// Opens the connections that lookups will need, and has each prepare what they ask where it
+    /// may, so that the first ones do not wait for that.
     async fn warm(&self) {
         let seats = self.auth.max().div_ceil(2);
         let opening = (0..seats).map(async |_| {
             let mut checkout = self.auth.acquire().await?;
-            prepare(checkout.conn()).await?;
+            if self.prepares {
+                prepare(checkout.conn()).await?;
+            }
             checkout.give_back();
             Ok::<_, PostgresError>(())
         });
