@@ -74,22 +74,12 @@ impl Edge {
         ));
         // The admission is committed while the upstream works; only the reply waits for both.
         let both = pin!(async { tokio::join!(forwarded, receipt.settled()) });
-        let (answer, settled) = match deadline::within(&mut deadline, pin!(self.soon(both))).await {
-            Some(Some(both)) => both,
-            Some(None) => {
-                return Err(self.late(Refusal::overdue(), &permit, record.tally(), story));
-            }
-            None => {
-                let refusal = Code::TotalTimeout.into();
-                return Err(self.late(refusal, &permit, record.tally(), story));
-            }
-        };
-        if let Err(error) = settled {
-            story.note(|story| story.bytes_in = record.tally().bytes_in());
-            // The upstream has answered, but the client never hears of it.
-            record.tally().broke_off();
-            return Err(self.permitted(error.into(), &permit));
-        }
+        let both = deadline::within(&mut deadline, pin!(self.soon(both))).await;
+        let both = both.ok_or_else(|| Refusal::from(Code::TotalTimeout));
+        let both = both.and_then(|both| both.ok_or_else(Refusal::overdue));
+        let (answer, settled) =
+            both.map_err(|refusal| self.late(refusal, &permit, record.tally(), story))?;
+        settled.map_err(|error| self.unheard(error.into(), &permit, record.tally(), story))?;
         let mut answer =
             answer.map_err(|error| self.unanswered(error, &permit, record.tally(), story))?;
         // From here on the end of the body is the end of the request.
@@ -108,8 +98,19 @@ impl Edge {
         tally: &Tally,
         story: &mut Telling,
     ) -> Refusal {
-        story.note(|story| story.bytes_in = tally.bytes_in());
         tally.answered(refusal.status());
+        self.unheard(refusal, permit, tally, story)
+    }
+
+    /// What is said although the upstream may have answered: the client never hears of that.
+    fn unheard(
+        &self,
+        refusal: Refusal,
+        permit: &Permit<'_>,
+        tally: &Tally,
+        story: &mut Telling,
+    ) -> Refusal {
+        story.note(|story| story.bytes_in = tally.bytes_in());
         tally.broke_off();
         self.permitted(refusal, permit)
     }
