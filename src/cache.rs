@@ -21,7 +21,6 @@ mod miss;
 mod overlay;
 mod policies;
 mod quotas;
-mod reads;
 mod sessions;
 mod source;
 mod store;
@@ -50,7 +49,6 @@ use follow::Writing;
 use freshness::Freshness;
 use overlay::Overlay;
 use policies::Policies;
-use reads::Reads;
 use sessions::Sessions;
 use store::Store;
 
@@ -84,7 +82,6 @@ pub struct Cache {
     policies: Policies,
     store: Store,
     writing: parking_lot::Mutex<Writing>,
-    reads: Reads,
     flights: Arc<Flights<Digest, Arc<Entry>>>,
     sessions: Sessions,
     freshness: Freshness,
@@ -147,7 +144,6 @@ impl Cache {
             cells: Mutex::default(),
             policies: Policies::default(),
             writing: parking_lot::Mutex::default(),
-            reads: Reads::new(config.disk_reads),
             flights: Arc::default(),
             sessions: Sessions::new(config.hot_sessions),
             freshness: Freshness::resume(left, clock.now(), clock.monotonic()),
@@ -197,25 +193,30 @@ impl Cache {
 
     /// Memory, disk, then Postgres within its deadline. `Ok(None)`: provably unknown.
     pub async fn find(self: &Arc<Self>, digest: Digest) -> Result<Option<Arc<Entry>>, Undecidable> {
-        match self.in_memory(&digest) {
-            Some(known) => Ok(known),
-            // On the heap: what is rare shall not make the future of every request larger.
-            None => self.in_time(Box::pin(self.seek(digest))).await,
+        if let Some(entry) = self.hot(&digest) {
+            return Ok(Some(entry));
         }
-    }
-
-    /// What memory says of a key; `Some(None)`: it was provably unknown a moment ago.
-    fn in_memory(&self, digest: &Digest) -> Option<Option<Arc<Entry>>> {
-        let hot = self.hot(digest);
-        (hot.is_some() || self.is_absent(digest)).then_some(hot)
-    }
-
-    fn is_absent(&self, digest: &Digest) -> bool {
-        let absent = self.absent.holds(digest, self.clock.monotonic());
-        if absent {
+        if let Some(entry) = self.load(&digest) {
+            self.metrics.cache.disk_hits.inc();
+            return Ok(Some(entry));
+        }
+        if self.source.is_none() {
+            return Ok(None);
+        }
+        if self.absent.holds(&digest, self.clock.monotonic()) {
             self.metrics.cache.absent_hits.inc();
+            return Ok(None);
         }
-        absent
+        let answer = if self.declared_keys.contains_key(&digest) {
+            // Declared, but never caught up with: it may have been revoked.
+            Err(Undecidable { retry_after: Duration::from_secs(1) })
+        } else {
+            self.miss(digest).await
+        };
+        if answer.is_err() {
+            self.metrics.cache.undecidable.inc();
+        }
+        answer
     }
 
     /// As [`Cache::find`], by id: of a key that something else names. All keys are known once the
@@ -267,16 +268,12 @@ impl Cache {
     }
 
     /// Loads an entry from disk, declarations and overlay, and makes it hot, in one step.
-    /// Blocks.
     fn load(&self, digest: &Digest) -> Option<Arc<Entry>> {
-        self.load_under(&self.overlay(), digest)
-    }
-
-    fn load_under(&self, overlay: &Overlay, digest: &Digest) -> Option<Arc<Entry>> {
-        let key = self.key_by_digest(overlay, digest)?;
+        let overlay = self.overlay();
+        let key = self.key_by_digest(&overlay, digest)?;
         // Deny wins: a key whose revocation or client cannot be read is not known to be good.
-        let revoked_at = self.or_count(self.key_revoked_at(overlay, key.id).map(Some))?;
-        let cell = self.or_count(self.cell(overlay, &key.client).map(Some))?;
+        let revoked_at = self.or_count(self.key_revoked_at(&overlay, key.id).map(Some))?;
+        let cell = self.or_count(self.cell(&overlay, &key.client).map(Some))?;
         let policy = key.policy.as_ref().map(|policy| self.policy_cell(policy).map(Some));
         let policy = policy.map_or(Some(None), |read| self.or_count(read).map(Some))?;
         let entry = Arc::new(Entry::new(key, revoked_at, cell, policy));

@@ -26,11 +26,8 @@ pub struct Config {
     pub absent_for: Span,
     /// How long a caller waits on a miss, for everything together; then it is told to come back.
     pub miss_deadline: Span,
-    /// Callers that may wait for Postgres at a time, and as many for the disk; beyond it they get
-    /// 503.
+    /// Callers that may wait for Postgres at a time; beyond it they get 503.
     pub max_waiting: usize,
-    /// Keys and sessions that are read from the disk at a time, because they are not in memory.
-    pub disk_reads: usize,
     /// A full resync that would remove more than this share of the keys waits for the operator's
     /// word.
     pub max_removed_share: f64,
@@ -47,7 +44,6 @@ impl Default for Config {
             // Below the 300 ms that are promised, above the 250 ms of one lookup.
             miss_deadline: Span::millis(280),
             max_waiting: 1024,
-            disk_reads: 32,
             max_removed_share: 0.2,
         }
     }

@@ -30,15 +30,7 @@ impl<K, V> Default for Flights<K, V> {
 }
 
 /// A place among those who wait; given back when dropped.
-pub(super) struct Place<'a>(&'a AtomicUsize);
-
-impl<'a> Place<'a> {
-    /// `None`: `max` are taken.
-    pub fn take(waiting: &'a AtomicUsize, max: usize) -> Option<Self> {
-        let place = Self(waiting);
-        (waiting.fetch_add(1, Ordering::AcqRel) < max).then_some(place)
-    }
-}
+struct Place<'a>(&'a AtomicUsize);
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
@@ -68,6 +60,11 @@ impl<K, V> Flights<K, V> {
     pub fn under_way_len(&self) -> usize {
         self.under_way().len()
     }
+
+    fn place(&self, max: usize) -> Option<Place<'_>> {
+        let place = Place(&self.waiting);
+        (self.waiting.fetch_add(1, Ordering::AcqRel) < max).then_some(place)
+    }
 }
 
 /// How long a caller should stay away.
@@ -80,22 +77,9 @@ pub fn retry_after(error: &SourceError) -> Undecidable {
 pub const BUSY: Undecidable = Undecidable { retry_after: Duration::from_secs(1) };
 
 impl Cache {
-    /// What is found in `miss_deadline`, for everything together: not only the lookup takes time,
-    /// reads and fills wait for the feed and for the disk.
-    pub(super) async fn in_time<V>(&self, seeking: impl Future<Output = Answer<V>>) -> Answer<V> {
-        let answer = tokio::time::timeout(self.config.miss_deadline.0, seeking).await;
-        let answer = answer.unwrap_or_else(|_| {
-            self.metrics.cache.miss_deadlines.inc();
-            Err(BUSY)
-        });
-        if answer.is_err() {
-            self.metrics.cache.undecidable.inc();
-        }
-        answer
-    }
-
-    /// Asks, or joins those who ask already. The asking goes on when a caller leaves, so that the
-    /// next one finds what was asked for.
+    /// Asks, or joins those who ask already, and waits for `miss_deadline` at most: not only the
+    /// lookup takes time, the fill waits for the feed and for the disk. The asking goes on when a
+    /// caller leaves, so that the next one finds what was asked for.
     pub(super) async fn fly<K, V, F>(
         &self,
         flights: &Arc<Flights<K, V>>,
@@ -107,7 +91,7 @@ impl Cache {
         V: Clone + Send + Sync + 'static,
         F: Future<Output = Answer<V>> + Send + 'static,
     {
-        let Some(_place) = Place::take(&flights.waiting, self.config.max_waiting) else {
+        let Some(_place) = flights.place(self.config.max_waiting) else {
             self.metrics.cache.waiting_full.inc();
             return Err(BUSY);
         };
@@ -115,7 +99,11 @@ impl Cache {
             self.metrics.cache.waiting_full.inc();
             return Err(BUSY);
         };
-        let landed = flight.wait_for(Option::is_some).await;
+        let landing = flight.wait_for(Option::is_some);
+        let Ok(landed) = tokio::time::timeout(self.config.miss_deadline.0, landing).await else {
+            self.metrics.cache.miss_deadlines.inc();
+            return Err(BUSY);
+        };
         // The sender is dropped without an answer only if its task dies.
         landed.ok().and_then(|answer| answer.clone()).unwrap_or(Err(BUSY))
     }

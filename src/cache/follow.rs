@@ -64,26 +64,18 @@ impl Cache {
         if lookup.revision < writing.begun {
             return None;
         }
-        let unknown = lookup.found.is_none();
-        if let Some(found) = lookup.found
-            && let Err(error) = self.store_found(found)
-        {
-            self.metrics.cache.disk_errors.inc();
-            tracing::error!(%error, "a filled key could not be stored on disk");
-            return None;
+        match lookup.found {
+            Some(found) => {
+                if let Err(error) = self.store_found(found) {
+                    self.metrics.cache.disk_errors.inc();
+                    tracing::error!(%error, "a filled key could not be stored on disk");
+                    return None;
+                }
+            }
+            None => self.absent.insert(digest, self.clock.monotonic()),
         }
-        let now = self.clock.monotonic();
-        self.freshness.filled(now);
-        let overlay = self.overlay();
-        let entry = self.load_under(&overlay, &digest);
-        // Under the lock, and only of what is not here: absences are looked at before the disk, and
-        // who makes the key from now on takes this one out again.
-        match &entry {
-            Some(_) => self.absent.remove(&digest),
-            None if unknown => self.absent.insert(digest, now),
-            None => {}
-        }
-        Some(entry)
+        self.freshness.filled(self.clock.monotonic());
+        Some(self.load(&digest))
     }
 
     fn store_found(&self, found: super::Found) -> Result<(), StoreError> {

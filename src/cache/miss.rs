@@ -1,5 +1,5 @@
-//! A key that is not in memory: read from the disk tier, then looked up in Postgres. Fills that the
-//! feed has overtaken are thrown away and read again.
+//! A key that is not held here: looked up in Postgres. Fills that the feed has overtaken are thrown
+//! away and read again.
 
 use std::sync::Arc;
 
@@ -11,27 +11,7 @@ use crate::model::Digest;
 const FILLS_MAX: usize = 3;
 
 impl Cache {
-    /// Disk, then Postgres.
-    pub(super) async fn seek(self: &Arc<Self>, digest: Digest) -> Answer<Arc<Entry>> {
-        if let Some(entry) = self.read(move |cache| cache.load(&digest)).await? {
-            self.metrics.cache.disk_hits.inc();
-            return Ok(Some(entry));
-        }
-        if self.source.is_none() {
-            return Ok(None);
-        }
-        if self.declared_keys.contains_key(&digest) {
-            // Declared, but never caught up with: it may have been revoked.
-            return Err(BUSY);
-        }
-        // What another asked for may have come meanwhile.
-        match self.in_memory(&digest) {
-            Some(known) => Ok(known),
-            None => self.miss(digest).await,
-        }
-    }
-
-    async fn miss(self: &Arc<Self>, digest: Digest) -> Answer<Arc<Entry>> {
+    pub(super) async fn miss(self: &Arc<Self>, digest: Digest) -> Answer<Arc<Entry>> {
         let asked = || {
             let cache = self.clone();
             async move { cache.ask(digest).await }

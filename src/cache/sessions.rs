@@ -179,28 +179,16 @@ impl Cache {
     /// # Errors
     /// While Postgres is away, and when the disk tier cannot be read.
     pub async fn find_session(self: &Arc<Self>, id: Uuid) -> Answer<Arc<HeldSession>> {
-        match self.session_in_memory(id) {
-            Some(known) => Ok(known),
-            // On the heap: what is rare shall not make the future of every request larger.
-            None => self.in_time(Box::pin(self.seek_session(id))).await,
+        if let Some(held) = self.hot_session(id) {
+            return Ok(Some(held));
         }
-    }
-
-    /// What memory says of a session; `Some(None)`: Postgres did not know it a moment ago.
-    fn session_in_memory(&self, id: Uuid) -> Option<Option<Arc<HeldSession>>> {
-        let hot = self.hot_session(id);
-        (hot.is_some() || self.is_absent(&absence(id))).then_some(hot)
-    }
-
-    /// Disk, then Postgres.
-    async fn seek_session(self: &Arc<Self>, id: Uuid) -> Answer<Arc<HeldSession>> {
-        if let Some(held) = self.read(move |cache| cache.session_turn(id).get()).await?? {
+        if let Some(held) = self.session_turn(id).get()? {
             return Ok(Some(held));
         }
         let Some(source) = &self.source else { return Ok(None) };
-        // What another asked for may have come meanwhile.
-        if let Some(known) = self.session_in_memory(id) {
-            return Ok(known);
+        if self.absent.holds(&absence(id), self.clock.monotonic()) {
+            self.metrics.cache.absent_hits.inc();
+            return Ok(None);
         }
         let asked = || {
             let (cache, source) = (self.clone(), source.clone());
@@ -215,7 +203,11 @@ impl Cache {
                 filled.await.unwrap_or(Err(BUSY))
             }
         };
-        self.fly(&self.sessions.flights, id, asked).await
+        let answer = self.fly(&self.sessions.flights, id, asked).await;
+        if answer.is_err() {
+            self.metrics.cache.undecidable.inc();
+        }
+        answer
     }
 
     /// The right to change a session. Blocks for a moment, and on a disk read if it is not hot.
@@ -241,17 +233,11 @@ impl Cache {
 
     fn fill_session(&self, id: Uuid, found: Option<Session>) -> Answer<Arc<HeldSession>> {
         let unreadable = |error| self.unreadable(&error);
-        let turn = self.session_turn(id);
         let Some(session) = found else {
-            // In its turn, and only if it is not here: absences are looked at before the disk, and
-            // who makes it from now on takes this one out again.
-            let held = turn.get()?;
-            if held.is_none() {
-                self.absent.insert(absence(id), self.clock.monotonic());
-            }
-            return Ok(held);
+            self.absent.insert(absence(id), self.clock.monotonic());
+            return Ok(None);
         };
-        self.absent.remove(&absence(id));
+        let turn = self.session_turn(id);
         if session.node == self.declared.node {
             self.store.put_session(&session).map_err(unreadable)?;
             return turn.get();

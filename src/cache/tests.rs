@@ -5,7 +5,6 @@ mod damage;
 mod disk;
 mod misses;
 mod policies;
-mod reads;
 mod resync;
 mod revoking;
 mod sessions;

@@ -18,8 +18,6 @@ use crate::server::{RouteError, RouteTable};
 const JOURNAL_INTERVAL_MAX: Span = Span::secs(10);
 /// Distinct counters that one drain transaction may carry.
 const BATCH_ROWS_MAX: usize = 100_000;
-/// A runtime has 512 threads for what blocks, and there is more than reads.
-const DISK_READS_MAX: usize = 256;
 /// A node's name stands in every row that it drains.
 const NODE_MAX: usize = 64;
 
@@ -133,8 +131,6 @@ fn cache(config: &Config, found: &mut Found) {
     found.positive(cache.absent_for, "cache.absent_for");
     found.positive(cache.miss_deadline, "cache.miss_deadline");
     found.at_least_one(cache.max_waiting, "cache.max_waiting");
-    let rule = format!("must lie between 1 and {DISK_READS_MAX}; each takes a thread");
-    found.unless((1..=DISK_READS_MAX).contains(&cache.disk_reads), "cache.disk_reads", rule);
     let share = (0.0..=1.0).contains(&cache.max_removed_share);
     found.unless(share, "cache.max_removed_share", "must lie between 0 and 1");
 }

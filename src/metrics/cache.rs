@@ -12,8 +12,6 @@ metrics! {
         pub hot_hits: Counter = Counter::default() => "cache_hot_hits",
         /// Lookups answered from the disk tier.
         pub disk_hits: Counter = Counter::default() => "cache_disk_hits",
-        /// Lookups that waited for others' reads of the disk tier (`cache.disk_reads`).
-        pub disk_waits: Counter = Counter::default() => "cache_disk_waits",
         /// Lookups answered by a remembered absence.
         pub absent_hits: Counter = Counter::default() => "cache_absent_hits",
         /// Lookups that went to Postgres.

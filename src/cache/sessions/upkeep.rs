@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 
 use uuid::Uuid;
 
-use super::absence;
 use crate::cache::Cache;
 use crate::disk::StoreError;
 use crate::model::Session;
@@ -122,7 +121,6 @@ impl Cache {
             return Ok(());
         }
         self.store.put_session(session)?;
-        self.absent.remove(&absence(session.id));
         self.sessions.hot.remove(&session.id);
         Ok(())
     }
