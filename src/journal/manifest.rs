@@ -66,7 +66,8 @@ impl Shared {
         let Some(unreported) = &*unreported else { return };
         let here: Vec<_> = self.streams().iter().map(|s| (s.lane, s.stream)).collect();
         let path = &self.manifest.path;
-        if let Err(error) = disk::write_whole(path, &write(here.iter().chain(unreported))) {
+        let gone = unreported.iter().filter(|segment| !here.contains(segment));
+        if let Err(error) = disk::write_whole(path, &write(here.iter().chain(gone))) {
             tracing::warn!(%error, "a segment that is lost as a whole will not be noticed");
             let removed = fs::remove_file(path)
                 .and_then(|()| disk::sync_dir(path.parent().unwrap_or(Path::new("."))));
