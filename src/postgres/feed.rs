@@ -220,9 +220,9 @@ impl Feed {
         Err(PostgresError::Unavailable("the connection that listens was lost".into()).into())
     }
 
-    /// At once, and whenever fewer are open. A lookup that is too late loses its connection, and old
-    /// ones end: where it takes longer to open one than a lookup may take, no lookup would ever have
-    /// one again. (Beside the feed: it does not wait for a pooler that says nothing.)
+    /// At once, and whenever fewer are open. A lookup that is too late loses its connection, and
+    /// old ones end: where it takes longer to open one than a lookup may take, no lookup would ever
+    /// have one again. (Beside the feed: it does not wait for a pooler that says nothing.)
     async fn keep_warm(&self) -> Infallible {
         self.warm().await;
         loop {

@@ -1,8 +1,9 @@
 //! Kept connections: those to a target that no request has, for the next ones.
 //!
 //! They lie in as many places as there are processors, and a thread looks at its own first: so the
-//! lock of a place is seldom waited for. Nobody drives what lies here. Whether it is still good is
-//! seen when it is taken, and from time to time ([`Kept::sweep`]).
+//! lock of a place is seldom waited for. (One that is taken of another's place stays with the
+//! runtime that it was made in, and is woken from there.) Nobody drives what lies here. Whether it
+//! is still good is seen when it is taken, and from time to time ([`Kept::sweep`]).
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -314,28 +314,6 @@ async fn connections_that_take_longer_than_a_lookup_may_are_kept_open_beforehand
     following.end().await;
 }
 
-/// In a transaction pooler a prepared statement would stay behind on a connection of others.
-#[tokio::test]
-async fn nothing_is_prepared_where_a_pooler_stands_in_between() {
-    let db = Database::new().await;
-    db.execute(FILL).await;
-    let (pooler, direct) = (FaultProxy::new(&db.url), config(&db.url).url);
-    // One connection: a lookup has it once whoever opened it has given it back.
-    let settings = Config {
-        direct_url: direct,
-        auth_pool_max: 1,
-        lookup_deadline: Span::secs(20),
-        connect_timeout: Span::secs(20),
-        poll_interval: Span::secs(3600),
-        ..config(&pooler.url(&db.url))
-    };
-    let following = Following::with(settings, Seen::default());
-    until("a connection that nobody has asked for", async || pooler.connections() == 1).await;
-    following.source.lookup(digest("nobody's")).await.expect("an answer");
-    assert_eq!(pooler.queries_with("LEFT JOIN gatepost.api_keys"), 1, "the lookup's own");
-    following.end().await;
-}
-
 #[tokio::test]
 async fn a_pooler_that_says_nothing_holds_no_catch_up_up() {
     let db = Database::new().await;
@@ -349,7 +327,7 @@ async fn a_pooler_that_says_nothing_holds_no_catch_up_up() {
         ..config(&pooler.url(&db.url))
     };
     let following = Following::with(settings, Seen::default());
-    let caught_up = tokio::time::timeout(Duration::from_secs(60), following.completed(1));
+    let caught_up = tokio::time::timeout(Duration::from_secs(20), following.completed(1));
     caught_up.await.expect("it does not wait for the pooler");
     following.end().await;
 }

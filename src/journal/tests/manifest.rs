@@ -102,7 +102,8 @@ async fn what_was_set_aside_is_not_missed() {
     assert_eq!(aside(&open(&data, at_once()).0).len(), 1);
 }
 
-/// An earlier version of the program ran in between: it lists nothing, and remembers what it removes.
+/// An earlier version of the program ran in between: it lists nothing, and remembers what it
+/// removes.
 #[tokio::test]
 async fn what_is_remembered_as_removed_is_not_missed() {
     let data = TempDir::new().expect("temporary directory");

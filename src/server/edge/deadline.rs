@@ -13,21 +13,33 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::poll;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::Edge;
 use crate::usage::OpenRecord;
 
-impl Edge {
-    /// What comes of a part of a request, unless it takes longer than all of it may. Pinned where
-    /// it was made: whatever is handed to an `async fn` by value stands in its future twice, and
-    /// that is moved.
-    pub(super) async fn soon<T>(&self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+/// What is left of `server.request_timeout`, for all that is waited for until the answer begins.
+pub(super) struct Patience {
+    timeout: Duration,
+    /// From when something was first waited for.
+    until: Option<Instant>,
+}
+
+impl Patience {
+    /// All of it.
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, until: None }
+    }
+
+    /// What comes of a part of a request, unless all of it takes too long. Pinned where it was
+    /// made: whatever is handed to an `async fn` by value stands in its future twice, and that is
+    /// moved.
+    pub async fn with<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         // Most are done at once, and cost no timer.
         if let Poll::Ready(done) = poll!(work.as_mut()) {
             return Some(done);
         }
-        tokio::time::timeout(self.config.request_timeout.0, work).await.ok()
+        let until = *self.until.get_or_insert_with(|| Instant::now() + self.timeout);
+        tokio::time::timeout_at(until, work).await.ok()
     }
 }
 
@@ -98,5 +110,22 @@ impl HttpBody for Timed {
 
     fn size_hint(&self) -> SizeHint {
         HttpBody::size_hint(&self.body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_parts_of_a_request_may_not_take_longer_than_it_all_together() {
+        let mut patience = Patience::new(Duration::from_secs(10));
+        let part = |secs| sleep(Duration::from_secs(secs));
+        assert_eq!(patience.with(pin!(async { 1 })).await, Some(1));
+        assert_eq!(patience.with(pin!(part(6))).await, Some(()));
+        assert_eq!(patience.with(pin!(part(3))).await, Some(()));
+        assert_eq!(patience.with(pin!(part(6))).await, None);
     }
 }

@@ -9,7 +9,7 @@ use axum::http::header::HeaderValue;
 use axum::response::Response;
 
 use super::Edge;
-use super::deadline::{self, Deadline};
+use super::deadline::{self, Deadline, Patience};
 use crate::admission::{Ask, Permit};
 use crate::authn;
 use crate::proxy::{Origin, ProxyError};
@@ -28,6 +28,7 @@ impl Edge {
         request: Request,
         story: &mut Telling,
     ) -> Result<Response, Refusal> {
+        let mut patience = Patience::new(self.config.request_timeout.0);
         let (mut parts, body) = request.into_parts();
         let peer = self.trusted.peer(&parts.extensions);
         let ip = self.trusted.client(peer, &parts.headers);
@@ -41,14 +42,15 @@ impl Edge {
             Access::Anonymous => None,
             access => {
                 let caller = pin!(self.caller(access, &parts.headers, ip));
-                Some(self.soon(caller).await.ok_or_else(Refusal::overdue)??)
+                Some(patience.with(caller).await.ok_or_else(Refusal::overdue)??)
             }
         };
         let (mut permit, room) = match &caller {
             Some(caller) => {
                 story.note(|story| story.identified(caller));
                 let admitted = pin!(self.admit(caller, Ask::forwarded(&hit.target, ip)));
-                let (permit, room) = self.soon(admitted).await.ok_or_else(Refusal::overdue)??;
+                let (permit, room) =
+                    patience.with(admitted).await.ok_or_else(Refusal::overdue)??;
                 (permit, Some(room))
             }
             None => (self.admission.open(&self.nobody, &hit.target, self.clock.now()), None),
@@ -74,7 +76,7 @@ impl Edge {
         ));
         // The admission is committed while the upstream works; only the reply waits for both.
         let both = pin!(async { tokio::join!(forwarded, receipt.settled()) });
-        let both = deadline::within(&mut deadline, pin!(self.soon(both))).await;
+        let both = deadline::within(&mut deadline, pin!(patience.with(both))).await;
         let both = both.ok_or_else(|| Refusal::from(Code::TotalTimeout));
         let both = both.and_then(|both| both.ok_or_else(Refusal::overdue));
         let (answer, settled) =

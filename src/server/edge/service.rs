@@ -20,6 +20,7 @@ use futures_util::FutureExt;
 use hyper::body::{Body as HttpBody, Bytes};
 use tower::Service;
 
+use super::deadline::Patience;
 use super::{EXT_AUTHZ, Edge, Endpoint};
 use crate::server::listener::Overloaded;
 use crate::server::oauth;
@@ -114,7 +115,10 @@ impl Edge {
         &self,
         work: Pin<&mut impl Future<Output = Result<Response, Refusal>>>,
     ) -> Result<Response, Refusal> {
-        self.soon(work).await.unwrap_or_else(|| Err(Refusal::overdue()))
+        Patience::new(self.config.request_timeout.0)
+            .with(work)
+            .await
+            .unwrap_or_else(|| Err(Refusal::overdue()))
     }
 
     async fn asked(
