@@ -30,7 +30,7 @@ const ONLY: [(&str, &[&str]); 10] = [
     ("StatusCode", &["src/server", "src/admin", "src/proxy", "src/cli/transport", "src/otlp"]),
     ("tokio::spawn", &["src/gateway"]),
     ("SystemTime::now", &["src/clock.rs"]),
-    // In proxy and listener it is tokio's, for timers.
+    // Elsewhere it is tokio's, for timers.
     (
         "Instant::now",
         &[
@@ -38,6 +38,7 @@ const ONLY: [(&str, &[&str]); 10] = [
             "src/proxy/body.rs",
             "src/proxy/exchange.rs",
             "src/proxy/kept.rs",
+            "src/server/edge/deadline.rs",
             "src/server/listener",
         ],
     ),
