@@ -1,5 +1,6 @@
 //! Upstreams of the real program: large bodies at constant memory, targets that are gone, tunnels.
 
+mod http2;
 mod targets;
 
 use std::net::SocketAddr;
@@ -70,8 +71,8 @@ async fn upstream() -> SocketAddr {
                         return;
                     }
                     swallow(&mut stream, length(&asked)).await;
-                    let size = asked.split(['/', ' ']).filter_map(|part| part.parse().ok()).next();
-                    let size: usize = size.unwrap_or(0);
+                    let mut line = asked.lines().next().unwrap_or_default().split(['/', ' ']);
+                    let size: usize = line.find_map(|part| part.parse().ok()).unwrap_or(0);
                     let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
                     stream.write_all(answer.as_bytes()).await.unwrap();
                     pour(&mut stream, size).await;
