@@ -60,8 +60,10 @@ impl Door {
                 self.metrics.http.connections_refused.inc();
                 continue;
             };
+            // One that cannot be handed on costs its caller, and nobody else.
+            let Ok(socket) = socket.into_std() else { continue };
             let slot = Slot::new(permit, guest, worker.take(), Arc::clone(&self.metrics));
-            return Ok((socket.into_std()?, Caller { peer, slot: Arc::new(slot) }, inbox));
+            return Ok((socket, Caller { peer, slot: Arc::new(slot) }, inbox));
         }
     }
 
