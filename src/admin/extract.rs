@@ -12,8 +12,7 @@ use super::distinct::Distinct;
 use crate::model::{NAME_MAX, Name, is_name};
 
 /// A JSON body of at most [`super::BODY_MAX_BYTES`], or [`super::POLICIES_MAX_BYTES`] of policies;
-/// an empty one is `{}`. No field
-/// stands twice.
+/// an empty one is `{}`. No field stands twice.
 pub(super) struct Body<T>(pub(super) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {

@@ -45,9 +45,7 @@ pub struct Gathered {
 impl Gathered {
     /// Its facts, as bounds count them.
     pub fn size(&self) -> usize {
-        let batch = &self.batch;
-        let sums = batch.usage.len() + batch.quotas.len();
-        sums + batch.state.len() + batch.events.len() + batch.happened.len()
+        self.batch.usage.len() + self.batch.quotas.len() + others(&self.batch)
     }
 
     /// Of a directory that was attached nothing is merged but what its own process knows: where a
@@ -59,6 +57,11 @@ impl Gathered {
             tracing::warn!(segments = failed.len(), %error, "`sent` marks cannot be written");
         }
     }
+}
+
+/// Facts that are not summed.
+fn others(batch: &Batch) -> usize {
+    batch.state.len() + batch.events.len() + batch.happened.len()
 }
 
 #[derive(Default)]
@@ -91,8 +94,7 @@ impl Merged {
     /// How many facts the bounds leave, of whichever kind there is less room for.
     fn left(&self, batch: &Batch, bounds: Bounds) -> usize {
         let sums = self.usage.len() + self.quotas.len();
-        let others = batch.state.len() + batch.events.len() + batch.happened.len();
-        bounds.sums.saturating_sub(sums).min(bounds.rows.saturating_sub(others))
+        bounds.sums.saturating_sub(sums).min(bounds.rows.saturating_sub(others(batch)))
     }
 }
 

@@ -198,23 +198,26 @@ impl Committer {
         lane: Lane,
         facts: impl Fn() -> I,
     ) -> Result<(), SegmentError> {
-        let first = self.try_lane(lane, facts());
-        let Err(error) = first else {
+        let mut done = self.try_lane(lane, facts());
+        if let Err(error) = done {
+            self.failed_once(lane, &error);
+            done = self.try_lane(lane, facts());
+        }
+        if done.is_ok() {
             self.troubled.remove(&lane);
-            return Ok(());
-        };
+        }
+        done
+    }
+
+    /// Makes room for a second attempt, and says once why there is one: while the trouble goes on,
+    /// a lane is tried again several times a second.
+    fn failed_once(&mut self, lane: Lane, error: &SegmentError) {
         self.metrics.journal.segments_failed.inc();
         let name = lane.as_str();
-        // Said once: while it goes on, it is tried again several times a second.
         if self.troubled.insert(lane) {
             tracing::error!(%error, lane = name, "segment ended early; its facts go to a new one");
         }
         self.ballast.free();
-        let again = self.try_lane(lane, facts());
-        if again.is_ok() {
-            self.troubled.remove(&lane);
-        }
-        again
     }
 
     fn try_lane<'a>(

@@ -83,24 +83,28 @@ impl Shared {
 impl Journal {
     /// Reports the segments that were listed and are nowhere now, and lists what is here. Blocks.
     pub(super) fn miss(&self) {
-        let aside = self.names_aside();
-        // An earlier version of the program lists nothing, and remembers what it removes.
-        let removed = self.remembered().0;
-        let mut unreported = Vec::new();
-        for (lane, stream) in self.shared.manifest.read() {
-            let dir = self.dir.join(lane.as_str()).join(stream.to_string());
-            let known = aside.iter().any(|name| stream_of(name) == Some(stream))
-                || removed.iter().any(|removed| removed.stream == stream)
-                // A kill may have come between a merge and its being listed.
-                || self.merged_into(stream).is_some();
-            if !dir.exists()
-                && !known
-                && !self.set_aside(lane, stream, &dir, None, Applied::NONE, &SegmentError::Gone)
-            {
-                unreported.push((lane, stream));
-            }
+        let dir =
+            |(lane, stream): &(Lane, Uuid)| self.dir.join(lane.as_str()).join(stream.to_string());
+        let mut missed = self.shared.manifest.read();
+        missed.retain(|segment| !dir(segment).exists());
+        if !missed.is_empty() {
+            let aside = self.names_aside();
+            // An earlier version of the program lists nothing, and remembers what it removes.
+            let removed = self.remembered().0;
+            missed.retain(|(_, stream)| {
+                let is_aside = aside.iter().any(|name| stream_of(name) == Some(*stream));
+                let is_removed = removed.iter().any(|removed| removed.stream == *stream);
+                // (A kill may have come between a merge and its being listed.)
+                !is_aside && !is_removed && self.merged_into(*stream).is_none()
+            });
         }
-        *lock(&self.shared.manifest.unreported) = Some(unreported);
+        // What cannot be reported is missed again.
+        missed.retain(|segment| {
+            let (lane, stream) = *segment;
+            let dir = dir(segment);
+            !self.set_aside(lane, stream, &dir, None, Applied::NONE, &SegmentError::Gone)
+        });
+        *lock(&self.shared.manifest.unreported) = Some(missed);
         self.shared.list();
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! A connection stays where it was begun, at the worker that had the fewest: nothing of a request
 //! moves from one processor to another, no queue is shared, and whoever is woken is woken by its
-//! own thread. (But for what waits for Postgres, and a kept connection to an
-//! upstream that another worker has made, which is woken from there: `proxy/kept.rs`.) The price is
-//! that one connection's work is one processor's.
+//! own thread. (But for what waits for Postgres, and a kept connection to an upstream that another
+//! worker has made, which is woken from there: `proxy/kept.rs`.) The price is that one connection's
+//! work is one processor's.
 
 use std::convert::Infallible;
 use std::io;

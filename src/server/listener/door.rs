@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Door {
     listener: TcpListener,
     slots: Arc<Semaphore>,
-    guests: Arc<Guests>,
+    guests: Guests,
     metrics: Arc<Metrics>,
 }
 

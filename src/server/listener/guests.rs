@@ -15,8 +15,8 @@ pub(super) struct Guests {
 
 impl Guests {
     /// At most `max` connections from each address that is not `exempt`.
-    pub fn new(max: usize, exempt: Trusted) -> Arc<Self> {
-        Arc::new(Self { exempt, shares: Shares::new(max) })
+    pub fn new(max: usize, exempt: Trusted) -> Self {
+        Self { exempt, shares: Shares::new(max) }
     }
 
     /// Lets one more in; an error where its address has as many as it may.

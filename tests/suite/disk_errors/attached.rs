@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Gateway, started, until};
+use super::{Gateway, fill_until_said, started, until};
 use crate::support::database::Database;
 use crate::support::shim::Shim;
 
@@ -30,13 +30,7 @@ async fn what_a_full_disk_cannot_take_is_durable_when_there_is_room_and_counts_o
     gateway.is_well().await;
     assert!(gateway.allowed(&key).await);
     gateway.drain().await;
-    gateway.shim().quota(Some(0));
-    let mut passed = 1;
-    while !gateway.said().contains("facts wait in memory") {
-        assert!(gateway.allowed(&key).await);
-        passed += 1;
-        assert!(passed < 100_000, "the disk is full: {}", gateway.said());
-    }
+    let mut passed = 1 + fill_until_said(&gateway, &key).await.cast_signed();
     // Each of these is served. What goes wrong all the time is not said all the time.
     let (since, before) = (Instant::now(), complaints(&gateway));
     while since.elapsed() < FULL {
